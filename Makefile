@@ -1,0 +1,43 @@
+# Each target sets up .venv first; when nothing changed, that takes no time. PYTHON=python3.12 picks another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# The ROS 2 wheels in .venv find their own libraries; those of another installation must not come first.
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: help setup demo bench test lint format clean
+
+help:
+	@echo "make demo    simulated camera, decaf_node and three queries; writes demo_out/"
+	@echo "make bench   held-out scores, ablations, the node's latency and memory, SAM 2 alone, speed against references"
+	@echo "make test    the test suite"
+	@echo "make lint    ruff, mypy and the direction of imports"
+	@echo "make format  rewrite the sources in ruff's format"
+	@echo "make clean   remove .venv and everything generated"
+
+setup:
+	@$(PYTHON) tools/setup_env.py
+
+demo: setup
+	$(BIN)/decaf demo
+
+bench: setup
+	$(BIN)/decaf bench
+	$(BIN)/python tools/sam2_evaluation.py
+	$(BIN)/python tools/bench_speed.py
+
+test: setup
+	$(BIN)/python -m pytest test
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build install log demo_out *.egg-info

@@ -1,0 +1,198 @@
+"""How late masks are and whether memory grows: decaf_node and a simulated camera as processes, as on a robot."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rclpy
+import torch
+from sensor_msgs.msg import Image
+
+from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.conversions import stamp_to_ns
+from decaf_ros.synthetic.world import sample_scene
+
+LATENCY_TARGET_MS = 150.0
+GROWTH_TARGET_MIB = 20.0
+
+_SEED = 14
+_CAMERA_HZ = 10.0
+_ENDURANCE_HZ = 30.0
+_WARM_UP_FRAMES = 20
+_SETTLED_AFTER_FRAMES = 300
+
+
+@dataclass(frozen=True)
+class LatencyFigures:
+    """From the stamp of an image to the arrival of its mask at a subscriber, with one object tracked.
+
+    Attributes:
+        frames: masks that were timed.
+        p50_ms, p95_ms, longest_ms: of their ages on arrival.
+        mask_hz: masks a second.
+    """
+
+    frames: int
+    p50_ms: float
+    p95_ms: float
+    longest_ms: float
+    mask_hz: float
+
+
+@dataclass(frozen=True)
+class MemoryFigures:
+    """Resident memory of decaf_node with one object tracked and its heat map refreshed.
+
+    Attributes:
+        frames: processed since the query, the first 300 included.
+        settled_mib: after the first 300.
+        final_mib, peak_mib: of all that came later.
+        mask_hz: masks a second.
+    """
+
+    frames: int
+    settled_mib: float
+    final_mib: float
+    peak_mib: float
+    mask_hz: float
+
+    @property
+    def growth_mib(self) -> float:
+        """The most that came on top after the first 300."""
+        return self.peak_mib - self.settled_mib
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and print Markdown; returns the exit status, 1 when a target was missed."""
+    parser = argparse.ArgumentParser(description="Latency and memory of decaf_node.")
+    parser.add_argument("--latency-frames", type=int, default=300, help="masks to time (default: %(default)s)")
+    parser.add_argument("--memory-frames", type=int, default=3000, help="frames to run for (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    latency = measure_latency(arguments.latency_frames)
+    memory = measure_memory(arguments.memory_frames)
+    print(report(latency, memory))
+    met = latency.p95_ms < LATENCY_TARGET_MS and memory.growth_mib <= GROWTH_TARGET_MIB
+    return 0 if met else 1
+
+
+def report(latency: LatencyFigures, memory: MemoryFigures) -> str:
+    """The figures with their targets as a page of Markdown."""
+    rows = [
+        ["image stamp to mask, p50", f"{latency.p50_ms:.0f} ms", ""],
+        ["image stamp to mask, p95", f"{latency.p95_ms:.0f} ms", f"< {LATENCY_TARGET_MS:.0f} ms"],
+        ["image stamp to mask, longest", f"{latency.longest_ms:.0f} ms", ""],
+        [f"masks a second, camera at {_CAMERA_HZ:g} Hz", f"{latency.mask_hz:.1f}", ""],
+        [f"masks a second, camera at {_ENDURANCE_HZ:g} Hz", f"{memory.mask_hz:.1f}", ""],
+        [f"memory after {_SETTLED_AFTER_FRAMES} frames", f"{memory.settled_mib:.0f} MiB", ""],
+        [f"memory after {memory.frames} frames", f"{memory.final_mib:.0f} MiB", ""],
+        ["growth at most", f"{memory.growth_mib:.1f} MiB", f"<= {GROWTH_TARGET_MIB:.0f} MiB"],
+    ]
+    return f"""# The node
+
+{markdown_table(("figure", "measured", "target"), rows)}
+`decaf_node` with the embedded models and `decaf_sim_camera` (192 x 256, rgb8) as processes, one object tracked, its heat map
+refreshed once a second. Latency: {latency.frames} masks after {_WARM_UP_FRAMES} of warm-up, measured by a subscriber in a third
+process. Memory: resident, as the node reports it.
+
+{os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, PyTorch {torch.__version__}.
+"""
+
+
+def measure_latency(frames: int) -> LatencyFigures:
+    """Track one object at 10 Hz and time its masks.
+
+    Raises:
+        RuntimeError: the query failed.
+        TimeoutError: the processes do not start, or masks do not come.
+    """
+    with _tracking(_CAMERA_HZ) as masks:
+        masks.wait_for(_WARM_UP_FRAMES)
+        first, start = len(masks.ages_ms), time.monotonic()
+        masks.wait_for(frames)
+        seconds = time.monotonic() - start
+        ages = np.array(masks.ages_ms[first:])
+    p50, p95 = np.percentile(ages, [50, 95])
+    return LatencyFigures(len(ages), float(p50), float(p95), float(ages.max()), len(ages) / seconds)
+
+
+def measure_memory(frames: int) -> MemoryFigures:
+    """Track one object as fast as the node can, up to 30 Hz, and watch its resident memory.
+
+    Raises:
+        RuntimeError: the query failed.
+        TimeoutError: the processes do not start, or masks do not come.
+    """
+    with _tracking(_ENDURANCE_HZ) as masks:
+        masks.wait_for(_SETTLED_AFTER_FRAMES)
+        settled, start = masks.node_memory_mib(), time.monotonic()
+        later = []
+        for _ in range(_SETTLED_AFTER_FRAMES, frames, 50):
+            masks.wait_for(50)
+            later.append(masks.node_memory_mib())
+        rate = 50 * len(later) / (time.monotonic() - start)
+    return MemoryFigures(_SETTLED_AFTER_FRAMES + 50 * len(later), settled, later[-1], max(later), rate)
+
+
+class _Masks:
+    """Hears the masks of a running node."""
+
+    def __init__(self, client: DecafClient) -> None:
+        self.ages_ms: list[float] = []
+        self._client = client
+        client.subscribe("~/mask", Image, self._note)
+
+    def _note(self, mask: Image) -> None:
+        now_ns = self._client.node.get_clock().now().nanoseconds
+        self.ages_ms.append((now_ns - stamp_to_ns(mask.header.stamp)) * 1e-6)
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many more came in."""
+        goal, deadline = len(self.ages_ms) + count, time.monotonic() + count + 30.0
+        while len(self.ages_ms) < goal:
+            if time.monotonic() > deadline:
+                raise TimeoutError("decaf_node publishes less than one mask a second")
+            time.sleep(0.02)
+
+    def node_memory_mib(self) -> float:
+        """What the node's diagnostics say."""
+        return float(self._client.diagnostic_values("tracking")["memory_rss_mib"])
+
+
+@contextmanager
+def _tracking(rate_hz: float) -> Iterator[_Masks]:
+    """Camera and node as processes, with one object tracked."""
+    camera_arguments = ["--ros-args", "-p", f"seeds:=[{_SEED}]", "-p", f"rate:={rate_hz}"]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # Other nodes on this machine and network are kept out; the children inherit it.
+        os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        rclpy.init()
+        stack.callback(rclpy.try_shutdown)
+        stack.enter_context(ChildProcess("decaf_ros.ros.sim_camera", camera_arguments, folder / "camera.log"))
+        stack.enter_context(ChildProcess("decaf_ros.ros.node", [], folder / "node.log"))
+        client = stack.enter_context(DecafClient(name="bench_client"))
+        client.wait_until_ready()
+        masks = _Masks(client)
+        masks.wait_for(10)
+        body = sample_scene(_SEED).bodies[0]
+        answer = client.query(f"the {body.colour} {body.shape}")
+        if not answer.success:
+            raise RuntimeError(f"the query failed: {answer.message}")
+        yield masks
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

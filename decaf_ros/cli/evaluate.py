@@ -1,0 +1,193 @@
+"""``decaf evaluate``: J, F and J&F on the paper's datasets, beside the paper's figures; goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from decaf_ros.cli.models import add_model_options, load_models, positive_int
+from decaf_ros.config import GroundingConfig
+from decaf_ros.evaluation.datasets import DATASETS, DatasetError, DatasetVideo, read_dataset
+from decaf_ros.evaluation.journal import Journal, JournalError, Record
+from decaf_ros.evaluation.runner import DecafSegmenter, evaluate
+from decaf_ros.evaluation.runs import Setup, ablations
+from decaf_ros.evaluation.summary import HEADER, summary_rows, write_expressions, write_summary
+from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.video import VideoError
+
+# What is typed, and the name in tables. Variants that read images alike stand together: models are loaded once for them.
+_VARIANTS = {
+    "full": "full method",
+    "object-only": "object prompt only, no contrast",
+    "video-only": "video path only",
+    "frame-only": "frame path only",
+    "single-scale": "single scale",
+    "rollout-original": "rollout: original",
+    "rollout-max": "rollout: max",
+}
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate, and print the summary; returns the exit status: 0, 1 on an error, 130 when interrupted."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        config = GroundingConfig(point_threshold=arguments.point_threshold, tracklet_threshold=arguments.tracklet_threshold)
+    except ValueError as error:
+        parser.error(str(error))
+    dataset = DATASETS[arguments.dataset]
+    try:
+        videos = read_dataset(arguments.dataset, arguments.root, arguments.split)[: arguments.limit]
+        journal = Journal(arguments.out / "results.jsonl", _settings(arguments, config))
+        status = _run(arguments, config, videos, journal)
+        _publish(arguments, videos, journal, dataset.overall_of)
+    except (DatasetError, JournalError, ModelNotFound, VideoError, OSError) as error:
+        print(f"decaf evaluate: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="decaf evaluate",
+        description="J, F and J&F on a dataset of the paper, beside the paper's figures. The same command goes on where an "
+        "earlier one was interrupted.",
+        epilog="DIR then holds results.jsonl (a line a sentence, as it is done), expressions.csv, summary.csv and summary.md.",
+    )
+    parser.add_argument("--dataset", choices=DATASETS, required=True)
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="where the dataset lies")
+    parser.add_argument("--split", help="such as valid_u or train (default: the dataset's usual one)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=(*_VARIANTS, "all"),
+        default=["full"],
+        help="the method, or it with one part changed (default: full)",
+    )
+    parser.add_argument("--limit", type=positive_int, metavar="N", help="the first N videos only")
+    parser.add_argument(
+        "--save-masks", action="store_true", help="write masks as PNG (always, where ground truth is not published)"
+    )
+    parser.add_argument("--key-frames", type=positive_int, default=16, help="most frames looked at (default: %(default)s)")
+    for name in ("point", "tracklet"):
+        default = getattr(GroundingConfig, f"{name}_threshold")
+        parser.add_argument(f"--{name}-threshold", type=float, default=default, help="(default: %(default)s)")
+    add_model_options(parser)
+    parser.add_argument("--model", dest="mllm", default=argparse.SUPPRESS, help="the same as --mllm")
+    return parser
+
+
+def _settings(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str, Any]:
+    """All that scores depend on, but for the variant."""
+    return {
+        "dataset": arguments.dataset,
+        "split": arguments.split or DATASETS[arguments.dataset].split,
+        "mllm": arguments.mllm,
+        "tracker": arguments.tracker,
+        "key_frames": arguments.key_frames,
+        "point_threshold": config.point_threshold,
+        "tracklet_threshold": config.tracklet_threshold,
+    }
+
+
+def _run(arguments: argparse.Namespace, config: GroundingConfig, videos: Sequence[DatasetVideo], journal: Journal) -> int:
+    """Add what the journal lacks; returns the exit status."""
+    setups = ablations(Setup(config=config))
+    missing = {name: setups[name] for name in _chosen(arguments.variants) if _count_missing(videos, name, journal)}
+    progress = _Progress(sum(_count_missing(videos, name, journal) for name in missing))
+    try:
+        for options, group in itertools.groupby(missing.items(), key=lambda item: item[1].options):
+            _run_variants(arguments, options, {name: setup.config for name, setup in group}, videos, journal, progress)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+def _run_variants(
+    arguments: argparse.Namespace,
+    options: MllmOptions,
+    configs: dict[str, GroundingConfig],
+    videos: Sequence[DatasetVideo],
+    journal: Journal,
+    progress: _Progress,
+) -> None:
+    """Variants of one reading of the images. The models go when this returns, before the next ones are loaded."""
+    mllm, tracker = load_models(arguments, options)
+    for name, config in configs.items():
+        segmenter = DecafSegmenter(mllm, tracker, config, arguments.key_frames)
+        folder = arguments.out / "masks" / _slug(name) if arguments.save_masks or _without_truth(videos) else None
+        for record in evaluate(videos, name, segmenter, journal, arguments.key_frames, folder):
+            progress.report(record)
+
+
+def _chosen(variants: Sequence[str]) -> list[str]:
+    return [name for slug, name in _VARIANTS.items() if slug in variants or "all" in variants]
+
+
+def _slug(variant: str) -> str:
+    return next(slug for slug, name in _VARIANTS.items() if name == variant)
+
+
+def _count_missing(videos: Sequence[DatasetVideo], variant: str, journal: Journal) -> int:
+    keys = ((variant, video.name, each.expression_id) for video in videos for each in video.expressions)
+    return sum(key not in journal.records for key in keys)
+
+
+def _without_truth(videos: Sequence[DatasetVideo]) -> bool:
+    return any(expression.truth is None for video in videos for expression in video.expressions)
+
+
+class _Progress:
+    """A line a sentence, with the time that is left."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._start = time.monotonic()
+
+    def report(self, record: Record) -> None:
+        self._done += 1
+        each_s = (time.monotonic() - self._start) / self._done
+        left = timedelta(seconds=round(each_s * (self._total - self._done)))
+        score = f"J&F {100 * record.masks.j_and_f:.1f}" if record.masks else "masks written"
+        print(
+            f"{self._done} of {self._total}, {left} left: {record.variant}, {record.video}/{record.expression_id}, {score}",
+            file=sys.stderr,
+        )
+
+
+def _publish(
+    arguments: argparse.Namespace, videos: Sequence[DatasetVideo], journal: Journal, overall_of: Sequence[str]
+) -> None:
+    """Write and print what is known so far."""
+    records = list(journal.records.values())
+    rows = summary_rows(arguments.dataset, records, overall_of)
+    write_expressions(arguments.out / "expressions.csv", records)
+    write_summary(arguments.out / "summary.csv", rows)
+    total = sum(len(video.expressions) for video in videos)
+    page = f"""# {DATASETS[arguments.dataset].title}
+
+{markdown_table(HEADER, rows)}
+Percent. Models: {arguments.mllm} (language), {arguments.tracker} (masks). {total} sentences a variant when complete.
+Coarse masks are scored on the key frames, tracked masks on all frames. The paper's figures are of Qwen2.5-VL-7B and SAM 2
+(Hiera-L).
+"""
+    (arguments.out / "summary.md").write_text(page)
+    print(page)
+    if _without_truth(videos):
+        print(f"Ground truth is not published: hand {arguments.out / 'masks'} in at the dataset's evaluation server.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

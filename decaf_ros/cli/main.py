@@ -1,0 +1,41 @@
+"""The ``decaf`` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+# Imported when chosen: torch, transformers and rclpy take seconds.
+_COMMANDS = {
+    "segment": "masks of what a sentence refers to, in a video or a folder of images, without ROS",
+    "demo": "a simulated camera, the node and three queries, scored against ground truth",
+    "evaluate": "J&F on the paper's datasets, beside the paper's figures",
+    "bench": "scores on held-out clips, ablations and speed, as Markdown",
+}
+
+_ROS_MODULES = ("rclpy", "sensor_msgs", "decaf_ros.msg", "decaf_ros.srv")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the commands; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="decaf", description="From a sentence to a tracked mask.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in _COMMANDS.items():
+        subparsers.add_parser(name, help=text, add_help=False)
+    chosen, rest = parser.parse_known_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        command = importlib.import_module(f"decaf_ros.cli.{chosen.command}")
+    except ModuleNotFoundError as error:
+        if error.name not in _ROS_MODULES:
+            raise
+        print(f"decaf {chosen.command} needs ROS 2: source its setup.bash, or use `make {chosen.command}`", file=sys.stderr)
+        return 1
+    return command.main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

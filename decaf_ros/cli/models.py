@@ -1,0 +1,54 @@
+"""Command-line options that choose the models, alike in every command, and what they load."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from decaf_ros.models.mllm import load_mllm
+from decaf_ros.models.protocols import VideoMllm
+from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.models.visual_prefix import MllmOptions
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--mllm``, ``--tracker``, ``--device`` and ``--threads``."""
+    parser.add_argument(
+        "--mllm", default="embedded", help="language model: embedded, a folder, or a hub id (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tracker", default="embedded", help="SAM 2: embedded, a folder or checkpoint, or a hub id (default: %(default)s)"
+    )
+    parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 for all cores (default: %(default)s)")
+
+
+def load_models(arguments: argparse.Namespace, options: MllmOptions | None = None) -> tuple[VideoMllm, Sam2Tracker]:
+    """The models that the options name.
+
+    Raises:
+        ModelNotFound: one of them cannot be had.
+    """
+    if arguments.threads > 0:
+        torch.set_num_threads(arguments.threads)
+    mllm = load_mllm(arguments.mllm, options, device=arguments.device)
+    dtype = torch.float32 if arguments.device.type == "cpu" else torch.bfloat16
+    return mllm, Sam2Tracker.load(arguments.tracker, device=arguments.device, dtype=dtype)
+
+
+def positive_int(text: str) -> int:
+    """An argument type: a whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _device(text: str) -> torch.device:
+    try:
+        device = torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no torch device: use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("this torch sees no CUDA device: use --device cpu")
+    return device

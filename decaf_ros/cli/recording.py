@@ -1,0 +1,84 @@
+"""What a camera and decaf_node publish, kept by stamp for scoring and for pictures."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from decaf_ros.datatypes import Frame, UInt16Array
+from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.conversions import frame_from_image, stamp_to_ns
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Messages by the stamp of the camera image that they belong to, in nanoseconds.
+
+    Attributes:
+        camera: images as the camera sent them.
+        truth: ``(H, W)`` uint16, 0 for the ground and ``i + 1`` for body ``i``.
+        labels: ``(H, W)`` uint16, object ids.
+        overlay: masks over the image.
+        heat: heat maps over the image; not every image has one.
+    """
+
+    camera: dict[int, Frame] = field(default_factory=dict)
+    truth: dict[int, UInt16Array] = field(default_factory=dict)
+    labels: dict[int, UInt16Array] = field(default_factory=dict)
+    overlay: dict[int, Frame] = field(default_factory=dict)
+    heat: dict[int, Frame] = field(default_factory=dict)
+
+
+class Recorder:
+    """Subscribes to the camera, its ground truth and the node's pictures, and keeps all that came since the last start."""
+
+    def __init__(self, client: DecafClient) -> None:
+        self._lock = threading.Lock()
+        self._recording = Recording()
+        camera_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        client.node.create_subscription(Image, "image", self._on_camera, camera_qos)
+        client.subscribe("ground_truth", Image, self._on_truth)
+        client.subscribe("~/labels", Image, self._on_labels)
+        client.subscribe("~/overlay", Image, self._on_overlay)
+        client.subscribe("~/heatmap", Image, self._on_heat)
+
+    def start(self) -> None:
+        """Begin a new recording."""
+        with self._lock:
+            self._recording = Recording()
+
+    def stop(self) -> Recording:
+        """End the recording, and hand it over."""
+        with self._lock:
+            recording, self._recording = self._recording, Recording()
+            return recording
+
+    def _on_camera(self, message: Image) -> None:
+        with self._lock:
+            self._recording.camera[stamp_to_ns(message.header.stamp)] = frame_from_image(message)
+
+    def _on_truth(self, message: Image) -> None:
+        with self._lock:
+            self._recording.truth[stamp_to_ns(message.header.stamp)] = _decode_labels(message)
+
+    def _on_labels(self, message: Image) -> None:
+        with self._lock:
+            self._recording.labels[stamp_to_ns(message.header.stamp)] = _decode_labels(message)
+
+    def _on_overlay(self, message: Image) -> None:
+        with self._lock:
+            self._recording.overlay[stamp_to_ns(message.header.stamp)] = frame_from_image(message)
+
+    def _on_heat(self, message: Image) -> None:
+        with self._lock:
+            self._recording.heat[stamp_to_ns(message.header.stamp)] = frame_from_image(message)
+
+
+def _decode_labels(message: Image) -> UInt16Array:
+    order = ">" if message.is_bigendian else "<"
+    rows = np.frombuffer(message.data, dtype=f"{order}u2").reshape(message.height, message.step // 2)
+    return rows[:, : message.width].astype(np.uint16)

@@ -1,0 +1,122 @@
+"""``decaf segment``: masks of what a sentence refers to, on every frame of a video, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from decaf_ros.cli.models import add_model_options, load_models, positive_int
+from decaf_ros.config import GroundingConfig
+from decaf_ros.datatypes import HeatMap, Segmentation, Visibility
+from decaf_ros.drawing import colour_heat, draw_overlay
+from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.models.protocols import MaskTracker
+from decaf_ros.session.grounding import Grounder, StageClock
+from decaf_ros.session.offline import QUERY_ID, GroundedVideo, ground_video, segment_video
+from decaf_ros.video import FrameSource, VideoError, VideoWriter, open_frames
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Segment a video; returns the exit status: 0, or 1 when the models or the video cannot be used."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if not arguments.expression.strip():
+        parser.error('the expression is empty: say what to look for, such as "the red mug"')
+    try:
+        config = GroundingConfig(tracklet_threshold=arguments.tracklet_threshold)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        source = open_frames(arguments.video)
+        mllm, tracker = load_models(arguments)
+        clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
+        grounder = Grounder(mllm, tracker, config)
+        grounded = ground_video(source, arguments.expression, grounder, tracker, arguments.key_frames, clock)
+        summary = _write(arguments.out, source, grounded, tracker, arguments.expression)
+    except (ModelNotFound, VideoError, OSError) as error:
+        print(f"decaf segment: {error}", file=sys.stderr)
+        return 1
+    summary["latency_ms"] = {stage: round(value, 1) for stage, value in clock.latency_ms.items()}
+    (arguments.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    _report(summary, arguments.out)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="decaf segment",
+        description="Masks of what a sentence refers to, on every frame of a video.",
+        epilog="DIR then holds masks/ (16-bit PNG, pixel = object id), heat/ (heat maps of the key frames), overlay.mp4 and "
+        "summary.json.",
+    )
+    parser.add_argument("video", type=Path, help="a video file, or a folder of images in the order of their names")
+    parser.add_argument("expression", help='what to look for, such as "the red mug"')
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
+    parser.add_argument(
+        "--key-frames", type=positive_int, default=16, help="frames that the sentence is judged by (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tracklet-threshold",
+        type=float,
+        default=GroundingConfig.tracklet_threshold,
+        help="score from which an object is kept; the best one always is (default: %(default)s)",
+    )
+    add_model_options(parser)
+    return parser
+
+
+def _write(folder: Path, source: FrameSource, grounded: GroundedVideo, tracker: MaskTracker, expression: str) -> dict[str, Any]:
+    """Write masks, heat maps and the overlay video; return what there is to say about them."""
+    for name in ("masks", "heat"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    _write_heat_maps(folder / "heat", grounded)
+    frames_seen: Counter[int] = Counter()
+    with VideoWriter(folder / "overlay.mp4", source.frames_per_second) as overlay:
+        for index, segmentation in enumerate(_with_progress(segment_video(source, grounded, tracker), len(source))):
+            cv2.imwrite(str(folder / "masks" / f"{index:06d}.png"), segmentation.labels_hw())
+            overlay.write(draw_overlay(segmentation, {QUERY_ID: expression}))
+            frames_seen.update(each.object_id for each in segmentation.objects if each.visibility is Visibility.VISIBLE)
+    grounding = grounded.grounding
+    objects = [
+        {"object_id": number, "score": round(found.score, 4), "frames_visible": frames_seen[number]}
+        for number, found in enumerate(grounding.objects, 1)
+    ]
+    return {
+        "expression": expression,
+        "object_name": grounding.attention.object_name,
+        "confident": grounding.confident,
+        "frames": len(source),
+        "frames_per_second": source.frames_per_second,
+        "key_frames": list(grounded.key_indices),
+        "objects": objects,
+    }
+
+
+def _write_heat_maps(folder: Path, grounded: GroundedVideo) -> None:
+    grounding = grounded.grounding
+    heat_thw = grounding.attention.heat_thw.numpy()
+    for index, frame, values in zip(grounded.key_indices, grounding.window.frames, heat_thw, strict=True):
+        cv2.imwrite(str(folder / f"{index:06d}.png"), colour_heat(HeatMap(frame, QUERY_ID, values))[..., ::-1])
+
+
+def _with_progress(segmentations: Iterator[Segmentation], count: int) -> Iterator[Segmentation]:
+    for done, segmentation in enumerate(segmentations, 1):
+        yield segmentation
+        if done % 50 == 0 or done == count:
+            print(f"tracking ... {done} of {count} frames", file=sys.stderr)
+
+
+def _report(summary: dict[str, Any], folder: Path) -> None:
+    name = summary["object_name"] or "unnamed"
+    print(f"{summary['expression']!r}: {name}, {len(summary['objects'])} object(s), results in {folder}")
+    if not summary["objects"]:
+        print("nothing was found: the heat maps show where the model looked")
+    elif not summary["confident"]:
+        print("no candidate passed the threshold, so the best one was taken")

@@ -1,0 +1,98 @@
+"""Settings of a query and of the session, with the paper's defaults.
+
+Every class is frozen and checks its values when built. :func:`from_mapping` builds one from plain keys and values (a YAML
+file, ROS parameters) and names the nearest known key when one is misspelt.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+ConfigT = TypeVar("ConfigT")
+
+
+def _check_range(owner: object, name: str, low: float, high: float) -> None:
+    value = getattr(owner, name)
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
+
+
+@dataclass(frozen=True)
+class GroundingConfig:
+    """How a sentence becomes tracklets (DecAF, section 4.1 for the defaults).
+
+    Attributes:
+        paths: which attention paths are fused; "video" and "frame" are ablations.
+        contrast: whether the background prompt's map is subtracted; off is an ablation.
+        point_threshold: ``tau_pq``, heat from which a grid cell becomes a point prompt.
+        tracklet_threshold: ``tau_trk``, score above which a tracklet is kept.
+        nms_iou: mask IoU above which two masks are taken for the same object.
+    """
+
+    paths: Literal["both", "video", "frame"] = "both"
+    contrast: bool = True
+    point_threshold: float = 0.8
+    tracklet_threshold: float = 0.8
+    nms_iou: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.paths not in ("both", "video", "frame"):
+            raise ValueError(f'paths must be "both", "video" or "frame", got {self.paths!r}')
+        for name in ("point_threshold", "tracklet_threshold", "nms_iou"):
+            _check_range(self, name, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """How frames are kept and objects followed.
+
+    Attributes:
+        key_frames: most key frames that a query looks at.
+        window_seconds: how far back the window reaches, in seconds.
+        window_hz: key frames kept per second.
+        catch_up_frames: most frames kept for objects that were found in the past and must be carried to the present.
+        time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame.
+        refresh_hz: how often the heat map is computed anew between queries; 0 switches it off.
+        max_expression_length: longest sentence accepted, in characters.
+        max_pending_queries: queries that may wait; more are refused.
+        max_objects: objects tracked at a time; a query that would exceed it keeps the best.
+    """
+
+    key_frames: int = 16
+    window_seconds: float = 4.0
+    window_hz: float = 4.0
+    catch_up_frames: int = 64
+    time_jump_seconds: float = 1.0
+    refresh_hz: float = 1.0
+    max_expression_length: int = 500
+    max_pending_queries: int = 8
+    max_objects: int = 32
+
+    def __post_init__(self) -> None:
+        _check_range(self, "key_frames", 1, 64)
+        _check_range(self, "window_seconds", 0.1, 600.0)
+        _check_range(self, "window_hz", 0.1, 60.0)
+        _check_range(self, "catch_up_frames", 2, 1024)
+        _check_range(self, "time_jump_seconds", 0.0, 3600.0)
+        _check_range(self, "refresh_hz", 0.0, 60.0)
+        _check_range(self, "max_expression_length", 1, 100_000)
+        _check_range(self, "max_pending_queries", 1, 1000)
+        _check_range(self, "max_objects", 1, 65535)
+
+
+def from_mapping(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Build a config class from keys and values.
+
+    Raises:
+        ValueError: an unknown key (the nearest known one is named) or a value out of its range.
+    """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {', '.join(known)}"
+            raise ValueError(f"unknown setting {key!r} for {kind.__name__}{hint}")
+    return kind(**values)

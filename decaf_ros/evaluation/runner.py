@@ -1,0 +1,193 @@
+"""Every sentence of a dataset through the method, scored against ground truth (DecAF, section 4.1).
+
+As in the authors' evaluation, the Otsu masks are scored on the key frames and the tracked masks on all frames, and the language
+model takes key frames to lie half a second apart, whatever the rate of the dataset: its own default for frames without a rate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from decaf_ros.config import GroundingConfig
+from decaf_ros.datatypes import BoolArray, FrameWindow
+from decaf_ros.evaluation.datasets import DatasetVideo, ImageFiles, ReferringExpression, TruthMasks
+from decaf_ros.evaluation.journal import Journal, Record
+from decaf_ros.evaluation.metrics import MaskScores, boundary_accuracy, region_similarity
+from decaf_ros.method.fusion import coarse_masks
+from decaf_ros.models.protocols import MaskTracker, VideoMllm, VisualPrefix
+from decaf_ros.session.frames import StoredFrame
+from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.offline import GroundedVideo, segment_video, uniform_indices
+from decaf_ros.video import FrameSource
+
+KEY_FRAME_HZ = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a sentence refers to in a video.
+
+    Attributes:
+        key_indices: the frames that were looked at.
+        coarse_thw: ``(len(key_indices), H, W)`` bool, masks straight from the heat map.
+        masks: ``(H, W)`` bool for every frame in order, computed as they are taken.
+        object_name: what the model called it.
+        confident: false when no tracklet passed the threshold.
+    """
+
+    key_indices: tuple[int, ...]
+    coarse_thw: BoolArray
+    masks: Iterator[BoolArray]
+    object_name: str
+    confident: bool
+
+
+class Segmenter(Protocol):
+    """A method under evaluation."""
+
+    def __call__(self, source: FrameSource, expression: str) -> Prediction:
+        """Segment what the expression refers to. Sentences about one source come one after the other."""
+
+
+class DecafSegmenter:
+    """The method. Key frames are read, by both models, once for all sentences about a video."""
+
+    def __init__(self, mllm: VideoMllm, tracker: MaskTracker, config: GroundingConfig, key_frames: int = 16) -> None:
+        self._tracker = tracker
+        self._grounder = Grounder(_RememberingMllm(mllm), tracker, config)
+        self._key_frames = key_frames
+        self._source: FrameSource | None = None
+        self._key_indices: tuple[int, ...] = ()
+        self._clip: list[StoredFrame] = []
+
+    def __call__(self, source: FrameSource, expression: str) -> Prediction:
+        """See :class:`Segmenter`."""
+        if source is not self._source:
+            self._source = source
+            self._key_indices = uniform_indices(len(source), self._key_frames)
+            self._clip = [StoredFrame(source.read(index, index + 1)[0], self._tracker.encode) for index in self._key_indices]
+        grounding = self._grounder.ground(self._clip, expression)
+        grounded = GroundedVideo(self._key_indices, grounding)
+        return Prediction(
+            self._key_indices,
+            coarse_masks(grounding.attention.heat_thw, grounding.window.size_hw),
+            (segmentation.union_hw() for segmentation in segment_video(source, grounded, self._tracker)),
+            grounding.attention.object_name,
+            grounding.confident,
+        )
+
+
+class _RememberingMllm:
+    """A language model that keeps what it has read of the last window."""
+
+    def __init__(self, mllm: VideoMllm) -> None:
+        self._mllm = mllm
+        self._window: FrameWindow | None = None
+        self._prefixes: dict[str, VisualPrefix] = {}
+
+    def read_video(self, window: FrameWindow) -> VisualPrefix:
+        return self._remembered("video", window, self._mllm.read_video)
+
+    def read_frames(self, window: FrameWindow) -> VisualPrefix:
+        return self._remembered("frame", window, self._mllm.read_frames)
+
+    def complete(self, prompt: str) -> str:
+        return self._mllm.complete(prompt)
+
+    def _remembered(self, path: str, window: FrameWindow, read: Callable[[FrameWindow], VisualPrefix]) -> VisualPrefix:
+        if self._window is None or window.frames != self._window.frames:  # frames are equal only to themselves
+            self._window, self._prefixes = window, {}
+        if path not in self._prefixes:
+            self._prefixes[path] = read(window)
+        return self._prefixes[path]
+
+
+def evaluate(
+    videos: Sequence[DatasetVideo],
+    variant: str,
+    segmenter: Segmenter,
+    journal: Journal,
+    key_frames: int = 16,
+    mask_folder: Path | None = None,
+) -> Iterator[Record]:
+    """Score every sentence that the journal does not hold yet; each record is given out once it is written.
+
+    Args:
+        videos: what is evaluated.
+        variant: name of the method's variant in the records.
+        segmenter: the method.
+        journal: takes the records.
+        key_frames: of the method, at most; they set the rate that videos are told to have.
+        mask_folder: where masks are written, ``<video>/<expression>/<frame>.png``, pixels 0 and 255; ``None`` for not at all.
+    """
+    for video in videos:
+        missing = [each for each in video.expressions if (variant, video.name, each.expression_id) not in journal.records]
+        source = ImageFiles(video.images, _frames_per_second(len(video.images), key_frames))
+        for expression in missing:
+            record = _evaluate_one(video, expression, variant, segmenter, source, mask_folder)
+            journal.add(record)
+            yield record
+
+
+def _frames_per_second(frame_count: int, key_frames: int) -> float:
+    """The rate at which key frames, the first and the last frame among them, come at :data:`KEY_FRAME_HZ`."""
+    intervals = min(frame_count, key_frames) - 1
+    return KEY_FRAME_HZ * (frame_count - 1) / intervals if intervals else KEY_FRAME_HZ
+
+
+def _evaluate_one(
+    video: DatasetVideo,
+    expression: ReferringExpression,
+    variant: str,
+    segmenter: Segmenter,
+    source: FrameSource,
+    mask_folder: Path | None,
+) -> Record:
+    start = time.perf_counter()
+    prediction = segmenter(source, expression.text)
+    masks = prediction.masks
+    if mask_folder is not None:
+        masks = _written(masks, video.images, mask_folder / video.name / expression.expression_id)
+    if expression.truth is None:
+        for _ in masks:  # taken all the same, so that they are written
+            pass
+        coarse = tracked = None
+    else:
+        coarse = _score(zip(prediction.key_indices, prediction.coarse_thw, strict=True), expression.truth)
+        tracked = _score(enumerate(masks), expression.truth)
+    return Record(
+        variant=variant,
+        video=video.name,
+        expression_id=expression.expression_id,
+        expression=expression.text,
+        category=expression.category,
+        object_name=prediction.object_name,
+        confident=prediction.confident,
+        seconds=round(time.perf_counter() - start, 2),
+        coarse=coarse,
+        masks=tracked,
+    )
+
+
+def _score(masks: Iterator[tuple[int, BoolArray]] | enumerate[BoolArray], truth: TruthMasks) -> MaskScores:
+    """Means over frames, which are read one at a time."""
+    scores = []
+    for index, mask in masks:
+        true_mask = truth.read(index, (mask.shape[0], mask.shape[1]))
+        scores.append((region_similarity(mask, true_mask), boundary_accuracy(mask, true_mask)))
+    j, f = np.mean(scores, axis=0).tolist()
+    return MaskScores(j, f)
+
+
+def _written(masks: Iterator[BoolArray], images: Sequence[Path], folder: Path) -> Iterator[BoolArray]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for image, mask in zip(images, masks, strict=True):
+        cv2.imwrite(str(folder / f"{image.stem}.png"), mask.astype(np.uint8) * 255)
+        yield mask

@@ -1,0 +1,61 @@
+"""Point prompts from the heat map, and which of the masks that they give survive (DecAF, section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from decaf_ros.datatypes import PointPrompt
+
+
+def select_points(heat_thw: torch.Tensor, threshold: float, size_hw: tuple[int, int]) -> list[PointPrompt]:
+    """A point at the centre of every grid cell whose heat reaches the threshold.
+
+    Args:
+        heat_thw: ``(T, H', W')`` in [0, 1].
+        threshold: ``tau_pq``.
+        size_hw: height and width of the image in pixels.
+
+    Returns:
+        Points in order of time, then rows, then columns.
+    """
+    cell_h, cell_w = size_hw[0] / heat_thw.shape[1], size_hw[1] / heat_thw.shape[2]
+    heat = heat_thw.detach().cpu()
+    return [
+        PointPrompt(t, ((x + 0.5) * cell_w, (y + 0.5) * cell_h), float(heat[t, y, x]))
+        for t, y, x in torch.nonzero(heat >= threshold).tolist()
+    ]
+
+
+def pairwise_iou(masks_nhw: torch.Tensor, others_mhw: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of every pair of masks: ``(N, M)`` float32. Two empty masks have IoU 0.
+
+    Args:
+        masks_nhw: ``(N, H, W)`` bool.
+        others_mhw: ``(M, H, W)`` bool.
+    """
+    a, b = masks_nhw.flatten(1).float(), others_mhw.flatten(1).float()
+    intersection = a @ b.T
+    union = a.sum(1)[:, None] + b.sum(1)[None] - intersection
+    return intersection / union.clamp(min=1.0)
+
+
+def suppress(masks_nhw: torch.Tensor, scores: Sequence[float], iou_threshold: float) -> list[int]:
+    """Greedy non-maximum suppression on mask IoU.
+
+    Args:
+        masks_nhw: ``(N, H, W)`` bool.
+        scores: ``s_obj`` of each.
+        iou_threshold: a mask that overlaps a better one by more than this goes.
+
+    Returns:
+        Indices that stay, best first; of equal scores the earlier one stays. Empty masks never stay.
+    """
+    iou = pairwise_iou(masks_nhw, masks_nhw)
+    occupied = masks_nhw.flatten(1).any(dim=1)
+    kept: list[int] = []
+    for index in sorted(range(len(scores)), key=lambda index: -scores[index]):
+        if occupied[index] and all(iou[index, better] <= iou_threshold for better in kept):
+            kept.append(index)
+    return kept

@@ -1,0 +1,5 @@
+"""What can go wrong when a model is asked for by name."""
+
+
+class ModelNotFound(Exception):  # noqa: N818 - named for what the user did: gave an id or path that leads to no usable model
+    """No usable model behind an id or path. The message names the cause and the way out."""

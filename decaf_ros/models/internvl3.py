@@ -1,0 +1,105 @@
+"""InternVL3 as a video MLLM, in transformers' own format (the ``-hf`` repositories).
+
+Images are read in square tiles of one size, 448 pixels and 16 x 16 visual tokens for the official models. A frame of a video is
+one tile. An image of its own is stretched over the rows and columns of tiles that suit its shape best, and a thumbnail follows.
+Tokens stand tile by tile; the tiles put side by side are the visual grid, and the thumbnail is left out.
+"""
+
+from __future__ import annotations
+
+import math
+
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.prompts import Medium
+from decaf_ros.models.visual_prefix import (
+    CachedVisualPrefix,
+    ChatModel,
+    Conversations,
+    MllmOptions,
+    common_tokens,
+    counted_positions,
+    frame_batches,
+)
+
+
+class InternVl3:
+    """Implements :class:`decaf_ros.models.protocols.VideoMllm` for ``InternVLForConditionalGeneration``.
+
+    Use it from one thread at a time.
+
+    Args:
+        model: the model, on its device, in its dtype.
+        processor: the processor that belongs to it.
+        options: see :class:`MllmOptions`.
+
+    Raises:
+        ValueError: a budget of visual tokens is smaller than one tile.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
+        self._options = options or MllmOptions()
+        self._tile_tokens: int = model.config.image_seq_length
+        self._side = math.isqrt(self._tile_tokens)
+        self._options.require_budgets("InternVL3", self._tile_tokens, self._tile_tokens)
+        self._chat = ChatModel(model, processor, self._options)
+
+    def read_video(self, window: FrameWindow) -> CachedVisualPrefix:
+        """Read all key frames in one conversation, each as one tile."""
+        conversations = self._conversations("video", 1, len(window), videos=[_pictures(window.frames)], do_sample_frames=False)
+        grid_thw = len(window), self._side, self._side
+        return CachedVisualPrefix(self._chat, [conversations], "video", grid_thw, temporal_stride=1)
+
+    def read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
+        """Read each key frame in a conversation of its own, in as many tiles as its shape and the limits allow."""
+        rows, columns = self._tile_grid(window.size_hw)
+        conversations = (
+            self._conversations(
+                "image",
+                len(frames),
+                rows,
+                columns,
+                images=_pictures(frames),
+                crop_to_patches=True,
+                max_patches=self._most_tiles,
+            )
+            for frames in frame_batches(window, (rows * columns + 1) * self._tile_tokens, self._options)
+        )
+        grid_thw = len(window), rows * self._side, columns * self._side
+        return CachedVisualPrefix(self._chat, conversations, "image", grid_thw, temporal_stride=1)
+
+    def complete(self, prompt: str) -> str:
+        """Answer a prompt without images."""
+        return self._chat.complete(prompt)
+
+    @property
+    def _most_tiles(self) -> int:
+        if not self._options.multi_scale:
+            return 1
+        return min(self._chat.processor.image_processor.max_patches, self._options.frame_tokens // self._tile_tokens)
+
+    def _tile_grid(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tiles that the model's own processor makes of an image."""
+        images = self._chat.processor.image_processor
+        tile_hw = images.size["height"], images.size["width"]
+        columns, rows = get_optimal_tiled_canvas(size_hw, tile_hw, images.min_patches, self._most_tiles)
+        return rows, columns
+
+    def _conversations(self, medium: Medium, count: int, rows: int, columns: int = 1, **images: object) -> Conversations:
+        """``count`` conversations; frames of a video count as tiles above each other."""
+        inputs = self._chat.processed(medium, count, **images)
+        ids_bn = inputs["input_ids"]
+        tokens = common_tokens(ids_bn == self._chat.model.config.image_token_id)
+        thumbnails = 1 if medium == "image" and rows * columns > 1 else 0
+        assert len(tokens) == (rows * columns + thumbnails) * self._tile_tokens, "the processor tiles images as expected here"
+        tiles = tokens[: rows * columns * self._tile_tokens].view(rows, columns, self._side, self._side)
+        return Conversations(
+            ids_bn, tiles.transpose(1, 2).flatten(), {"pixel_values": inputs["pixel_values"]}, counted_positions(ids_bn)
+        )
+
+
+def _pictures(frames: tuple[Frame, ...]) -> list[Image.Image]:
+    return [Image.fromarray(frame.image_rgb) for frame in frames]

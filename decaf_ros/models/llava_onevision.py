@@ -1,0 +1,119 @@
+"""LLaVA-OneVision as a video MLLM.
+
+Images are read in square crops of one size, 384 pixels and 27 x 27 features for the official models. A frame of a video is one
+crop, pooled to 14 x 14 visual tokens. An image of its own is read "at any resolution": fitted into several crops, whose
+features are put side by side, cut to the image and, where they are very many, interpolated to fewer. Its tokens are those of
+one crop with the whole image, then those of the grid, row by row with a token at the end of each row. The visual grid is that
+grid alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.image_processing_utils import select_best_resolution
+
+from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.visual_prefix import (
+    CachedVisualPrefix,
+    ChatModel,
+    Conversations,
+    MllmOptions,
+    common_tokens,
+    counted_positions,
+    frame_batches,
+)
+
+# Where the model interpolates its features: this much above the size that its name for the aspect ratio gives.
+_INTERPOLATION_RATIO = 1.1
+
+
+class LlavaOnevision:
+    """Implements :class:`decaf_ros.models.protocols.VideoMllm` for ``LlavaOnevisionForConditionalGeneration``.
+
+    Use it from one thread at a time.
+
+    Args:
+        model: the model, on its device, in its dtype.
+        processor: the processor that belongs to it.
+        options: see :class:`MllmOptions`.
+
+    Raises:
+        ValueError: a budget of visual tokens is smaller than one crop.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
+        self._options = options or MllmOptions()
+        vision = model.config.vision_config
+        self._crop_px: int = vision.image_size
+        self._crop_side: int = vision.image_size // vision.patch_size
+        self._pooled_side = math.ceil(self._crop_side / 2)
+        self._options.require_budgets("LLaVA-OneVision", self._pooled_side**2, self._crop_side**2)
+        self._chat = ChatModel(model, processor, self._options)
+
+    def read_video(self, window: FrameWindow) -> CachedVisualPrefix:
+        """Read all key frames in one conversation, each as one pooled crop."""
+        inputs = self._chat.processed("video", 1, videos=[_pictures(window.frames, window.size_hw)], do_sample_frames=False)
+        ids_bn = inputs["input_ids"]
+        tokens = common_tokens(ids_bn == self._chat.model.config.video_token_id)
+        # The last token ends the video.
+        images = {"pixel_values_videos": inputs["pixel_values_videos"]}
+        conversations = Conversations(ids_bn, tokens[:-1], images, counted_positions(ids_bn))
+        grid_thw = len(window), self._pooled_side, self._pooled_side
+        return CachedVisualPrefix(self._chat, [conversations], "video", grid_thw, temporal_stride=1)
+
+    def read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
+        """Read each key frame in a conversation of its own, as large as the budget of tokens allows, but never enlarged."""
+        size_hw = self._size_within_budget(window.size_hw)
+        rows, columns = self._grid(size_hw)
+        conversations = (
+            self._images(_pictures(frames, size_hw), rows, columns)
+            for frames in frame_batches(window, self._crop_side**2 + rows * (columns + 1), self._options)
+        )
+        return CachedVisualPrefix(self._chat, conversations, "image", (len(window), rows, columns), temporal_stride=1)
+
+    def complete(self, prompt: str) -> str:
+        """Answer a prompt without images."""
+        return self._chat.complete(prompt)
+
+    def _images(self, pictures: list[Image.Image], rows: int, columns: int) -> Conversations:
+        inputs = self._chat.processed("image", len(pictures), images=pictures)
+        ids_bn = inputs["input_ids"]
+        tokens = common_tokens(ids_bn == self._chat.model.config.image_token_id)
+        grid_and_ends = tokens[self._crop_side**2 :].view(rows, columns + 1)
+        images = {name: inputs[name] for name in ("pixel_values", "image_sizes")}
+        return Conversations(ids_bn, grid_and_ends[:, :-1].flatten(), images, counted_positions(ids_bn))
+
+    def _size_within_budget(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the largest image, of the same shape, whose grid keeps to the budget."""
+        tokens = self._options.frame_tokens if self._options.multi_scale else self._crop_side**2
+        sizes = [size_hw, *(_fitted(size_hw, pinpoint) for pinpoint in self._chat.model.config.image_grid_pinpoints)]
+        return max((size for size in sizes if math.prod(self._grid(size)) <= tokens), key=math.prod)
+
+    def _grid(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns that the model makes of an image: crops around it, cut to it, and interpolated if very many."""
+        config = self._chat.model.config
+        crops_hw = [pixels // self._crop_px for pixels in select_best_resolution(size_hw, config.image_grid_pinpoints)]
+        (height, width), (rows, columns) = size_hw, (count * self._crop_side for count in crops_hw)
+        # As much is cut off on both sides, in whole features, so that a remainder of one stays.
+        if width * rows > height * columns:
+            rows -= (rows - height * columns // width) // 2 * 2
+        else:
+            columns -= (columns - width * rows // height) // 2 * 2
+        most = int(config.vision_aspect_ratio.removeprefix("anyres_max_")) * self._crop_side**2
+        ratio = math.sqrt(rows * columns / most)
+        return (int(rows // ratio), int(columns // ratio)) if ratio > _INTERPOLATION_RATIO else (rows, columns)
+
+
+def _fitted(size_hw: tuple[int, int], frame_hw: tuple[int, int]) -> tuple[int, int]:
+    """The size of an image reduced, where need be, to fit into a frame."""
+    scale = min(1.0, *(frame / pixels for pixels, frame in zip(size_hw, frame_hw, strict=True)))
+    height, width = (max(1, round(pixels * scale)) for pixels in size_hw)
+    return height, width
+
+
+def _pictures(frames: tuple[Frame, ...], size_hw: tuple[int, int]) -> list[Image.Image]:
+    """The frames at a size; those that have it are left as they are."""
+    return [Image.fromarray(frame.image_rgb).resize(size_hw[::-1], Image.Resampling.BICUBIC) for frame in frames]

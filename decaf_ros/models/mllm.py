@@ -1,0 +1,92 @@
+"""From a model id to a video MLLM: the embedded one, a local folder, or one from the hub."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+
+from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.models.protocols import VideoMllm
+from decaf_ros.models.visual_prefix import MllmOptions
+
+EMBEDDED = "embedded"
+
+_EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "qwen2_5_vl"
+# Model type in the configuration file, and the adapter that drives it. A new family is one file and one line here.
+_FAMILIES = {
+    "qwen2_vl": "decaf_ros.models.qwen2_vl:Qwen2Vl",
+    "qwen2_5_vl": "decaf_ros.models.qwen2_5_vl:Qwen25Vl",
+    "qwen3_vl": "decaf_ros.models.qwen3_vl:Qwen3Vl",
+    "internvl": "decaf_ros.models.internvl3:InternVl3",
+    "llava_onevision": "decaf_ros.models.llava_onevision:LlavaOnevision",
+}
+
+
+def load_mllm(
+    model_id: str,
+    options: MllmOptions | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> VideoMllm:
+    """Load a video MLLM with its processor. Weights are read from safetensors only, and no code that comes with them is run.
+
+    Args:
+        model_id: ``embedded``, a folder in the format of transformers, or a hub id such as ``Qwen/Qwen2.5-VL-7B-Instruct``.
+        options: how it reads images and answers.
+        device: where it runs.
+        dtype: of the weights; by default float32 on a CPU and bfloat16 elsewhere.
+
+    Raises:
+        ModelNotFound: nothing usable behind ``model_id``; the message says what is missing and what to do.
+        ValueError: options that do not suit the model.
+    """
+    device = torch.device(device)
+    if dtype is None:
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    adapter, model, processor = _read(model_id, dtype)
+    return adapter(model.to(device=device), processor, options)
+
+
+def _read(model_id: str, dtype: torch.dtype) -> tuple[type, torch.nn.Module, ProcessorMixin]:
+    source = str(_EMBEDDED_FOLDER) if model_id == EMBEDDED else str(Path(model_id).expanduser())
+    try:
+        config = AutoConfig.from_pretrained(source)
+        adapter = _adapter(model_id, config.model_type)
+        processor = AutoProcessor.from_pretrained(source)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+        model, loading = loaded
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelNotFound(f"{_cause(model_id, source)} ({error}). {_way_out()}") from error
+    if loading["missing_keys"]:
+        missing = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise ModelNotFound(f"the weights of {model_id!r} are incomplete: {missing}, ... are missing. Fetch them again")
+    return adapter, model, processor
+
+
+def _adapter(model_id: str, model_type: str) -> type:
+    if model_type not in _FAMILIES:
+        raise ModelNotFound(f"{model_id!r} is of the family {model_type!r}; supported are: {', '.join(sorted(_FAMILIES))}")
+    module, name = _FAMILIES[model_type].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _cause(model_id: str, source: str) -> str:
+    if model_id == EMBEDDED:
+        return f"the embedded model in {source} is missing or damaged; install the package again"
+    if Path(source).is_dir():
+        return f"{source} does not hold a complete model"
+    return f"{model_id!r} is no folder here, and is neither in the local cache nor to be had from the hub"
+
+
+def _way_out() -> str:
+    return (
+        f"Use {EMBEDDED!r}, a folder with config.json, *.safetensors and the processor's files, "
+        "or a hub id such as 'Qwen/Qwen2.5-VL-7B-Instruct' with the network up once"
+    )

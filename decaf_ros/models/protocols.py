@@ -1,0 +1,151 @@
+"""What the session asks of a language model and of a mask model. Adding a model family means implementing these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from decaf_ros.datatypes import BoolArray, Frame, FrameWindow
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """What a model answered to one prompt behind a visual prefix.
+
+    Attributes:
+        answers: one text per conversation: 1 on the video path, T on the frame path.
+        state: what the prefix needs to compute the rollout of this prompt later; opaque to everybody else.
+    """
+
+    answers: tuple[str, ...]
+    state: Any
+
+
+class VisualPrefix(Protocol):
+    """Images that a model has read once, ready for several questions.
+
+    The video path is one conversation about all key frames; the frame path is a batch of T conversations about one each.
+    Not thread-safe; use it from the thread that made it.
+    """
+
+    @property
+    def grid_thw(self) -> tuple[int, int, int]:
+        """Visual tokens: T' (T on the frame path), H', W'."""
+
+    @property
+    def temporal_stride(self) -> int:
+        """Frames that one step of the grid's time covers: 2 for the Qwen family on the video path, else 1."""
+
+    def ask(self, prompt: str, answer: bool = True) -> Reply:
+        """Put the prompt behind the images in every conversation, and decode the answers.
+
+        Args:
+            prompt: what the user says after the images.
+            answer: False where only the rollout is wanted: the answers are then empty, and cost nothing.
+
+        Raises:
+            ValueError: the prompt holds a control token of the model, such as the one that ends a turn.
+        """
+
+    def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
+        """Attention rollout from each prompt's last token to the visual tokens (DecAF, section 3.3).
+
+        Prompts of one prefix share most of the work: ask all first, then call this once.
+
+        Returns:
+            ``(len(replies), T', H', W')`` float32 on the CPU.
+
+        Raises:
+            ValueError: no reply, or one that came from another prefix.
+        """
+
+
+class VideoMllm(Protocol):
+    """A video multimodal language model."""
+
+    def read_video(self, window: FrameWindow) -> VisualPrefix:
+        """Read all key frames in one conversation (DecAF's video path)."""
+
+    def read_frames(self, window: FrameWindow) -> VisualPrefix:
+        """Read each key frame in a conversation of its own, at the finer scale (DecAF's frame path)."""
+
+    def complete(self, prompt: str) -> str:
+        """Answer a prompt without images."""
+
+
+class FrameFeatures(Protocol):
+    """The image encoder's output for one frame; opaque but for its size in memory. Shared by all objects and never changed."""
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels of the camera image."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held on the device."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskProposals:
+    """Masks that points on one frame gave, each point on its own.
+
+    Attributes:
+        masks_phw: ``(P, H, W)`` bool at camera resolution.
+        predicted_iou_p: ``(P,)`` float32 in [0, 1], the model's own estimate.
+    """
+
+    masks_phw: BoolArray
+    predicted_iou_p: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TrackOutput:
+    """One object on one frame, as the mask model sees it.
+
+    Attributes:
+        mask_hw: ``(H, W)`` bool at camera resolution; all false when the model says that the object is not there.
+        presence: probability in [0, 1] that the object is on the frame.
+        predicted_iou: the model's own estimate for the mask, in [0, 1]; NaN when it makes none.
+        logits_hw: ``(h, w)`` float32 mask logits at the model's own resolution, on its device, when it gives them.
+    """
+
+    mask_hw: BoolArray
+    presence: float
+    predicted_iou: float = float("nan")
+    logits_hw: torch.Tensor | None = None
+
+
+class ObjectTrack(Protocol):
+    """The memory of one object: owned by one thread at a time, handed over whole."""
+
+
+_Features = TypeVar("_Features", bound=FrameFeatures)
+_Track = TypeVar("_Track", bound=ObjectTrack)
+
+
+class MaskTracker(Protocol[_Features, _Track]):
+    """A promptable mask model with streaming memory. Stateless: all state is in the tracks, so threads may share it.
+
+    Features and tracks are of the model's own types: one model cannot read those of another.
+    """
+
+    def encode(self, frame: Frame) -> _Features:
+        """Run the image encoder once; everything below shares the result."""
+
+    def propose(self, features: _Features, points_xy_px: Sequence[tuple[float, float]]) -> MaskProposals:
+        """Prompt with each point alone, all points in one batch."""
+
+    def propagate(self, clip: Sequence[_Features], key_index: int, masks_nhw: BoolArray) -> BoolArray:
+        """Carry masks given on one frame of a clip over the whole clip, forwards and backwards: ``(N, T, H, W)`` bool."""
+
+    def start_track(self, features: _Features, mask_hw: BoolArray) -> _Track:
+        """A new object from its mask on a frame, which becomes its first conditioning frame."""
+
+    def condition(self, track: _Track, features: _Features, mask_hw: BoolArray) -> None:
+        """Give a track its mask on its next frame: one more conditioning frame (capped: first and newest are kept)."""
+
+    def step(self, tracks: Sequence[_Track], features: _Features) -> list[TrackOutput]:
+        """Carry every track on to its next frame."""

@@ -1,0 +1,148 @@
+"""Qwen2.5-VL as a video MLLM: the grid of visual tokens is chosen here, everything else is the model's own.
+
+Visual tokens are squares of ``patch_size * spatial_merge_size`` pixels (28 for the official models). Images are resized to a
+whole number of them before the model's processor sees them, so that the processor has no choice left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.video_utils import VideoMetadata
+
+from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.prompts import Medium
+from decaf_ros.models.visual_prefix import (
+    CachedVisualPrefix,
+    ChatModel,
+    Conversations,
+    MllmOptions,
+    common_tokens,
+    frame_batches,
+)
+
+# Names of the processor's outputs: what carries the pixels, and the grid of patches that they form.
+_PIXELS: Mapping[Medium, str] = {"video": "pixel_values_videos", "image": "pixel_values"}
+_GRID: Mapping[Medium, str] = {"video": "video_grid_thw", "image": "image_grid_thw"}
+
+
+def fit_grid(size_hw: tuple[int, int], tokens: int) -> tuple[int, int]:
+    """A grid of at most ``tokens`` cells over an image, about as many as that, and each about square in the image.
+
+    Args:
+        size_hw: height and width of the image in pixels; small images get as fine a grid as large ones.
+        tokens: cells, at most; at least 1.
+
+    Returns:
+        Rows and columns, each at least 1.
+    """
+    height, width = size_hw
+    cells_per_pixel = math.sqrt(tokens / (height * width))
+
+    def whole(cells: float) -> set[int]:
+        # The rounding spares exact fits a stray last bit of the square root.
+        return {min(tokens, max(1, to_int(round(cells, 6)))) for to_int in (math.floor, math.ceil)}
+
+    grids = itertools.product(whole(height * cells_per_pixel), whole(width * cells_per_pixel))
+    within = [(rows, columns) for rows, columns in grids if rows * columns <= tokens]
+    return min(within, key=lambda grid_hw: abs(math.log(height * grid_hw[1] / (width * grid_hw[0]))))
+
+
+class Qwen25Vl:
+    """Implements :class:`decaf_ros.models.protocols.VideoMllm` for ``Qwen2_5_VLForConditionalGeneration``.
+
+    The other models of the Qwen family differ from it in little, and derive from it. Use it from one thread at a time.
+
+    Args:
+        model: the model, on its device, in its dtype.
+        processor: the processor that belongs to it.
+        options: see :class:`MllmOptions`.
+    """
+
+    # Outputs of the processor, beside the grid, that the positions in time of a video depend on.
+    _time_inputs: ClassVar[tuple[str, ...]] = ("second_per_grid_ts",)
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
+        self._options = options or MllmOptions()
+        self._chat = ChatModel(model, processor, self._options)
+        vision = model.config.vision_config
+        self._cell_px: int = vision.patch_size * vision.spatial_merge_size
+        self._temporal_stride: int = vision.temporal_patch_size
+
+    def read_video(self, window: FrameWindow) -> CachedVisualPrefix:
+        """Read all key frames in one conversation; an odd last frame is repeated, as Qwen's processor does."""
+        grid_hw, count = self._video_grid(window), len(window)
+        metadata = VideoMetadata(total_num_frames=count, fps=window.frames_per_second, frames_indices=list(range(count)))
+        inputs = self._chat.processed(
+            "video",
+            1,
+            videos=[self._resized(window.frames, grid_hw)],
+            video_metadata=[metadata],
+            do_sample_frames=False,
+            do_resize=False,
+        )
+        grid_thw = (self._steps(window), *grid_hw)
+        conversations = self._conversations(inputs, "video", self._time_inputs)
+        return CachedVisualPrefix(self._chat, [conversations], "video", grid_thw, self._temporal_stride)
+
+    def read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
+        """Read each key frame in a conversation of its own, at the finer scale."""
+        grid_hw = self._frame_grid(window)
+        conversations = (
+            self._conversations(
+                self._chat.processed("image", len(frames), images=self._resized(frames, grid_hw), do_resize=False), "image"
+            )
+            for frames in frame_batches(window, math.prod(grid_hw), self._options)
+        )
+        return CachedVisualPrefix(self._chat, conversations, "image", (len(window), *grid_hw), temporal_stride=1)
+
+    def complete(self, prompt: str) -> str:
+        """Answer a prompt without images."""
+        return self._chat.complete(prompt)
+
+    def _steps(self, window: FrameWindow) -> int:
+        return math.ceil(len(window) / self._temporal_stride)
+
+    def _video_grid(self, window: FrameWindow) -> tuple[int, int]:
+        return fit_grid(window.size_hw, max(1, min(self._options.video_tokens, self._video_limit(window))))
+
+    def _frame_grid(self, window: FrameWindow) -> tuple[int, int]:
+        """Twice the video path's rows and columns where the limits allow it, else the finest grid that they allow."""
+        tokens = max(1, min(self._options.frame_tokens, self._limit("image_processor")))
+        rows, columns = self._video_grid(window)
+        scale = 2 if self._options.multi_scale else 1
+        grid_hw = scale * rows, scale * columns
+        return grid_hw if math.prod(grid_hw) <= tokens else fit_grid(window.size_hw, tokens)
+
+    def _video_limit(self, window: FrameWindow) -> int:
+        """Most visual tokens that the model's own processor makes of one frame of a video."""
+        return self._limit("video_processor")
+
+    def _limit(self, processor: str) -> int:
+        """Most visual tokens for which a part of the model's processor leaves images as large as they are."""
+        return getattr(self._chat.processor, processor).size["longest_edge"] // self._cell_px**2
+
+    def _resized(self, frames: tuple[Frame, ...], grid_hw: tuple[int, int]) -> list[Image.Image]:
+        rows, columns = grid_hw
+        size_wh = columns * self._cell_px, rows * self._cell_px
+        return [Image.fromarray(frame.image_rgb).resize(size_wh, Image.Resampling.BICUBIC) for frame in frames]
+
+    def _conversations(
+        self, inputs: Mapping[str, torch.Tensor], medium: Medium, time_inputs: tuple[str, ...] = ()
+    ) -> Conversations:
+        ids_bn, types_bn = inputs["input_ids"], inputs["mm_token_type_ids"]
+        layout = {name: inputs[name] for name in (_GRID[medium], *time_inputs)}
+
+        def positions(tail_tokens: int) -> torch.Tensor:
+            # Text that follows is of type 0, and its position does not depend on what it says.
+            ids, types = (torch.nn.functional.pad(tensor, (0, tail_tokens)) for tensor in (ids_bn, types_bn))
+            return self._chat.model.model.get_rope_index(ids, types, **layout)[0]
+
+        images = {name: inputs[name] for name in (_PIXELS[medium], _GRID[medium])}
+        return Conversations(ids_bn, common_tokens(types_bn != 0), images, positions)

@@ -1,0 +1,215 @@
+"""SAM 2 as a tracker of many objects over a stream without end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+
+from decaf_ros.datatypes import BoolArray, Frame
+from decaf_ros.models.protocols import MaskProposals, TrackOutput
+from decaf_ros.models.sam2_loading import load_sam2
+from decaf_ros.models.sam2_memory import MemoryEntry, ObjectPointer, Recollection, Sam2Track
+from decaf_ros.models.sam2_network import MemoryBatch, Sam2Features, Sam2Network, TrackedBatch
+
+
+class Sam2Tracker:
+    """A :class:`~decaf_ros.models.protocols.MaskTracker`. All state is in the tracks, so threads may share it.
+
+    A step gives what sam2's video predictor gives offline (see :mod:`~decaf_ros.models.sam2_network` for its settings) while a
+    track keeps a constant number of bytes. Objects whose memories hold equally many tokens go through the network in one batch.
+    That is every object 15 frames after its last prompt.
+
+    Args:
+        network: the network, on its device.
+        max_conditioning: conditioning frames that a track keeps: the first and the newest. The official predictor keeps all,
+            so that a track prompted more often is not bit by bit the same.
+        batch_size: points or objects in one call of the network at most; bounds its working memory.
+
+    Raises:
+        ValueError: ``max_conditioning`` below 2 or ``batch_size`` below 1.
+    """
+
+    def __init__(self, network: Sam2Network, *, max_conditioning: int = 4, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self._network = network
+        self._span = replace(network.span, conditioning=max_conditioning)
+        self._batch_size = batch_size
+
+    @classmethod
+    def load(
+        cls,
+        model_id: str,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        image_size: int | None = None,
+        max_conditioning: int = 4,
+        batch_size: int = 32,
+    ) -> Sam2Tracker:
+        """Load a model by id or path.
+
+        Args:
+            model_id: ``embedded``, a local folder or checkpoint, or a hub id: see :func:`decaf_ros.models.sam2_loading.locate`.
+            device: where to compute.
+            dtype: float32, or bfloat16 or float16 to compute under autocast.
+            image_size: side in pixels of the square that images are resized to; the model's own by default.
+            max_conditioning, batch_size: see the class.
+
+        Raises:
+            ModelNotFound: nothing usable behind ``model_id``.
+            ValueError: ``image_size`` is not a multiple of 32, or another argument is out of range.
+        """
+        network = Sam2Network(load_sam2(model_id, image_size), device, dtype)
+        return cls(network, max_conditioning=max_conditioning, batch_size=batch_size)
+
+    def encode(self, frame: Frame) -> Sam2Features:
+        """Run the image encoder once; everything below shares the result."""
+        return self._network.encode(frame.image_rgb)
+
+    def propose(self, features: Sam2Features, points_xy_px: Sequence[tuple[float, float]]) -> MaskProposals:
+        """Prompt with each point alone, all points in one batch; of its three masks the one with the best predicted IoU stays.
+
+        Args:
+            features: of the frame.
+            points_xy_px: P points in pixels of the camera image.
+
+        Raises:
+            ValueError: a point outside the image.
+        """
+        height, width = features.size_hw
+        outside = [(x, y) for x, y in points_xy_px if not (0 <= x <= width and 0 <= y <= height)]
+        if outside:
+            raise ValueError(f"points outside the image of {width} x {height} pixels: {outside}")
+        masks = np.zeros((len(points_xy_px), height, width), dtype=np.bool_)
+        predicted_iou = torch.zeros(len(points_xy_px))
+        for chunk in _chunks(range(len(points_xy_px)), self._batch_size):
+            decoded = self._network.decode_points(features, [points_xy_px[index] for index in chunk])
+            masks[chunk] = _camera_masks(decoded.logits_bhw, features.size_hw)
+            predicted_iou[chunk] = decoded.predicted_iou_b.cpu()
+        return MaskProposals(masks, predicted_iou)
+
+    def propagate(self, clip: Sequence[Sam2Features], key_index: int, masks_nhw: BoolArray) -> BoolArray:
+        """Carry masks given on one frame of a clip over the whole clip, first forwards, then backwards knowing what came later.
+
+        The other frames get what the official predictor gives when it propagates forwards and then in reverse over a clip of
+        at least 16 frames. (On shorter ones it scales the age of object pointers by the length of the clip, which a stream
+        does not have.) The key frame keeps the masks given.
+
+        Args:
+            clip: T frames of one size.
+            key_index: the frame that the masks belong to.
+            masks_nhw: ``(N, H, W)`` bool at camera resolution.
+
+        Returns:
+            ``(N, T, H, W)`` bool.
+
+        Raises:
+            ValueError: no such frame, or masks of another size or dtype.
+        """
+        if not 0 <= key_index < len(clip):
+            raise ValueError(f"key_index must be one of the clip's {len(clip)} frames, got {key_index}")
+        _require_masks(masks_nhw, clip[key_index])
+        result = np.zeros((len(masks_nhw), len(clip), *clip[key_index].size_hw), dtype=np.bool_)
+        for chunk in _chunks(range(len(masks_nhw)), self._batch_size):
+            result[chunk] = self._propagate_batch(clip, key_index, masks_nhw[chunk])
+        return result
+
+    def start_track(self, features: Sam2Features, mask_hw: BoolArray) -> Sam2Track:
+        """A new object from its ``(H, W)`` bool mask on a frame, which becomes its first conditioning frame.
+
+        Raises:
+            ValueError: a mask of another size or dtype.
+        """
+        _require_masks(mask_hw[None], features)
+        return Sam2Track.starting(self._span, _entry(self._network.memorise(features, mask_hw[None]), 0, time=0))
+
+    def condition(self, track: Sam2Track, features: Sam2Features, mask_hw: BoolArray) -> None:
+        """Give a track its ``(H, W)`` bool mask on its next frame, instead of a :meth:`step`.
+
+        Raises:
+            ValueError: a mask of another size or dtype.
+        """
+        _require_masks(mask_hw[None], features)
+        track.condition(_entry(self._network.memorise(features, mask_hw[None]), 0, track.next_time))
+
+    def step(self, tracks: Sequence[Sam2Track], features: Sam2Features) -> list[TrackOutput]:
+        """Carry every track on to its next frame, and tell where its object is, in the order of the tracks.
+
+        Raises:
+            ValueError: a track is given twice.
+        """
+        if len({id(track) for track in tracks}) < len(tracks):
+            raise ValueError("each track takes one step a frame, but one is given twice")
+        outputs: dict[int, TrackOutput] = {}
+        for indices, recollections in self._batches(tracks):
+            tracked = self._network.track(features, recollections)
+            for row, index in enumerate(indices):
+                tracks[index].remember(_entry(tracked.memory, row, tracks[index].next_time))
+            outputs.update(zip(indices, _outputs(tracked, features.size_hw), strict=True))
+        return [outputs[index] for index in range(len(tracks))]
+
+    def _batches(self, tracks: Sequence[Sam2Track]) -> Iterator[tuple[Sequence[int], list[Recollection]]]:
+        """Indices of tracks that can share one call, with what each of them remembers."""
+        recollections = [track.recall() for track in tracks]
+        for counts in sorted({recollection.token_counts for recollection in recollections}):
+            group = [index for index, recollection in enumerate(recollections) if recollection.token_counts == counts]
+            for chunk in _chunks(group, self._batch_size):
+                yield chunk, [recollections[index] for index in chunk]
+
+    def _propagate_batch(self, clip: Sequence[Sam2Features], key_index: int, masks_nhw: BoolArray) -> BoolArray:
+        """Propagate as many masks as one call of the network takes."""
+        memory = self._network.memorise(clip[key_index], masks_nhw)
+        starts = [_entry(memory, row, time=0) for row in range(len(masks_nhw))]
+        result = np.empty((len(masks_nhw), len(clip), *masks_nhw.shape[1:]), dtype=np.bool_)
+        result[:, key_index] = masks_nhw
+
+        tracks = [Sam2Track.starting(self._span, start) for start in starts]
+        later: list[list[MemoryEntry]] = [[] for _ in tracks]
+        for index in range(key_index + 1, len(clip)):
+            result[:, index] = [output.mask_hw for output in self.step(tracks, clip[index])]
+            for entries, track in zip(later, tracks, strict=True):
+                entries.append(track.newest)
+
+        tracks = [Sam2Track.backwards(self._span, start, after) for start, after in zip(starts, later, strict=True)]
+        for index in reversed(range(key_index)):
+            result[:, index] = [output.mask_hw for output in self.step(tracks, clip[index])]
+        return result
+
+
+def _entry(memory: MemoryBatch, row: int, time: int) -> MemoryEntry:
+    """One object's part of a batch, copied: a view would keep the whole batch alive."""
+    spatial = memory.spatial_bnc[row].clone(memory_format=torch.contiguous_format)
+    return MemoryEntry(spatial, ObjectPointer(time, memory.pointers_bc[row].clone()))
+
+
+def _outputs(tracked: TrackedBatch, size_hw: tuple[int, int]) -> list[TrackOutput]:
+    """One result per object, with its mask at camera resolution."""
+    logits_bhw = tracked.masks.logits_bhw
+    masks = _camera_masks(logits_bhw, size_hw)
+    presences, predicted_ious = tracked.presence_b.tolist(), tracked.masks.predicted_iou_b.tolist()
+    return [TrackOutput(*row) for row in zip(masks, presences, predicted_ious, logits_bhw, strict=True)]
+
+
+@torch.inference_mode()
+def _camera_masks(logits_bhw: torch.Tensor, size_hw: tuple[int, int]) -> BoolArray:
+    """``(B, H, W)`` bool: logits interpolated to the camera image, one by one to spare memory, and cut at 0."""
+    resized = (F.interpolate(logits[None, None], size_hw, mode="bilinear", align_corners=False) for logits in logits_bhw)
+    return torch.cat([logits[0] > 0 for logits in resized]).cpu().numpy()
+
+
+def _require_masks(masks_nhw: BoolArray, features: Sam2Features) -> None:
+    if masks_nhw.dtype != np.bool_ or masks_nhw.ndim != 3 or masks_nhw.shape[1:] != features.size_hw:
+        raise ValueError(
+            f"masks must be bool at their frame's size {features.size_hw}, got {masks_nhw.dtype} of shape {masks_nhw.shape}"
+        )
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[list[int]]:
+    """The items in their order, in lists of ``size`` at most."""
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

@@ -1,0 +1,300 @@
+"""Images read once, questions asked behind them: the part of a video MLLM adapter that all families of transformers share.
+
+A conversation is a visual prefix (everything up to the last visual token) and a tail (the rest of the prompt). The prefix goes
+through the model once; each tail attends to its cached keys and values. Nothing that a tail does changes the prefix.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel, ProcessorMixin
+
+from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.method.rollout import QueryKeys, Variant, attention_rollout
+from decaf_ros.models import attention_tap
+from decaf_ros.models.prompts import Medium
+from decaf_ros.models.protocols import Reply
+
+
+@dataclass(frozen=True)
+class MllmOptions:
+    """How a video MLLM reads images and answers (DecAF, section 4.1 for the defaults).
+
+    Attributes:
+        video_tokens: visual tokens of one frame on the video path, at most; the model's own limit may be lower.
+        frame_tokens: the same on the frame path. The default is InternVL3's 12 tiles of 16 x 16; the Qwen family takes no more
+            than four times ``video_tokens``.
+        multi_scale: read frames on the frame path at a finer scale than on the video path: at twice the height and width, in
+            tokens, or in several tiles, as the family has it.
+        rollout: how attention heads are joined.
+        first_layer: first layer of the rollout; half of all layers by default.
+        max_new_tokens: length of an answer, at most.
+        batch_tokens: tokens of one batch on the frame path, at most (but one frame at least): bounds the working memory.
+    """
+
+    video_tokens: int = 400
+    frame_tokens: int = 3072
+    multi_scale: bool = True
+    rollout: Variant = "v_max"
+    first_layer: int | None = None
+    max_new_tokens: int = 8
+    batch_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        for name in ("video_tokens", "frame_tokens", "max_new_tokens", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.rollout not in get_args(Variant):
+            raise ValueError(f"rollout must be one of {', '.join(get_args(Variant))}, got {self.rollout!r}")
+
+    def require_budgets(self, reader: str, video_tokens: int, frame_tokens: int) -> None:
+        """Refuse budgets that a model with images of fixed sizes cannot keep.
+
+        Args:
+            reader: what the model is called in the message.
+            video_tokens: visual tokens that it makes of a frame on the video path.
+            frame_tokens: the fewest that it makes of one on the frame path.
+
+        Raises:
+            ValueError: a budget is smaller than that.
+        """
+        for name, least in (("video_tokens", video_tokens), ("frame_tokens", frame_tokens)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be at least {least}, the size of one image of {reader}; got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class Conversations:
+    """A batch of conversations of one layout, up to their last visual token, as the model's own processor made them.
+
+    Attributes:
+        input_ids_bn: ``(B, P)`` int64.
+        grid_tokens: ``(cells,)`` int64, for each cell of the visual grid, row by row, the index of the token that shows it.
+            Other tokens of the images, such as ends of lines or a thumbnail, are in no cell and count as text.
+        images: the model's arguments that carry the images.
+        positions: from the number of tokens that follow, the position ids of the whole, ``(..., B, P + tokens)``.
+    """
+
+    input_ids_bn: torch.Tensor
+    grid_tokens: torch.Tensor
+    images: Mapping[str, torch.Tensor]
+    positions: Callable[[int], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class _Prefilled:
+    """Conversations that the model has read, without their images."""
+
+    positions: Callable[[int], torch.Tensor]
+    tokens: int
+    grid_tokens: torch.Tensor
+    cache: Cache
+    layers: list[QueryKeys]
+    scaling: float
+
+    def forked_cache(self) -> Cache:
+        """A cache that starts from this one: the tensors are shared, and replaced by longer ones when the fork grows."""
+        fork = copy.copy(self.cache)
+        fork.layers = [copy.copy(layer) for layer in self.cache.layers]
+        return fork
+
+
+@dataclass(frozen=True, eq=False)
+class _Tail:
+    """State of a :class:`Reply`: the recorded layers of the prompt's tokens, for each batch of the prefix."""
+
+    prefix: CachedVisualPrefix = field(repr=False)
+    batches: list[list[QueryKeys]]
+
+
+class ChatModel:
+    """A model of transformers and its processor: prompts through the model's own chat template, answers decoded greedily.
+
+    Args:
+        model: an image-text-to-text model; its attention is routed through the tap.
+        processor: the processor that belongs to it.
+        options: see :class:`MllmOptions`.
+
+    Raises:
+        ValueError: ``first_layer`` is not a layer of the model, or its attention cannot be rolled out.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions) -> None:
+        attention_tap.install(model)
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.tokenizer: Any = processor.tokenizer
+        self.options = options
+        self.first_layer = self._resolve_first_layer(model.config.get_text_config().num_hidden_layers)
+        self._eos_ids = self._find_eos_ids()
+
+    def _resolve_first_layer(self, layers: int) -> int:
+        first = layers // 2 if self.options.first_layer is None else self.options.first_layer
+        if not 0 <= first < layers:
+            raise ValueError(f"first_layer must lie in [0, {layers - 1}] for a model of {layers} layers, got {first}")
+        return first
+
+    def _find_eos_ids(self) -> torch.Tensor:
+        """All tokens that end an answer; the tokenizer's own comes first."""
+        generation_config = self.model.generation_config
+        ids = generation_config.eos_token_id if generation_config is not None else None
+        listed = ids if isinstance(ids, list) else [ids]
+        unique = dict.fromkeys(token for token in (self.tokenizer.eos_token_id, *listed) if token is not None)
+        if not unique:
+            raise ValueError("the tokenizer and the generation config name no token that ends an answer")
+        return torch.tensor(list(unique), device=self.model.device)
+
+    def processed(self, medium: Medium, conversations: int, **images: Any) -> Mapping[str, torch.Tensor]:
+        """What the processor makes of conversations up to their last visual token: token ids and tensors of the images.
+
+        Args:
+            medium: what the chat template calls the images.
+            conversations: how many, each with the same text.
+            images: the processor's own arguments for the images of all conversations.
+        """
+        head, placeholder, _ = self._rendered(medium, "").partition(self._placeholder(medium))
+        return self.processor(text=[head + placeholder] * conversations, return_tensors="pt", **images).to(self.model.device)
+
+    def tail_ids(self, medium: Medium, prompt: str) -> torch.Tensor:
+        """``(S,)`` int64: what follows the last visual token, up to where the model answers."""
+        _, _, tail = self._rendered(medium, prompt).partition(self._placeholder(medium))
+        return self._tokenized(tail, add_special_tokens=False)
+
+    def _placeholder(self, medium: Medium) -> str:
+        return getattr(self.processor, f"{medium}_token")
+
+    def _rendered(self, medium: Medium | None, prompt: str) -> str:
+        for token in (*self.tokenizer.all_special_tokens, self._placeholder("image"), self._placeholder("video")):
+            if token in prompt:
+                raise ValueError(f"the prompt holds {token!r}, which the model takes for a control token; leave it out")
+        content = ([{"type": medium}] if medium else []) + [{"type": "text", "text": prompt}]
+        messages = [{"role": "user", "content": content}]
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)  # type: ignore[arg-type]
+
+    def _tokenized(self, text: str, add_special_tokens: bool) -> torch.Tensor:
+        ids = self.tokenizer(text, add_special_tokens=add_special_tokens, return_tensors="pt")["input_ids"]
+        return ids[0].to(self.model.device)
+
+    @torch.inference_mode()
+    def complete(self, prompt: str) -> str:
+        """Answer a prompt without images."""
+        ids_bn = self._tokenized(self._rendered(None, prompt), add_special_tokens=True)[None]
+        positions_bn = torch.arange(ids_bn.shape[1], device=ids_bn.device)[None]
+        cache = DynamicCache(config=self.model.config)
+        return self._decode(self._next_logits(ids_bn, positions_bn, cache), positions_bn, cache)[0]
+
+    @torch.inference_mode()
+    def prefill(self, conversations: Conversations) -> _Prefilled:
+        """Read a batch of visual prefixes."""
+        cache = DynamicCache(config=self.model.config)
+        with attention_tap.recording(self.first_layer) as record:
+            self._next_logits(conversations.input_ids_bn, conversations.positions(0), cache, **conversations.images)
+        tokens = conversations.input_ids_bn.shape[1]
+        return _Prefilled(conversations.positions, tokens, conversations.grid_tokens, cache, record.layers, record.scaling)
+
+    @torch.inference_mode()
+    def ask(self, prefilled: _Prefilled, tail_ids: torch.Tensor, answer: bool) -> tuple[tuple[str, ...], list[QueryKeys]]:
+        """Put one tail behind every conversation of a batch: the answers and the recorded layers of the tail."""
+        positions = prefilled.positions(len(tail_ids))
+        ids_bn = tail_ids.expand(positions.shape[-2], -1)
+        cache = prefilled.forked_cache()
+        with attention_tap.recording(self.first_layer) as record:
+            logits_bv = self._next_logits(ids_bn, positions[..., prefilled.tokens :], cache)
+        answers = self._decode(logits_bv, positions, cache) if answer else [""] * len(ids_bn)
+        return tuple(answers), record.layers
+
+    def _next_logits(self, ids_bn: torch.Tensor, positions: torch.Tensor, cache: Cache, **images: torch.Tensor) -> torch.Tensor:
+        """Append tokens to the cache; ``(B, vocabulary)`` logits of what follows the last one."""
+        output = self.model(
+            input_ids=ids_bn, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1, **images
+        )
+        return output.logits[:, -1]
+
+    def _decode(self, logits_bv: torch.Tensor, positions: torch.Tensor, cache: Cache) -> list[str]:
+        """Answer greedily, from the logits after the prompt, until every conversation has ended or the limit is reached."""
+        ended_b = torch.zeros(len(logits_bv), dtype=torch.bool, device=logits_bv.device)
+        answers_b: list[torch.Tensor] = []
+        for step in range(1, self.options.max_new_tokens + 1):
+            token_b = logits_bv.argmax(dim=-1).where(~ended_b, self._eos_ids[0])
+            answers_b.append(token_b)
+            ended_b |= torch.isin(token_b, self._eos_ids)
+            if step == self.options.max_new_tokens or ended_b.all():
+                break
+            logits_bv = self._next_logits(token_b[:, None], positions[..., -1:] + step, cache)
+        return self.tokenizer.batch_decode(torch.stack(answers_b, dim=1), skip_special_tokens=True)
+
+
+class CachedVisualPrefix:
+    """Implements :class:`decaf_ros.models.protocols.VisualPrefix` on the key-value cache of transformers.
+
+    Args:
+        chat: the model.
+        conversations: batches that together are all conversations, in order; each is read, and let go, before the next.
+        medium: what the chat template calls the images.
+        grid_thw: visual tokens in time, height and width; on the frame path T conversations of one H'W' grid.
+        temporal_stride: frames that one step of the grid's time covers.
+    """
+
+    def __init__(
+        self,
+        chat: ChatModel,
+        conversations: Iterable[Conversations],
+        medium: Medium,
+        grid_thw: tuple[int, int, int],
+        temporal_stride: int,
+    ) -> None:
+        self.grid_thw = grid_thw
+        self.temporal_stride = temporal_stride
+        self._chat = chat
+        self._medium = medium
+        self._batches = [chat.prefill(batch) for batch in conversations]
+
+    def ask(self, prompt: str, answer: bool = True) -> Reply:
+        """Put the prompt behind the images in every conversation; see the protocol."""
+        tail_ids = self._chat.tail_ids(self._medium, prompt)
+        asked = [self._chat.ask(batch, tail_ids, answer) for batch in self._batches]
+        answers = tuple(text for texts, _ in asked for text in texts)
+        return Reply(answers, _Tail(self, [layers for _, layers in asked]))
+
+    @torch.inference_mode()
+    def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
+        """``(len(replies), T', H', W')`` float32 on the CPU; see the protocol."""
+        tails = [reply.state for reply in replies]
+        if not tails or any(not isinstance(tail, _Tail) or tail.prefix is not self for tail in tails):
+            raise ValueError("rollout needs replies that this prefix gave; ask it first")
+        maps_pbc = [
+            self._batch_rollout(batch, [tail.batches[index] for tail in tails]) for index, batch in enumerate(self._batches)
+        ]
+        return torch.cat(maps_pbc, dim=1).reshape(len(tails), *self.grid_thw).cpu()
+
+    def _batch_rollout(self, batch: _Prefilled, prompts: list[list[QueryKeys]]) -> torch.Tensor:
+        """``(prompts, B, cells)``: the rollout in the order of the grid, which may differ from that of the tokens."""
+        visual_n = torch.zeros(batch.tokens, dtype=torch.bool, device=batch.grid_tokens.device)
+        visual_n[batch.grid_tokens] = True
+        rows_pbv = attention_rollout(batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout)
+        return rows_pbv[..., batch.grid_tokens.argsort().argsort()]
+
+
+def frame_batches(window: FrameWindow, frame_tokens: int, options: MllmOptions) -> Iterator[tuple[Frame, ...]]:
+    """The frames of a window in batches of at most ``options.batch_tokens``, ``frame_tokens`` each, but one frame at least."""
+    size = max(1, options.batch_tokens // frame_tokens)
+    return (window.frames[start : start + size] for start in range(0, len(window), size))
+
+
+def common_tokens(marked_bn: torch.Tensor) -> torch.Tensor:
+    """Indices of the marked tokens of a batch, in ascending order, which must be the same in each conversation."""
+    assert bool((marked_bn == marked_bn[0]).all()), "images of one size make conversations of one layout"
+    return marked_bn[0].nonzero().flatten()
+
+
+def counted_positions(input_ids_bn: torch.Tensor) -> Callable[[int], torch.Tensor]:
+    """Positions of a model that numbers all tokens alike, images and text; see :class:`Conversations`."""
+    batch, tokens = input_ids_bn.shape
+    return lambda tail_tokens: torch.arange(tokens + tail_tokens, device=input_ids_bn.device).expand(batch, -1)

@@ -1,0 +1,176 @@
+"""A client of decaf_node for programs and tests: service calls that wait, topics, parameters and diagnostics."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from decaf_ros.srv import ListQueries, Query, RemoveObject, RemoveQuery
+
+MessageT = TypeVar("MessageT")
+
+_SERVICES = {
+    "query": Query,
+    "remove_object": RemoveObject,
+    "remove_query": RemoveQuery,
+    "list_queries": ListQueries,
+    "reset": Trigger,
+}
+
+
+class DecafClient:
+    """A node with a spinning thread of its own. Its methods may be called from any other thread, and block.
+
+    ``rclpy.init`` comes first. Use it as a context manager, or call :meth:`close`.
+
+    Args:
+        target: full name of the node to talk to.
+        name: of this node.
+    """
+
+    def __init__(self, target: str = "/decaf_node", name: str = "decaf_client") -> None:
+        self.target = target
+        self.node = rclpy.create_node(name)
+        self._clients: dict[str, Client[Any, Any]] = {
+            service: self.node.create_client(kind, f"{target}/{service}") for service, kind in _SERVICES.items()
+        }
+        self._diagnostics: dict[str, DiagnosticStatus] = {}
+        self.subscribe("/diagnostics", DiagnosticArray, self._note_diagnostics)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="decaf-client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> DecafClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the thread and remove the node."""
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+
+    def subscribe(self, topic: str, kind: type[MessageT], callback: Callable[[MessageT], None], depth: int = 50) -> None:
+        """Call back with every message of a topic, on the client's thread; ``~`` stands for the target node."""
+        qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+        self.node.create_subscription(kind, topic.replace("~", self.target, 1), callback, qos)
+
+    def query(
+        self, expression: str, *, window_seconds: float = 0.0, replace: bool = True, timeout_s: float = 120.0
+    ) -> Query.Response:
+        """Ask for what an expression refers to, and wait for the answer; a failure is told in the answer.
+
+        Raises:
+            TimeoutError: no answer came.
+        """
+        request = Query.Request(expression=expression, window_seconds=window_seconds, replace=replace)
+        return self.call("query", request, timeout_s)
+
+    def remove_object(self, object_id: int) -> RemoveObject.Response:
+        """Stop tracking an object."""
+        return self.call("remove_object", RemoveObject.Request(object_id=object_id))
+
+    def remove_query(self, query_id: int) -> RemoveQuery.Response:
+        """Forget a query, or cancel it."""
+        return self.call("remove_query", RemoveQuery.Request(query_id=query_id))
+
+    def list_queries(self) -> ListQueries.Response:
+        """All queries that the node knows."""
+        return self.call("list_queries", ListQueries.Request())
+
+    def reset(self) -> Trigger.Response:
+        """Forget everything."""
+        return self.call("reset", Trigger.Request())
+
+    def call(self, service: str, request: Any, timeout_s: float = 10.0) -> Any:
+        """Call one of the node's services and wait.
+
+        Raises:
+            TimeoutError: the service is not there, or does not answer.
+        """
+        return self.wait_for(self.call_async(service, request, timeout_s), timeout_s)
+
+    def call_async(self, service: str, request: Any, timeout_s: float = 10.0) -> Future[Any]:
+        """Call a service without waiting for the answer, only for the service to be there; see :meth:`wait_for`."""
+        client = self._clients[service]
+        if not client.wait_for_service(timeout_s):
+            raise TimeoutError(f"there is no service {client.srv_name}: is the node running, with the same ROS_DOMAIN_ID?")
+        return client.call_async(request)
+
+    def wait_for(self, future: Future[Any], timeout_s: float) -> Any:
+        """The result of a future that the client's thread completes.
+
+        Raises:
+            TimeoutError: it was not completed in time.
+        """
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(timeout_s):
+            raise TimeoutError(f"{self.target} did not answer within {timeout_s:g} s")
+        return future.result()
+
+    def set_parameter(self, name: str, value: Any, node: str = "", timeout_s: float = 60.0) -> tuple[bool, str]:
+        """Set a parameter of the target, or of another node by full name.
+
+        Returns:
+            Whether it was set, and if not, the reason.
+
+        Raises:
+            TimeoutError: no answer came.
+        """
+        client: Client[Any, Any] = self.node.create_client(SetParameters, f"{node or self.target}/set_parameters")
+        try:
+            if not client.wait_for_service(timeout_s):
+                raise TimeoutError(f"there is no service {client.srv_name}")
+            request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+            result = self.wait_for(client.call_async(request), timeout_s).results[0]
+            return result.successful, result.reason
+        finally:
+            self.node.destroy_client(client)
+
+    def diagnostics(self, part: str) -> DiagnosticStatus | None:
+        """The newest status of one part of the node: "camera", "tracking" or "queries"; ``None`` before the first."""
+        return self._diagnostics.get(f"{self.target.rsplit('/', 1)[-1]}: {part}")
+
+    def diagnostic_values(self, part: str) -> dict[str, str]:
+        """The figures of :meth:`diagnostics`, by name; empty before the first."""
+        found = self.diagnostics(part)
+        return {pair.key: pair.value for pair in found.values} if found else {}
+
+    def wait_until_ready(self, timeout_s: float = 120.0) -> None:
+        """Wait until the node has loaded both models.
+
+        Raises:
+            TimeoutError: it has not; the message tells what diagnostics say.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            status = self.diagnostics("queries")
+            if status is not None and status.level == DiagnosticStatus.OK:
+                return
+            time.sleep(0.1)
+        status = self.diagnostics("queries")
+        raise TimeoutError(f"{self.target} is not ready: {status.message if status else 'it sends no diagnostics'}")
+
+    def _note_diagnostics(self, message: DiagnosticArray) -> None:
+        self._diagnostics.update({status.name: status for status in message.status})
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()

@@ -1,0 +1,41 @@
+"""Log records of the library, which knows no ROS, on their way to the node's logger and so to /rosout."""
+
+from __future__ import annotations
+
+import logging
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+
+class RosLogHandler(logging.Handler):
+    """Hands records of Python's ``logging`` on to a ROS logger."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__()
+        self._logger = logger
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record, with its traceback if it has one.
+
+        rclpy remembers the severity of every line that logs, hence one line for each.
+        """
+        text = self.format(record)
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        elif record.levelno >= logging.INFO:
+            self._logger.info(text)
+        else:
+            self._logger.debug(text)
+
+
+def forward_logs(logger: RcutilsLogger, package: str = "decaf_ros") -> logging.Handler:
+    """Send everything that ``package`` logs to a ROS logger, which filters by its own level; returns the handler."""
+    handler = RosLogHandler(logger)
+    source = logging.getLogger(package)
+    source.addHandler(handler)
+    source.setLevel(logging.DEBUG)
+    source.propagate = False
+    return handler

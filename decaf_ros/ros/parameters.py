@@ -1,0 +1,186 @@
+"""The node's ROS parameters: names, defaults, ranges and help in one table, and the settings that are made from them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from decaf_ros.config import GroundingConfig, SessionConfig
+from decaf_ros.models.visual_prefix import MllmOptions
+
+Value = str | int | float | bool
+SettingsT = TypeVar("SettingsT")
+
+# Parameters that exist on every node.
+_OF_ROS = ("use_sim_time", "start_type_description_service")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One ROS parameter.
+
+    Attributes:
+        name: as in the class it goes to.
+        default: tells the type, too.
+        text: one sentence for ``ros2 param describe``.
+        limits: least and greatest value of a number.
+        choices: all values of a word.
+        fixed: read when the node starts, and not changed later.
+    """
+
+    name: str
+    default: Value
+    text: str
+    limits: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    fixed: bool = True
+
+    def descriptor(self) -> ParameterDescriptor:
+        """What ROS is told about the parameter."""
+        described = ParameterDescriptor(description=self.text, read_only=self.fixed)
+        if self.choices:
+            described.additional_constraints = "one of: " + ", ".join(self.choices)
+        if self.limits and isinstance(self.default, int):
+            described.integer_range = [IntegerRange(from_value=int(self.limits[0]), to_value=int(self.limits[1]))]
+        elif self.limits:
+            described.floating_point_range = [FloatingPointRange(from_value=self.limits[0], to_value=self.limits[1])]
+        return described
+
+    def check(self, value: Value) -> None:
+        """Raise ``ValueError`` unless the value is one of the choices, if there are any."""
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{self.name} must be one of {', '.join(self.choices)}; got {value!r}")
+
+
+_MODELS = "embedded, a local path, or a hub id such as"
+
+SETTINGS = (
+    Setting("mllm_model", "embedded", f"Video language model: {_MODELS} Qwen/Qwen2.5-VL-7B-Instruct.", fixed=False),
+    Setting("tracker_model", "embedded", f"SAM 2 model: {_MODELS} facebook/sam2.1-hiera-large.", fixed=False),
+    Setting("device", "auto", "Where the models run: auto (cuda if there is one), cpu, cuda, cuda:1, ..."),
+    Setting(
+        "dtype",
+        "auto",
+        "Number format of the models: auto is float32 on the CPU and bfloat16 on a GPU.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    ),
+    Setting(
+        "cpu_threads", 0, "CPU threads for each of the two model threads, live and worker; 0: half of the cores.", (0, 1024)
+    ),
+    Setting("camera_timeout_seconds", 2.0, "Silence of the camera after which diagnostics warn.", (0.1, 3600.0)),
+    # SessionConfig
+    Setting("key_frames", SessionConfig.key_frames, "Most key frames that a query looks at.", (1, 64)),
+    Setting("window_seconds", SessionConfig.window_seconds, "How far back the frame window reaches.", (0.1, 600.0)),
+    Setting("window_hz", SessionConfig.window_hz, "Key frames kept per second.", (0.1, 60.0)),
+    Setting(
+        "catch_up_frames",
+        SessionConfig.catch_up_frames,
+        "Most frames kept while a query runs, to carry its objects to the live image.",
+        (2, 1024),
+    ),
+    Setting(
+        "time_jump_seconds",
+        SessionConfig.time_jump_seconds,
+        "A stamp further back than this is a new start (a looping bag), not a late frame.",
+        (0.0, 3600.0),
+    ),
+    Setting(
+        "refresh_hz",
+        SessionConfig.refresh_hz,
+        "How often the heat map is computed anew between queries; 0 switches it off.",
+        (0.0, 60.0),
+    ),
+    Setting("max_expression_length", SessionConfig.max_expression_length, "Longest expression, in characters.", (1, 100_000)),
+    Setting("max_pending_queries", SessionConfig.max_pending_queries, "Queries that may wait; more are refused.", (1, 1000)),
+    Setting("max_objects", SessionConfig.max_objects, "Objects followed at a time.", (1, 65535)),
+    # GroundingConfig
+    Setting(
+        "paths",
+        GroundingConfig.paths,
+        "Attention paths that are fused; video and frame alone are ablations.",
+        choices=("both", "video", "frame"),
+        fixed=False,
+    ),
+    Setting("contrast", GroundingConfig.contrast, "Subtract the attention of the background prompt.", fixed=False),
+    Setting(
+        "point_threshold",
+        GroundingConfig.point_threshold,
+        "Heat from which a grid cell becomes a point prompt.",
+        (0.0, 1.0),
+        fixed=False,
+    ),
+    Setting(
+        "tracklet_threshold",
+        GroundingConfig.tracklet_threshold,
+        "Score above which a tracklet becomes an object; if none passes, the best one does.",
+        (0.0, 1.0),
+        fixed=False,
+    ),
+    Setting("nms_iou", GroundingConfig.nms_iou, "IoU above which two masks are the same object.", (0.0, 1.0), fixed=False),
+    # MllmOptions
+    Setting("video_tokens", MllmOptions.video_tokens, "Most visual tokens of a frame on the video path.", (1, 16384)),
+    Setting("frame_tokens", MllmOptions.frame_tokens, "Most visual tokens of a frame on the frame path.", (1, 16384)),
+    Setting("multi_scale", MllmOptions.multi_scale, "Read single frames at twice the resolution of the video."),
+    Setting(
+        "batch_tokens", MllmOptions.batch_tokens, "Most tokens of one batch on the frame path: bounds memory.", (1, 1 << 20)
+    ),
+)
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+class ParameterError(Exception):
+    """A parameter has a value that it cannot have; the message names both."""
+
+
+def declare_parameters(node: Node) -> dict[str, Value]:
+    """Declare all parameters.
+
+    Returns:
+        Values by name: the defaults, or what the command line and parameter files say.
+
+    Raises:
+        ParameterError: one of these is of the wrong type or out of its range.
+    """
+    for setting in SETTINGS:
+        try:
+            declared: Parameter[Any] = node.declare_parameter(setting.name, setting.default, setting.descriptor())
+            setting.check(declared.value)
+        except (ParameterException, ValueError) as error:
+            raise ParameterError(f"parameter {setting.name}: {error}") from error
+    return current_values(node)
+
+
+def current_values(node: Node) -> dict[str, Value]:
+    """All parameters by name."""
+    return {name: node.get_parameter(name).value for name in _BY_NAME}
+
+
+def unknown_names(given: Iterable[str]) -> dict[str, str]:
+    """Names that are no parameter of the node, each with the one that was probably meant, or ""."""
+    unknown = [name for name in given if name not in _BY_NAME and name not in _OF_ROS and not name.startswith("qos_overrides.")]
+    return {name: next(iter(difflib.get_close_matches(name, _BY_NAME, n=1)), "") for name in unknown}
+
+
+def check_values(changes: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` when a word is none of its parameter's choices; ROS checks types and ranges itself."""
+    for name, value in changes.items():
+        if name in _BY_NAME:
+            _BY_NAME[name].check(value)
+
+
+def settings_for(kind: type[SettingsT], values: Mapping[str, Value]) -> SettingsT:
+    """Build a settings class from the parameters that bear the names of its fields.
+
+    Raises:
+        ValueError: a value that the class refuses.
+    """
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in names})

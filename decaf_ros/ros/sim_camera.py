@@ -1,0 +1,119 @@
+"""A camera that films the procedural world, with the ground truth on a topic of its own."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from decaf_ros.datatypes import UInt8Array
+from decaf_ros.ros.conversions import image_from_array, make_header
+from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
+
+_DEPTH = 10
+_RELIABILITY = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
+
+
+class SimCamera(Node):
+    """Publishes ``image`` (rgb8 or mono8) and ``ground_truth`` (mono16: 0 for the ground, ``i + 1`` for body ``i``).
+
+    Both carry the same stamp, the time of the node's clock at which the world is drawn. Parameters: see :func:`_declare`.
+    Setting ``seeds`` while it runs starts the new worlds at their time 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("sim_camera")
+        _declare(self)
+        _require_choice(self, "reliability", tuple(_RELIABILITY))
+        _require_choice(self, "encoding", ("rgb8", "mono8"))
+        self._scenes = self._make_scenes(self.get_parameter("seeds").value)
+        self._scene_seconds = self.get_parameter("scene_seconds").value
+        self._frame_id = self.get_parameter("frame_id").value
+        self._encoding = self.get_parameter("encoding").value
+        reliability = _RELIABILITY[self.get_parameter("reliability").value]
+        self._images = self.create_publisher(Image, "image", QoSProfile(depth=_DEPTH, reliability=reliability))
+        self._truths = self.create_publisher(Image, "ground_truth", QoSProfile(depth=_DEPTH))
+        self.add_on_set_parameters_callback(self._check_seeds)
+        self.add_post_set_parameters_callback(self._change_seeds)
+        self._start_ns = self.get_clock().now().nanoseconds
+        self.create_timer(1.0 / self.get_parameter("rate").value, self._film)
+
+    def _film(self) -> None:
+        stamp_ns = self.get_clock().now().nanoseconds
+        time_s = (stamp_ns - self._start_ns) * 1e-9
+        scene = self._scenes[0]
+        if self._scene_seconds > 0:
+            shown, time_s = divmod(time_s, self._scene_seconds)
+            scene = self._scenes[int(shown) % len(self._scenes)]
+        view = scene.render(time_s)
+        header = make_header(stamp_ns, self._frame_id)
+        self._images.publish(image_from_array(self._encoded(view.image_rgb), self._encoding, header))
+        if self._truths.get_subscription_count() > 0:
+            self._truths.publish(image_from_array(view.instances_hw.astype(np.uint16), "mono16", header))
+
+    def _encoded(self, image_rgb: UInt8Array) -> UInt8Array:
+        if self._encoding == "rgb8":
+            return image_rgb
+        return np.asarray(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+    def _make_scenes(self, seeds: list[int]) -> list[Scene]:
+        size_hw = (self.get_parameter("height").value, self.get_parameter("width").value)
+        return [sample_scene(seed, size_hw) for seed in seeds]
+
+    def _check_seeds(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "seeds" and (not parameter.value or min(parameter.value) < 0):
+                return SetParametersResult(successful=False, reason="seeds must be one or more numbers from 0 on")
+        return SetParametersResult(successful=True)
+
+    def _change_seeds(self, parameters: list[Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.name == "seeds":
+                self._scenes = self._make_scenes(parameter.value)
+                self._start_ns = self.get_clock().now().nanoseconds
+
+
+def _declare(node: Node) -> None:
+    def fixed(text: str, **limits: object) -> ParameterDescriptor:
+        return ParameterDescriptor(description=text, read_only=True, **limits)
+
+    pixels = [IntegerRange(from_value=32, to_value=4096)]
+    seeds = f"Worlds to film, by seed. The embedded models were trained on seeds from {FIRST_TRAINING_SEED} on."
+    node.declare_parameter("seeds", [1], ParameterDescriptor(description=seeds))
+    node.declare_parameter("scene_seconds", 0.0, fixed("How long each world is shown before the next; 0 stays with the first."))
+    rate_range = [FloatingPointRange(from_value=0.1, to_value=1000.0)]
+    node.declare_parameter("rate", 10.0, fixed("Images per second.", floating_point_range=rate_range))
+    node.declare_parameter("height", 192, fixed("Of the image, in pixels.", integer_range=pixels))
+    node.declare_parameter("width", 256, fixed("Of the image, in pixels.", integer_range=pixels))
+    node.declare_parameter("encoding", "rgb8", fixed("rgb8 or mono8."))
+    node.declare_parameter("reliability", "best_effort", fixed("best_effort or reliable."))
+    node.declare_parameter("frame_id", "camera", fixed("Goes into the header of every image."))
+
+
+def _require_choice(node: Node, name: str, choices: tuple[str, ...]) -> None:
+    value = node.get_parameter(name).value
+    if value not in choices:
+        raise SystemExit(f"sim_camera: parameter {name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node until it is interrupted."""
+    rclpy.init(args=args)
+    node = SimCamera()
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

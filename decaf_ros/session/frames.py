@@ -1,0 +1,112 @@
+"""Frames that are kept: the sliding window that queries look at, and the frames that pass while a query runs."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.protocols import FrameFeatures
+
+
+class StoredFrame:
+    """A frame with its image features, which whoever asks first computes and everybody shares. Thread-safe."""
+
+    def __init__(self, frame: Frame, encode: Callable[[Frame], FrameFeatures]) -> None:
+        self.frame = frame
+        self._encode = encode
+        self._features: FrameFeatures | None = None
+        self._lock = threading.Lock()
+
+    def features(self) -> FrameFeatures:
+        """The image encoder's output, computed on the first call."""
+        with self._lock:
+            if self._features is None:
+                self._features = self._encode(self.frame)
+            return self._features
+
+
+class KeyFrameBuffer:
+    """The last ``window_seconds`` at about ``window_hz``: the first frame of each period of 1 / ``window_hz`` is kept.
+
+    Not thread-safe; the session guards it.
+    """
+
+    def __init__(self, window_seconds: float, window_hz: float) -> None:
+        self._span_ns = int(window_seconds * 1e9)
+        self._period_ns = int(1e9 / window_hz)
+        self._frames: deque[StoredFrame] = deque()
+        self._newest: StoredFrame | None = None
+
+    def add(self, stored: StoredFrame) -> None:
+        """Keep a frame that is newer than all before it."""
+        stamp_ns = stored.frame.stamp_ns
+        if not self._frames or stamp_ns // self._period_ns > self._frames[-1].frame.stamp_ns // self._period_ns:
+            self._frames.append(stored)
+        self._newest = stored
+        while self._frames[0].frame.stamp_ns < stamp_ns - self._span_ns:
+            self._frames.popleft()
+
+    def clear(self) -> None:
+        """Forget everything, as after a jump in time."""
+        self._frames.clear()
+        self._newest = None
+
+    def select(self, count: int, window_seconds: float | None = None) -> list[StoredFrame]:
+        """Up to ``count`` key frames uniform in time over the last ``window_seconds``, oldest first.
+
+        The newest frame is always the last of them. Empty when no frame was ever added.
+        """
+        if self._newest is None:
+            return []
+        newest_ns = self._newest.frame.stamp_ns
+        span_ns = self._span_ns if window_seconds is None else int(window_seconds * 1e9)
+        frames = [stored for stored in self._frames if newest_ns - span_ns <= stored.frame.stamp_ns < newest_ns]
+        return uniform_selection([*frames, self._newest], count)
+
+
+class CatchUpBuffer:
+    """Frames that pass while a query runs, bounded: when full, every second one is given up and the stride doubles.
+
+    Attributes:
+        skipped: frames given up so far.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._frames: list[StoredFrame] = []
+        self._stride = 1
+        self._seen = 0
+        self.skipped = 0
+
+    def append(self, stored: StoredFrame) -> None:
+        """Keep the frame, or count it as skipped."""
+        self._seen += 1
+        if self._seen % self._stride:
+            self.skipped += 1
+            return
+        self._frames.append(stored)
+        if len(self._frames) > self._capacity:
+            self.skipped += len(self._frames) // 2
+            self._frames = self._frames[-1::-2][::-1]
+            self._stride *= 2
+
+    def drain(self) -> list[StoredFrame]:
+        """Take all frames out, oldest first, and start anew at stride 1."""
+        frames, self._frames = self._frames, []
+        self._stride, self._seen = 1, 0
+        return frames
+
+
+def uniform_selection(frames: list[StoredFrame], count: int) -> list[StoredFrame]:
+    """At most ``count`` of the frames, uniform in their order, the last one always among them."""
+    if len(frames) <= count:
+        return frames
+    step = (len(frames) - 1) / max(count - 1, 1)
+    return [frames[len(frames) - 1 - round(index * step)] for index in reversed(range(count))]
+
+
+def window_of(clip: list[StoredFrame]) -> FrameWindow:
+    """The frames of a clip as the language model's input."""
+    return FrameWindow(tuple(stored.frame for stored in clip))

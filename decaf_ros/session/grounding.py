@@ -1,0 +1,311 @@
+"""The slow path: a clip of key frames and a sentence become objects with masks (DecAF, section 3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from decaf_ros.config import GroundingConfig
+from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet
+from decaf_ros.method import fusion, points, scoring
+from decaf_ros.models import prompts
+from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, Reply, VideoMllm, VisualPrefix
+from decaf_ros.session.frames import StoredFrame, window_of
+
+STAGES = ("prefill", "rollout", "fusion", "prompting", "catch_up")
+
+Progress = Callable[[str], None]
+"""Called with the stage that begins; raises to abandon the work."""
+
+
+@dataclass
+class StageClock:
+    """Milliseconds spent in each of :data:`STAGES`."""
+
+    progress: Progress = lambda stage: None
+    latency_ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Announce a stage, and add the time until the block ends to it."""
+        self.progress(name)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.latency_ms[name] += (time.perf_counter() - start) * 1e3
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """What the language model says and where it looks.
+
+    Attributes:
+        heat_thw: ``(T, H', W')`` float32 in [0, 1], the fused map ``V`` on the CPU.
+        object_name: the label settled on; "" when the model gave none.
+        answers: its answers to the object prompt: the video path's first, then one a frame.
+    """
+
+    heat_thw: torch.Tensor
+    object_name: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class GroundedObject:
+    """One object: tracklets that are the same thing (mask IoU above the NMS threshold on a common frame).
+
+    Attributes:
+        tracklets: best first.
+        score: the best tracklet's.
+    """
+
+    tracklets: tuple[Tracklet, ...]
+
+    @property
+    def score(self) -> float:
+        """Score of the best tracklet."""
+        return self.tracklets[0].score
+
+    def conditioning_masks(self) -> dict[int, BoolArray]:
+        """Masks ``(H, W)`` by key frame index from which SAM 2 tracks on; the better tracklet wins a shared key frame."""
+        masks: dict[int, BoolArray] = {}
+        for tracklet in self.tracklets:
+            masks.setdefault(tracklet.prompt.key_index, tracklet.masks_thw[tracklet.prompt.key_index])
+        return dict(sorted(masks.items()))
+
+
+@dataclass(frozen=True, eq=False)
+class Grounding:
+    """Everything that a query found out about its window, for tracking on and for looking at.
+
+    Attributes:
+        window: the key frames.
+        attention: heat map, name and answers.
+        point_prompts: all points that were tried.
+        tracklets: all that survived suppression, best first; the paper's candidates.
+        objects: those above the threshold, merged into instances, best first; when none passed, the best one alone.
+        confident: false when no tracklet passed the threshold.
+    """
+
+    window: FrameWindow
+    attention: Attention
+    point_prompts: tuple[PointPrompt, ...]
+    tracklets: tuple[Tracklet, ...]
+    objects: tuple[GroundedObject, ...]
+    confident: bool
+
+    def union_masks(self) -> BoolArray:
+        """``(T, H, W)`` bool: the paper's output, the union of the kept tracklets."""
+        union = np.zeros((len(self.window), *self.window.size_hw), dtype=np.bool_)
+        for found in self.objects:
+            for tracklet in found.tracklets:
+                union |= tracklet.masks_thw
+        return union
+
+
+@dataclass(eq=False)
+class _Candidate:
+    """A mask proposal that survived so far, its mask on the frame at hand, and the memory that carries it forwards."""
+
+    prompt: PointPrompt
+    predicted_iou: float
+    key_mask_hw: BoolArray
+    current_mask_hw: BoolArray
+    track: ObjectTrack | None = None
+
+    @property
+    def object_score(self) -> float:
+        """``s_obj``."""
+        return self.prompt.attention + self.predicted_iou
+
+
+class Grounder:
+    """DecAF: asks the language model, reads its attention, prompts the mask model. Stateless between calls."""
+
+    def __init__(self, mllm: VideoMllm, tracker: MaskTracker, config: GroundingConfig | None = None) -> None:
+        self._mllm = mllm
+        self._tracker = tracker
+        self._config = config or GroundingConfig()
+
+    def ground(self, clip: Sequence[StoredFrame], expression: str, clock: StageClock | None = None) -> Grounding:
+        """Find what the expression refers to.
+
+        Args:
+            clip: key frames, oldest first.
+            expression: the sentence.
+            clock: told about stages; takes their time.
+        """
+        clock = clock or StageClock()
+        window = window_of(list(clip))
+        attention = self.attend(window, expression, clock)
+        with clock.stage("prompting"):
+            found = points.select_points(attention.heat_thw, self._config.point_threshold, window.size_hw)
+            features = [stored.features() for stored in clip]
+            tracklets = self._scored(self._candidates(features, found), features, attention.heat_thw)
+        passed = [tracklet for tracklet in tracklets if tracklet.score > self._config.tracklet_threshold]
+        objects = merge_same(passed or tracklets[:1], self._config.nms_iou)
+        return Grounding(window, attention, tuple(found), tuple(tracklets), tuple(objects), confident=bool(passed))
+
+    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
+        """The first half of the method: name and heat map, no masks."""
+        clock = clock or StageClock()
+        with clock.stage("prefill"):
+            prefixes = self._read(window)
+            asked = {path: prefix.ask(prompts.object_prompt(expression)) for path, prefix in prefixes.items()}
+            answers = tuple(answer for reply in asked.values() for answer in reply.answers)
+            name = prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
+            replies = {path: self._with_background(path, prefixes[path], asked[path], name) for path in prefixes}
+        with clock.stage("rollout"):
+            rollouts = {path: prefixes[path].rollout(replies[path]).float().cpu() for path in prefixes}
+        with clock.stage("fusion"):
+            stride = prefixes["video"].temporal_stride if "video" in prefixes else 1
+            heat = fuse(rollouts, stride, len(window))
+        return Attention(heat, name, answers)
+
+    def refresh(self, frame: Frame, object_name: str, expression: str) -> torch.Tensor:
+        """The frame path alone on one new frame: ``(H', W')`` float32 in [0, 1]."""
+        prefix = self._mllm.read_frames(FrameWindow((frame,)))
+        reply = prefix.ask(prompts.object_prompt(expression), answer=False)
+        rollout = prefix.rollout(self._with_background("frame", prefix, reply, object_name)).float().cpu()
+        return fuse({"frame": rollout}, 1, 1)[0]
+
+    def build_tracks(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[ObjectTrack]:
+        """Streaming memory for every object, carried from its first key frame to the last frame of the clip."""
+        masks = [found.conditioning_masks() for found in grounding.objects]
+        tracks: list[ObjectTrack | None] = [None] * len(masks)
+        for index, stored in enumerate(clip):
+            going_on = [track for track, given in zip(tracks, masks, strict=True) if track is not None and index not in given]
+            if going_on:
+                self._tracker.step(going_on, stored.features())
+            for slot, given in enumerate(masks):
+                if index in given:
+                    tracks[slot] = self._condition(tracks[slot], stored.features(), given[index])
+        return [track for track in tracks if track is not None]
+
+    def _read(self, window: FrameWindow) -> dict[str, VisualPrefix]:
+        readers = {"video": self._mllm.read_video, "frame": self._mllm.read_frames}
+        return {path: read(window) for path, read in readers.items() if self._config.paths in (path, "both")}
+
+    def _with_background(self, path: str, prefix: VisualPrefix, asked: Reply, name: str) -> list[Reply]:
+        if not self._config.contrast:
+            return [asked]
+        return [asked, prefix.ask(prompts.background_prompt("video" if path == "video" else "image", name), answer=False)]
+
+    def _condition(self, track: ObjectTrack | None, features: FrameFeatures, mask_hw: BoolArray) -> ObjectTrack:
+        if track is None:
+            return self._tracker.start_track(features, mask_hw)
+        self._tracker.condition(track, features, mask_hw)
+        return track
+
+    def _candidates(self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt]) -> list[_Candidate]:
+        """Masks that survive suppression on their own frame and against those found on earlier key frames.
+
+        Each survivor is carried forwards only, and only until a better one replaces it: all that the comparison needs.
+        """
+        alive: list[_Candidate] = []
+        for key_index, here in enumerate(features):
+            tracks = [old.track for old in alive if old.track is not None]
+            if tracks:
+                for old, output in zip(alive, self._tracker.step(tracks, here), strict=True):
+                    old.current_mask_hw = output.mask_hw
+            on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
+            if on_frame:
+                alive = self._compete(alive, self._proposals(here, on_frame))
+                for newcomer in alive:
+                    if newcomer.track is None:
+                        newcomer.track = self._tracker.start_track(here, newcomer.key_mask_hw)
+        return alive
+
+    def _proposals(self, features: FrameFeatures, on_frame: Sequence[PointPrompt]) -> list[_Candidate]:
+        proposals = self._tracker.propose(features, [prompt.xy_px for prompt in on_frame])
+        iou = proposals.predicted_iou_p.tolist()
+        scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
+        masks = proposals.masks_phw
+        return [
+            _Candidate(on_frame[i], iou[i], masks[i], masks[i])
+            for i in points.suppress(torch.from_numpy(masks), scores, self._config.nms_iou)
+        ]
+
+    def _compete(self, alive: list[_Candidate], newcomers: list[_Candidate]) -> list[_Candidate]:
+        """A newcomer replaces the old candidates that it overlaps if it is better than all of them, else it is dropped."""
+        for newcomer in newcomers:
+            rivals = [old for old in alive if _iou(old.current_mask_hw, newcomer.key_mask_hw) > self._config.nms_iou]
+            if all(newcomer.object_score > rival.object_score for rival in rivals):
+                alive = [old for old in alive if old not in rivals] + [newcomer]
+        return alive
+
+    def _scored(
+        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor
+    ) -> list[Tracklet]:
+        """Propagate the survivors both ways over the whole clip and score them, best first."""
+        if not candidates:
+            return []
+        masks = np.zeros((len(candidates), len(features), *candidates[0].key_mask_hw.shape), dtype=np.bool_)
+        for key_index in sorted({candidate.prompt.key_index for candidate in candidates}):
+            rows = [row for row, candidate in enumerate(candidates) if candidate.prompt.key_index == key_index]
+            masks[rows] = self._tracker.propagate(features, key_index, np.stack([candidates[row].key_mask_hw for row in rows]))
+        consistency = scoring.normalise_positive(scoring.attention_consistency(torch.from_numpy(masks), heat_thw))
+        scores = scoring.tracklet_scores(
+            torch.tensor([candidate.prompt.attention for candidate in candidates]),
+            torch.tensor([candidate.predicted_iou for candidate in candidates]),
+            consistency,
+        )
+        order = scores.argsort(descending=True, stable=True).tolist()
+        return [
+            Tracklet(candidates[i].prompt, masks[i], candidates[i].predicted_iou, float(consistency[i]), float(scores[i]))
+            for i in order
+        ]
+
+
+def fuse(rollouts: dict[str, torch.Tensor], temporal_stride: int, frame_count: int) -> torch.Tensor:
+    """Fuse what the paths give into the heat map (DecAF, section 3.3).
+
+    Args:
+        rollouts: by path, "video" and/or "frame": ``(1 or 2, T', H', W')``, of the object prompt and, if asked, the
+            background prompt.
+        temporal_stride: of the video path.
+        frame_count: T.
+
+    Returns:
+        ``(T, H', W')`` float32 in [0, 1] on the frame path's grid, or on the video path's when it is alone.
+    """
+
+    def pair(path: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        maps = rollouts[path]
+        return maps[0], maps[1] if len(maps) > 1 else None
+
+    video = fusion.video_map(*pair("video"), temporal_stride, frame_count) if "video" in rollouts else None
+    frame = fusion.frame_map(*pair("frame")) if "frame" in rollouts else None
+    if video is not None and frame is not None:
+        return fusion.complement(video, frame)
+    alone = video if video is not None else frame
+    assert alone is not None, "at least one path"
+    return fusion.normalise(alone)
+
+
+def merge_same(tracklets: Sequence[Tracklet], iou_threshold: float) -> list[GroundedObject]:
+    """Tracklets, best first, that overlap by more than the threshold on any common frame become one object."""
+    groups: list[list[Tracklet]] = []
+    for tracklet in tracklets:
+        same = [group for group in groups if any(_same_object(tracklet, member, iou_threshold) for member in group)]
+        merged = [member for group in same for member in group] + [tracklet]
+        groups = [group for group in groups if group not in same] + [merged]
+    objects = [GroundedObject(tuple(sorted(group, key=lambda member: -member.score))) for group in groups]
+    return sorted(objects, key=lambda found: -found.score)
+
+
+def _same_object(a: Tracklet, b: Tracklet, iou_threshold: float) -> bool:
+    intersection = (a.masks_thw & b.masks_thw).sum(axis=(1, 2))
+    union = (a.masks_thw | b.masks_thw).sum(axis=(1, 2))
+    return bool(np.any(intersection > iou_threshold * np.maximum(union, 1)))
+
+
+def _iou(a_hw: BoolArray, b_hw: BoolArray) -> float:
+    union = np.count_nonzero(a_hw | b_hw)
+    return float(np.count_nonzero(a_hw & b_hw) / union) if union else 0.0

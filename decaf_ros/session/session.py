@@ -1,0 +1,387 @@
+"""The fast path: every new frame becomes masks, and objects that a query found join the ones already followed.
+
+:class:`TrackingSession` has no thread of its own. One thread (live) calls :meth:`~TrackingSession.push`, another (the worker)
+calls the query methods; a lock that is never held while a language model runs keeps them apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from decaf_ros.config import SessionConfig
+from decaf_ros.datatypes import BoolArray, Frame, HeatMap, ObjectMask, Segmentation, Visibility
+from decaf_ros.method import scoring
+from decaf_ros.models.protocols import MaskTracker, ObjectTrack, TrackOutput
+from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
+
+LARGEST_OBJECT_ID = 65535
+PRESENCE_THRESHOLD = 0.5
+_MAX_CATCH_UP_ROUNDS = 8
+_HANDOVER_FRAMES = 2
+
+logger = logging.getLogger(__name__)
+
+
+class SessionError(Exception):
+    """A request that cannot be met; the message names the cause and the way out."""
+
+
+class NoFramesError(SessionError):
+    """A query came before any frame."""
+
+
+class SupersededError(SessionError):
+    """The world that a query looked at is gone: a reset, a jump of the stamps, another image size."""
+
+
+class UnknownIdError(SessionError):
+    """No object or query has this id."""
+
+
+@dataclass(frozen=True)
+class QueryRecord:
+    """One answered query.
+
+    Attributes:
+        query_id: permanent, from 1 on.
+        expression: the sentence as asked.
+        object_name: the label the language model gave; "" for none.
+        reference_stamp_ns: stamp of the newest key frame that it looked at.
+        confident: false when no tracklet passed the threshold and the best was taken.
+    """
+
+    query_id: int
+    expression: str
+    object_name: str
+    reference_stamp_ns: int
+    confident: bool
+
+
+@dataclass(frozen=True, eq=False)
+class FoundObject:
+    """An object on its way into the session: memory up to the snapshot's last frame, and its mask there."""
+
+    track: ObjectTrack
+    score: float
+    mask_hw: BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What a query looks at: key frames, oldest first, of one epoch of the stream."""
+
+    clip: tuple[StoredFrame, ...]
+    epoch: int
+
+
+@dataclass
+class Counters:
+    """Frames since the start, by fate."""
+
+    processed: int = 0
+    late: int = 0
+    repeated: int = 0
+    discontinuities: int = 0
+    catch_up_skipped: int = 0
+
+
+@dataclass(eq=False)
+class _LiveObject:
+    object_id: int
+    query_id: int
+    label: str
+    score: float
+    track: ObjectTrack
+    attention_consistency: float = float("nan")
+
+    def seen(self, output: TrackOutput) -> ObjectMask:
+        visible = output.presence >= PRESENCE_THRESHOLD and bool(output.mask_hw.any())
+        return ObjectMask(
+            object_id=self.object_id,
+            query_id=self.query_id,
+            label=self.label,
+            mask_hw=output.mask_hw if visible else np.zeros_like(output.mask_hw),
+            score=self.score,
+            presence=output.presence,
+            visibility=Visibility.VISIBLE if visible else Visibility.LOST,
+            attention_consistency=self.attention_consistency,
+        )
+
+
+@dataclass(eq=False)
+class _State:
+    objects: list[_LiveObject] = field(default_factory=list)
+    queries: dict[int, QueryRecord] = field(default_factory=dict)
+    latest: Segmentation | None = None
+    catch_up: CatchUpBuffer | None = None
+
+
+class TrackingSession:
+    """Masks for every frame, from SAM 2's streaming memory; owns the frame window and all objects. Thread-safe."""
+
+    def __init__(self, tracker: MaskTracker | None, config: SessionConfig | None = None) -> None:
+        self.config = config or SessionConfig()
+        self.counters = Counters()
+        self._tracker = tracker
+        self._lock = threading.RLock()
+        self._window = KeyFrameBuffer(self.config.window_seconds, self.config.window_hz)
+        self._state = _State()
+        self._epoch = 0
+        self._epoch_reason = ""
+        self._next_object_id = 1
+        self._last_query_id = 0
+
+    # --- the live thread ---
+
+    def push(self, frame: Frame) -> Segmentation | None:
+        """Follow all objects to a new frame.
+
+        Returns:
+            Masks on this frame, or ``None`` when it was dropped: older than the last one, or with the same stamp. A stamp far
+            back or another image size is a new start: the window is emptied and queries in flight are given up, while
+            objects are followed on.
+
+        Raises:
+            SessionError: there is no mask model.
+        """
+        with self._lock:
+            tracker = self._loaded_tracker()
+            if not self._admit(frame):
+                return None
+            stored = StoredFrame(frame, tracker.encode)
+            objects = self._state.objects
+            outputs = tracker.step([each.track for each in objects], stored.features()) if objects else []
+            seen = tuple(each.seen(output) for each, output in zip(objects, outputs, strict=True))
+            self._state.latest = Segmentation(frame, seen)
+            self._window.add(stored)
+            if self._state.catch_up is not None:
+                self._state.catch_up.append(stored)
+            self.counters.processed += 1
+            return self._state.latest
+
+    def _admit(self, frame: Frame) -> bool:
+        if self._state.latest is None:
+            return True
+        last = self._state.latest.frame
+        behind_ns = last.stamp_ns - frame.stamp_ns
+        if frame.size_hw != last.size_hw:
+            self._start_anew(f"the image size changed from {last.size_hw} to {frame.size_hw} (height, width)")
+        elif behind_ns > self.config.time_jump_seconds * 1e9:
+            self._start_anew(f"the stamps went back by {behind_ns / 1e9:.3f} s")
+        elif behind_ns > 0:
+            self.counters.late += 1
+            return False
+        elif behind_ns == 0:
+            self.counters.repeated += 1
+            return False
+        return True
+
+    def _start_anew(self, reason: str) -> None:
+        logger.warning("%s: the frame window starts anew, objects are followed on", reason)
+        self.counters.discontinuities += 1
+        self._new_epoch(reason)
+
+    def _new_epoch(self, reason: str) -> None:
+        self._epoch += 1
+        self._epoch_reason = reason
+        self._window.clear()
+        self._state.catch_up = None
+
+    def _loaded_tracker(self) -> MaskTracker:
+        if self._tracker is None:
+            raise SessionError("no mask model is loaded, so frames cannot be followed")
+        return self._tracker
+
+    # --- the worker ---
+
+    def begin_query(self, window_seconds: float | None = None) -> Snapshot:
+        """The key frames of now; from here on, frames are kept for catching up until :meth:`join` or :meth:`end_query`.
+
+        Args:
+            window_seconds: how far back to look; the session's window when ``None``, and never more than that.
+
+        Raises:
+            NoFramesError: no frame has come yet.
+        """
+        with self._lock:
+            clip = self._window.select(self.config.key_frames, window_seconds)
+            if not clip:
+                raise NoFramesError("no camera frame has arrived yet")
+            self._state.catch_up = CatchUpBuffer(self.config.catch_up_frames)
+            return Snapshot(tuple(clip), self._epoch)
+
+    def check(self, snapshot: Snapshot) -> None:
+        """Raise :class:`SupersededError` if the stream has started anew since the snapshot."""
+        if snapshot.epoch != self._epoch:
+            raise SupersededError(f"given up: {self._epoch_reason} while the query ran; ask again")
+
+    def end_query(self) -> None:
+        """Stop keeping frames for a query, whatever became of it."""
+        with self._lock:
+            self._state.catch_up = None
+
+    def new_query_id(self) -> int:
+        """An id that no query had before."""
+        with self._lock:
+            self._last_query_id += 1
+            return self._last_query_id
+
+    def join(self, snapshot: Snapshot, record: QueryRecord, found: Sequence[FoundObject], replace: bool) -> Segmentation:
+        """Carry new objects through the frames seen since the snapshot to the newest one, and follow them from there on.
+
+        Args:
+            snapshot: what the query looked at.
+            record: the query.
+            found: the objects, best first; at most ``max_objects`` fit.
+            replace: whether all other queries and their objects go.
+
+        Returns:
+            The newest frame with the masks of the new objects.
+
+        Raises:
+            SupersededError: the stream started anew meanwhile; nothing has changed then.
+        """
+        tracks = [each.track for each in found]
+        masks = [TrackOutput(each.mask_hw, float(each.mask_hw.any())) for each in found]
+        for round_index in range(_MAX_CATCH_UP_ROUNDS):
+            passed = self._drain(snapshot)
+            # Fewer and fewer, so that this ends although the camera may be as fast as the tracker.
+            kept = uniform_selection(passed, max(_HANDOVER_FRAMES, self.config.catch_up_frames >> round_index))
+            self.counters.catch_up_skipped += len(passed) - len(kept)
+            masks = self._carry(tracks, kept, masks)
+            if len(passed) <= _HANDOVER_FRAMES:
+                break
+        with self._lock:
+            passed = self._drain(snapshot)
+            self.counters.catch_up_skipped += len(passed[:-_HANDOVER_FRAMES])
+            masks = self._carry(tracks, passed[-_HANDOVER_FRAMES:], masks)
+            return self._adopt(record, found, masks, replace)
+
+    def _drain(self, snapshot: Snapshot) -> list[StoredFrame]:
+        with self._lock:
+            self.check(snapshot)
+            buffer = self._state.catch_up
+            if buffer is None:
+                return []
+            passed = buffer.drain()
+            self.counters.catch_up_skipped += buffer.skipped
+            buffer.skipped = 0
+            return passed
+
+    def _carry(
+        self, tracks: Sequence[ObjectTrack], passed: Sequence[StoredFrame], masks: list[TrackOutput]
+    ) -> list[TrackOutput]:
+        for stored in passed:
+            masks = self._loaded_tracker().step(tracks, stored.features())
+        return masks
+
+    def _adopt(
+        self, record: QueryRecord, found: Sequence[FoundObject], outputs: Sequence[TrackOutput], replace: bool
+    ) -> Segmentation:
+        latest = self._state.latest
+        assert latest is not None, "a snapshot exists, so a frame came"
+        staying = [] if replace else self._state.objects
+        room = min(self.config.max_objects - len(staying), LARGEST_OBJECT_ID + 1 - self._next_object_id)
+        if room <= 0:
+            raise SessionError(f"no room for another object ({len(staying)} followed): remove some, or restart the node")
+        if len(found) > room:
+            logger.warning("%d objects found, room for %d: the best are kept", len(found), room)
+        newcomers = []
+        for each in found[:room]:
+            newcomers.append(_LiveObject(self._next_object_id, record.query_id, record.object_name, each.score, each.track))
+            self._next_object_id += 1
+        seen = tuple(each.seen(output) for each, output in zip(newcomers, outputs, strict=False))
+        others = () if replace else latest.objects
+        self._state.objects = staying + newcomers
+        self._state.queries = ({} if replace else self._state.queries) | {record.query_id: record}
+        self._state.latest = Segmentation(latest.frame, others + seen)
+        return Segmentation(latest.frame, seen)
+
+    def note_heat_map(self, heat: HeatMap, masks: Sequence[ObjectMask]) -> None:
+        """Score the query's objects against a heat map of the frame that their masks are from (raw ``s_ac``)."""
+        mine = [mask for mask in masks if mask.query_id == heat.query_id]
+        if not mine:
+            return
+        stack = torch.from_numpy(np.stack([mask.mask_hw for mask in mine]))[:, None]
+        scores = scoring.attention_consistency(stack, torch.from_numpy(heat.values_hw)[None])
+        with self._lock:
+            by_id = {each.object_id: each for each in self._state.objects}
+            for mask, score in zip(mine, scores.tolist(), strict=True):
+                if mask.object_id in by_id:
+                    by_id[mask.object_id].attention_consistency = score
+
+    # --- any thread ---
+
+    @property
+    def latest(self) -> Segmentation | None:
+        """The newest frame with its masks; ``None`` before the first."""
+        with self._lock:
+            return self._state.latest
+
+    @property
+    def queries(self) -> tuple[QueryRecord, ...]:
+        """All queries that were answered and not removed, oldest first."""
+        with self._lock:
+            return tuple(self._state.queries.values())
+
+    @property
+    def object_ids(self) -> dict[int, int]:
+        """Query id by object id, of all objects that are followed."""
+        with self._lock:
+            return {each.object_id: each.query_id for each in self._state.objects}
+
+    def remove_object(self, object_id: int) -> None:
+        """Stop following one object.
+
+        Raises:
+            UnknownIdError: there is no such object; the message lists those there are.
+        """
+        with self._lock:
+            known = [each.object_id for each in self._state.objects]
+            if object_id not in known:
+                raise UnknownIdError(f"no object has id {object_id}; followed are: {_listed(known)}")
+            self._keep_objects([each for each in self._state.objects if each.object_id != object_id])
+
+    def remove_query(self, query_id: int) -> tuple[int, ...]:
+        """Forget a query and stop following its objects, whose ids are returned.
+
+        Raises:
+            UnknownIdError: there is no such query; the message lists those there are.
+        """
+        with self._lock:
+            if query_id not in self._state.queries:
+                raise UnknownIdError(f"no query has id {query_id}; known are: {_listed(list(self._state.queries))}")
+            del self._state.queries[query_id]
+            removed = tuple(each.object_id for each in self._state.objects if each.query_id == query_id)
+            self._keep_objects([each for each in self._state.objects if each.query_id != query_id])
+            return removed
+
+    def set_tracker(self, tracker: MaskTracker) -> None:
+        """Use another mask model. What the old one remembers means nothing to it, so that this is a :meth:`reset`, too."""
+        with self._lock:
+            self._new_epoch("another mask model was loaded")
+            self._state = _State()
+            self._tracker = tracker
+
+    def reset(self) -> None:
+        """Forget all objects, queries and frames, and give up queries in flight. Ids are not used again."""
+        with self._lock:
+            self._new_epoch("a reset was asked for")
+            self._state = _State()
+
+    def _keep_objects(self, objects: list[_LiveObject]) -> None:
+        self._state.objects = objects
+        if self._state.latest is not None:
+            ids = {each.object_id for each in objects}
+            seen = tuple(mask for mask in self._state.latest.objects if mask.object_id in ids)
+            self._state.latest = Segmentation(self._state.latest.frame, seen)
+
+
+def _listed(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids)) or "none"

@@ -1,0 +1,173 @@
+"""Videos and folders of images as frames, and frames as a video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from decaf_ros.datatypes import Frame, UInt8Array
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+FOLDER_FRAMES_PER_SECOND = 10.0
+
+
+class FrameSource(Protocol):
+    """Frames that can be read in any order, so that a long video need not be held in memory."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Rate of the frames; their stamps follow from it."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        """Frames ``start`` to ``stop - 1``."""
+
+
+class VideoError(Exception):
+    """A file or folder that cannot be read as frames, or written as a video; the message names the cause."""
+
+
+def open_frames(path: Path) -> FrameSource:
+    """Open a video file, or a folder whose images are frames in the order of their names.
+
+    Raises:
+        VideoError: nothing there, no image in the folder, or no video that OpenCV can decode.
+    """
+    if not path.exists():
+        raise VideoError(f"{path} does not exist")
+    if path.is_dir():
+        return ImageFolder(path)
+    return VideoFile(path)
+
+
+class ImageFolder:
+    """A folder of images of one size, numbered or named in order (as in DAVIS and MeViS)."""
+
+    def __init__(self, folder: Path, frames_per_second: float = FOLDER_FRAMES_PER_SECOND) -> None:
+        self.frames_per_second = frames_per_second
+        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not self._paths:
+            raise VideoError(f"{folder} holds no image; known endings are {', '.join(IMAGE_SUFFIXES)}")
+        self._shape = self._decode(self._paths[0]).shape
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        """Frames ``start`` to ``stop - 1``.
+
+        Raises:
+            VideoError: an image that OpenCV cannot decode, or of another size than the first.
+        """
+        images = [self._decode(path) for path in self._paths[start:stop]]
+        for path, image in zip(self._paths[start:stop], images, strict=True):
+            if image.shape != self._shape:
+                raise VideoError(f"{path} has {image.shape[1::-1]} pixels, the first image {self._shape[1::-1]}")
+        return [_frame(image, index, self.frames_per_second) for index, image in enumerate(images, start)]
+
+    def _decode(self, path: Path) -> np.ndarray:
+        image_bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image_bgr is None:
+            raise VideoError(f"{path} cannot be decoded as an image")
+        return image_bgr
+
+
+class VideoFile:
+    """A video that OpenCV can decode."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise VideoError(f"{path} cannot be opened as a video")
+        self.frames_per_second = self._capture.get(cv2.CAP_PROP_FPS) or FOLDER_FRAMES_PER_SECOND
+        # The container's own count is an estimate for many formats.
+        self._count = 0
+        while self._capture.grab():
+            self._count += 1
+        if not self._count:
+            raise VideoError(f"{path} holds no frame that can be decoded")
+        self._next = self._count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        """Frames ``start`` to ``stop - 1``.
+
+        Raises:
+            VideoError: a frame that was there on opening cannot be decoded now.
+        """
+        self._seek(start)
+        return [_frame(self._decode(index), index, self.frames_per_second) for index in range(start, stop)]
+
+    def _seek(self, index: int) -> None:
+        if index < self._next:  # opened anew rather than set back: not every format seeks to the exact frame
+            self._capture = cv2.VideoCapture(str(self._path))
+            self._next = 0
+        while self._next < index:
+            self._capture.grab()
+            self._next += 1
+
+    def _decode(self, index: int) -> np.ndarray:
+        decoded, image_bgr = self._capture.read()
+        if not decoded:
+            raise VideoError(f"{self._path}: frame {index} of {self._count} cannot be decoded")
+        self._next += 1
+        return image_bgr
+
+
+def _frame(image_bgr: np.ndarray, index: int, frames_per_second: float) -> Frame:
+    return Frame(round(index * 1e9 / frames_per_second), "camera", np.ascontiguousarray(image_bgr[..., ::-1], dtype=np.uint8))
+
+
+class VideoWriter:
+    """Writes RGB images of one size to an mp4 file, which is finished when the ``with`` block ends."""
+
+    def __init__(self, path: Path, frames_per_second: float) -> None:
+        self._path = path
+        self._frames_per_second = frames_per_second
+        self._writer: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+    def write(self, image_rgb: UInt8Array) -> None:
+        """Append an image, ``(H, W, 3)`` uint8 RGB; the first one sets the size.
+
+        Raises:
+            VideoError: the file cannot be written.
+        """
+        if self._writer is None:
+            self._writer = self._open((image_rgb.shape[1], image_rgb.shape[0]))
+        self._writer.write(np.ascontiguousarray(image_rgb[..., ::-1]))
+
+    def _open(self, size_wh: tuple[int, int]) -> cv2.VideoWriter:
+        writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._frames_per_second, size_wh)
+        if not writer.isOpened():
+            raise VideoError(f"{self._path} cannot be written as a video")
+        return writer
+
+
+class FramesInMemory:
+    """Frames that are at hand already."""
+
+    def __init__(self, frames: Sequence[Frame], frames_per_second: float) -> None:
+        self.frames_per_second = frames_per_second
+        self._frames = list(frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        """Frames ``start`` to ``stop - 1``."""
+        return self._frames[start:stop]

@@ -1,0 +1,195 @@
+"""What holds for every model family: an adapter against the same weights run by transformers alone, on the whole prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+from reference_rollout import reference_rollout
+from transformers import PreTrainedModel, ProcessorMixin
+
+from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.protocols import VideoMllm
+from decaf_ros.models.visual_prefix import ChatModel, Conversations, MllmOptions
+
+OBJECT, BACKGROUND = "find the cup a b c .", "the d e f g h i ?"
+VARIANTS = ("v_max", "original", "max")
+
+
+class Whole(NamedTuple):
+    """A conversation as transformers' own processor makes it.
+
+    Attributes:
+        inputs: the model's arguments.
+        grid_tokens: for each cell of the visual grid, row by row, the index of its token.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    grid_tokens: torch.Tensor
+
+
+WholePrompt = Callable[[str, FrameWindow, tuple[int, int], str], Whole]
+"""From medium, frames, the grid's rows and columns, and a prompt."""
+
+
+def chat_text(processor: ProcessorMixin, medium: str | None, prompt: str) -> str:
+    """One question, behind images where there is a medium, in the model's own chat template."""
+    content = ([{"type": medium}] if medium else []) + [{"type": "text", "text": prompt}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+
+
+def pictures(window: FrameWindow) -> list[Image.Image]:
+    return [Image.fromarray(frame.image_rgb) for frame in window.frames]
+
+
+def conversations(medium: str, window: FrameWindow) -> list[FrameWindow]:
+    """The frames of each conversation: all on the video path, one each on the frame path."""
+    return [window] if medium == "video" else [FrameWindow((frame,)) for frame in window.frames]
+
+
+def read(adapter: VideoMllm, medium: str, window: FrameWindow) -> Any:
+    return adapter.read_video(window) if medium == "video" else adapter.read_frames(window)
+
+
+def check_rollout(
+    make_adapter: Callable[[MllmOptions], VideoMllm],
+    eager: PreTrainedModel,
+    whole: WholePrompt,
+    medium: str,
+    window: FrameWindow,
+    grid_thw: tuple[int, int, int],
+    **options: Any,
+) -> None:
+    """Both prompts' maps are those that whole attention matrices of the model's upper half give, cell by cell."""
+    expected = [
+        [reference_maps(eager, whole(medium, part, grid_thw[1:], prompt)) for part in conversations(medium, window)]
+        for prompt in (OBJECT, BACKGROUND)
+    ]
+    for variant in VARIANTS:
+        prefix = read(make_adapter(MllmOptions(rollout=variant, **options)), medium, window)
+        assert prefix.grid_thw == grid_thw
+        maps = prefix.rollout([prefix.ask(OBJECT), prefix.ask(BACKGROUND, answer=False)])
+        for found, parts in zip(maps, expected, strict=True):
+            reference = torch.cat([part[variant] for part in parts])
+            assert (normalised(found.flatten()) - normalised(reference)).abs().max() <= 1e-4
+            assert ((found.flatten() - reference) / reference).abs().max() <= 1e-4
+
+
+@torch.inference_mode()
+def reference_maps(eager: PreTrainedModel, whole: Whole) -> dict[str, torch.Tensor]:
+    """For each variant, the rollout of whole matrices at the cells of the grid."""
+    layers = eager(**whole.inputs, output_attentions=True).attentions
+    upper_half = [layer[0] for layer in layers[len(layers) // 2 :]]
+    visual = torch.zeros(len(upper_half[0][0]), dtype=torch.bool)
+    visual[whole.grid_tokens] = True
+    maps = {}
+    for variant in VARIANTS:
+        row = torch.zeros(len(visual))
+        row[visual] = reference_rollout(upper_half, visual, variant)
+        maps[variant] = row[whole.grid_tokens]
+    return maps
+
+
+def normalised(rows: torch.Tensor) -> torch.Tensor:
+    return (rows - rows.min()) / (rows.max() - rows.min())
+
+
+@torch.inference_mode()
+def check_logits(untouched: PreTrainedModel, tapped: PreTrainedModel, whole: Whole) -> None:
+    """A model that an adapter holds gives the same logits, to the last bit, as one that none does."""
+    implementations = {model.config.get_text_config()._attn_implementation for model in (untouched, tapped)}
+    assert len(implementations) == 2, "the tap is in one of them"
+    assert torch.equal(untouched(**whole.inputs).logits, tapped(**whole.inputs).logits)
+
+
+@torch.inference_mode()
+def generated(eager: PreTrainedModel, processor: ProcessorMixin, inputs: Mapping[str, torch.Tensor]) -> str:
+    """What transformers' own loop answers."""
+    ids = eager.generate(**inputs, do_sample=False, max_new_tokens=8)
+    return processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def check_answers(
+    adapter: VideoMllm, eager: PreTrainedModel, processor: ProcessorMixin, whole: WholePrompt, medium: str, window: FrameWindow
+) -> None:
+    """Answers behind a cached prefix are those of ``generate`` on the whole prompt, and no question leaves a trace."""
+    prefix = read(adapter, medium, window)
+    first, second, again = prefix.ask(OBJECT), prefix.ask(BACKGROUND), prefix.ask(OBJECT)
+    alone = read(adapter, medium, window).ask(BACKGROUND)
+
+    assert first.answers == again.answers
+    assert second.answers == alone.answers
+    assert torch.equal(prefix.rollout([first]), prefix.rollout([again]))
+    for reply, prompt in ((first, OBJECT), (second, BACKGROUND)):
+        parts = conversations(medium, window)
+        inputs = [whole(medium, part, prefix.grid_thw[1:], prompt).inputs for part in parts]
+        assert reply.answers == tuple(generated(eager, processor, part) for part in inputs)
+        assert all(reply.answers)
+    with pytest.raises(ValueError, match="control token"):
+        prefix.ask(f"find the {getattr(processor, f'{medium}_token')} .")
+
+
+def check_text_alone(adapter: VideoMllm, eager: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """A prompt without images is answered as by ``generate``."""
+    inputs = processor.tokenizer([chat_text(processor, None, OBJECT)], return_tensors="pt")
+    assert adapter.complete(OBJECT) == generated(eager, processor, inputs)
+
+
+@torch.inference_mode()
+def changed_cells(
+    monkeypatch: pytest.MonkeyPatch,
+    adapter: VideoMllm,
+    model: PreTrainedModel,
+    medium: str,
+    before: FrameWindow,
+    after: FrameWindow,
+) -> list[list[int]]:
+    """Step, row and column of each grid cell whose token is another once some pixels are others.
+
+    The vision encoder is kept from carrying anything from one patch to another, so that tokens show their own pixels only.
+    """
+    for name, parameter in model.named_parameters():
+        if "vision_tower" in name and ("out_proj" in name or "projection_layer" in name):
+            parameter.zero_()
+    prefill, grid_tokens, embeddings = ChatModel.prefill, [], []
+
+    def watched_prefill(chat: ChatModel, batch: Conversations) -> Any:
+        grid_tokens.append(batch.grid_tokens)
+        return prefill(chat, batch)
+
+    monkeypatch.setattr(ChatModel, "prefill", watched_prefill)
+    hook = model.model.language_model.register_forward_pre_hook(
+        lambda module, arguments, named: embeddings.append(named["inputs_embeds"]), with_kwargs=True
+    )
+    prefixes = [read(adapter, medium, window) for window in (before, after)]
+    hook.remove()
+    changed_bn = (embeddings[0] != embeddings[1]).any(dim=-1)
+    return changed_bn[:, grid_tokens[0]].reshape(prefixes[0].grid_thw).nonzero().tolist()
+
+
+def painted(window: FrameWindow, index: int, rows: slice, columns: slice) -> FrameWindow:
+    """The frames, with a rectangle of one inverted."""
+    images = [frame.image_rgb.copy() for frame in window.frames]
+    images[index][rows, columns] ^= 255
+    return FrameWindow(
+        tuple(Frame(frame.stamp_ns, frame.frame_id, image) for frame, image in zip(window.frames, images, strict=True))
+    )
+
+
+def randomise(model: PreTrainedModel) -> None:
+    """Weights that give attention that is not flat, the same for each call."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                scale = 1.0 if "embed_tokens" in name else 1.2 * parameter[0].numel() ** -0.5
+                parameter.normal_(0.0, scale, generator=generator)
+
+
+def eager_twin(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, with attention matrices to look at."""
+    model.set_attn_implementation("eager")
+    return model

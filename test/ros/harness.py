@@ -1,0 +1,203 @@
+"""Real processes, a camera under the test's control, and ears on the node's topics."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.conversions import image_from_array, make_header, stamp_to_ns
+from decaf_ros.srv import Query
+from decaf_ros.synthetic.world import Body, Motion, Scene, View
+
+# One ball alone goes round: a sentence about it has one answer, and every frame differs from the last.
+SCENE = Scene(
+    seed=7,
+    size_hw=(192, 256),
+    background="wood",
+    bodies=(
+        Body("ball", "blue", 0.17, Motion((0.3, 0.4), (0.05, 0.02), (0.1, 0.15))),
+        Body("box", "yellow", 0.15, Motion((0.75, 0.65), (-0.03, 0.02), (0.1, 0.15))),
+    ),
+)
+EXPRESSION = "the blue ball"
+BODY_INDEX = 0
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    """The first true value of the condition; fails with ``what`` was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {timeout_s:g} s in vain for {what}")
+
+
+class NodeProcess:
+    """A node of this package in a process of its own; its output goes to a file."""
+
+    def __init__(self, module: str, log: Path, parameters: Mapping[str, Any] | None = None, name: str = "") -> None:
+        self.log = log
+        renaming = ["-r", f"__node:={name}"] if name else []
+        settings = [word for name, value in (parameters or {}).items() for word in ("-p", f"{name}:={value}")]
+        command = [sys.executable, "-m", f"decaf_ros.ros.{module}", "--ros-args", *renaming, *settings]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self) -> int:
+        """Interrupt the process as Ctrl-C does; its exit status."""
+        if self.is_alive():
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise AssertionError(f"{self.log.name} did not end when interrupted:\n{self.output()}") from None
+
+
+class Camera:
+    """A camera driver in the test's own process."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(Image, "image", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+        self._start_ns = self.now_ns()
+        self._stamps: set[int] = set()
+
+    def now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+    def view(self, stamp_ns: int, scene: Scene = SCENE) -> View:
+        """The world as it was at a stamp of this camera."""
+        return scene.render((stamp_ns - self._start_ns) * 1e-9)
+
+    def image(self, stamp_ns: int | None = None, scene: Scene = SCENE) -> Image:
+        """A good image, now unless another stamp is given."""
+        stamp_ns = self.now_ns() if stamp_ns is None else stamp_ns
+        return image_from_array(self.view(stamp_ns, scene).image_rgb, "rgb8", make_header(stamp_ns, "test_camera"))
+
+    def publish(self, image: Image) -> int:
+        """Send an image; its stamp."""
+        stamp_ns = stamp_to_ns(image.header.stamp)
+        self._stamps.add(stamp_ns)
+        self._publisher.publish(image)
+        return stamp_ns
+
+    def stamps(self) -> set[int]:
+        """Stamps of all images sent so far."""
+        return set(self._stamps)
+
+    def publish_until(self, image: Callable[[], Image], condition: Callable[[], Any], what: str, rate_hz: float = 10.0) -> Any:
+        """Send images until something holds: best effort may lose any single one."""
+
+        def attempt() -> Any:
+            self.publish(image())
+            time.sleep(1.0 / rate_hz)
+            return condition()
+
+        return wait_until(attempt, what)
+
+    @contextmanager
+    def filming(self, rate_hz: float = 10.0, scene: Scene = SCENE) -> Iterator[None]:
+        """Send good images all the while."""
+        over = threading.Event()
+
+        def film() -> None:
+            while not over.wait(1.0 / rate_hz):
+                self.publish(self.image(scene=scene))
+
+        thread = threading.Thread(target=film, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+class Recorder:
+    """Keeps the messages of a topic with the time of their arrival."""
+
+    def __init__(self, client: DecafClient, topic: str, kind: type) -> None:
+        self.messages: list[Any] = []
+        self.arrivals_s: list[float] = []
+        client.subscribe(topic, kind, self._keep)
+
+    def _keep(self, message: Any) -> None:
+        self.arrivals_s.append(time.monotonic())
+        self.messages.append(message)
+
+    def next(self, what: str = "a message", timeout_s: float = 30.0) -> Any:
+        """The next message from now on."""
+        count = len(self.messages)
+        wait_until(lambda: len(self.messages) > count, what, timeout_s)
+        return self.messages[count]
+
+
+@dataclass
+class System:
+    """A running node and what it takes to talk to it."""
+
+    process: NodeProcess
+    client: DecafClient
+    camera: Camera
+    masks: Recorder
+
+    def count(self, name: str) -> int:
+        """A counter of the camera diagnostics."""
+        return int(self.client.diagnostic_values("camera").get(name, 0))
+
+    def ask(self, expression: str = EXPRESSION, **options: Any) -> Query.Response:
+        """Query while the camera films, which it has done for a moment."""
+        with self.camera.filming():
+            self.masks.next("a mask before the query")
+            time.sleep(0.4)
+            return self.client.query(expression, **options)
+
+    def require_good_answer(self) -> Query.Response:
+        """The node is alive, answers a good query, and its mask follows on the next frames."""
+        answer = self.ask()
+        assert answer.success, answer.message
+        assert len(answer.objects) == len(answer.masks) >= 1
+        assert self.process.is_alive()
+        with self.camera.filming():
+            mask = self.masks.next("a mask after the query")
+        assert stamp_to_ns(mask.header.stamp) in self.camera.stamps()
+        return answer
+
+
+def pixels(image: Image) -> np.ndarray:
+    """``(H, W)`` or ``(H, W, 3)``: the samples of an image that the node published."""
+    dtype, channels = {"mono8": (np.uint8, 1), "mono16": (np.uint16, 1), "rgb8": (np.uint8, 3), "32FC1": (np.float32, 1)}[
+        image.encoding
+    ]
+    assert image.step == image.width * channels * np.dtype(dtype).itemsize
+    values = np.frombuffer(image.data, dtype=dtype)
+    return values.reshape((image.height, image.width) + ((channels,) if channels > 1 else ()))
+
+
+def stamps_of(messages: list[Any]) -> list[int]:
+    """Header stamps in nanoseconds."""
+    return [stamp_to_ns(message.header.stamp) for message in messages]

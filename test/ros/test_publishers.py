@@ -1,0 +1,54 @@
+"""What is published, and that nothing is computed for a topic that nobody listens to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from harness import Recorder, pixels, wait_until
+from sensor_msgs.msg import Image
+
+from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, Visibility
+from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.publishers import ResultPublisher, attention_hw
+
+FRAME = Frame(stamp_ns=1_500_000_000, frame_id="camera", image_rgb=np.full((4, 6, 3), 90, dtype=np.uint8))
+
+
+def _object(object_id: int, columns: slice) -> ObjectMask:
+    mask = np.zeros((4, 6), dtype=np.bool_)
+    mask[:, columns] = True
+    return ObjectMask(object_id, 1, "box", mask, 0.9, 0.8, Visibility.VISIBLE)
+
+
+class _Unread:
+    """Stands for a frame's result; using it in any way is an error."""
+
+    def __getattr__(self, name: str) -> object:
+        if name == "frame":
+            return FRAME
+        raise AssertionError(f"{name} was computed although nobody listens")
+
+
+def test_only_topics_with_a_subscriber_are_computed(client: DecafClient) -> None:
+    results = ResultPublisher(client.node)
+    results.publish_segmentation(_Unread(), {})  # type: ignore[arg-type]
+    results.publish_heat_map(_Unread())  # type: ignore[arg-type]
+
+    masks = Recorder(client, f"{client.node.get_fully_qualified_name()}/mask", Image)
+    wait_until(lambda: client.node.count_subscribers(f"{client.node.get_fully_qualified_name()}/mask"), "the subscription")
+    with pytest.raises(AssertionError, match="union_hw was computed"):
+        wait_until(lambda: results.publish_segmentation(_Unread(), {}), "the mask to be asked for", 5.0)  # type: ignore[arg-type]
+
+    segmentation = Segmentation(FRAME, (_object(3, slice(0, 2)), _object(5, slice(1, 4))))
+    results.publish_segmentation(segmentation, {})
+    mask = wait_until(lambda: masks.messages and masks.messages[-1], "the mask")
+    assert mask.encoding == "mono8"
+    assert np.array_equal(pixels(mask)[0], [255, 255, 255, 255, 0, 0])
+    assert (mask.header.stamp.sec, mask.header.stamp.nanosec, mask.header.frame_id) == (1, 500_000_000, "camera")
+
+
+def test_attention_is_bilinear_between_the_centres_of_its_cells() -> None:
+    frame = Frame(stamp_ns=1, frame_id="camera", image_rgb=np.zeros((1, 4, 3), dtype=np.uint8))
+    # Cell centres lie at 1/4 and 3/4 of the width, pixel centres at 1/8, 3/8, 5/8 and 7/8.
+    heat = HeatMap(frame, 1, np.array([[0.0, 1.0]], dtype=np.float32))
+    assert attention_hw(heat).tolist() == [[0.0, 0.25, 0.75, 1.0]]

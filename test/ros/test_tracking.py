@@ -1,0 +1,254 @@
+"""The whole way with real processes: simulated camera, decaf_node, and a client that asks and listens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from harness import NodeProcess, Recorder, System, pixels, stamps_of, wait_until
+from rcl_interfaces.srv import DescribeParameters
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from decaf_ros.msg import QueryInfo, TrackedObject, TrackedObjectArray
+from decaf_ros.ros.conversions import stamp_to_ns
+from decaf_ros.srv import Query
+from decaf_ros.synthetic.world import sample_scene
+
+# Two bodies of different colour and shape that do not hide each other; the second one moves, and is asked for first.
+SEED = 11
+OUTPUTS = {"mask": "mono8", "labels": "mono16", "overlay": "rgb8", "heatmap": "rgb8", "attention": "32FC1"}
+
+
+@dataclass
+class Ears:
+    """Recorders of everything there is to hear."""
+
+    images: Recorder
+    truths: Recorder
+    objects: Recorder
+    outputs: dict[str, Recorder]
+
+
+@pytest.fixture(scope="module")
+def ears(running: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ears]:
+    """A simulated camera that films all the while, heard together with the node."""
+    client = running.client
+    parameters = {"seeds": f"[{SEED}]", "reliability": "reliable"}  # so that no image is missing here
+    camera = NodeProcess("sim_camera", tmp_path_factory.mktemp("camera") / "sim_camera.log", parameters)
+    try:
+        ears = Ears(
+            Recorder(client, "image", Image),
+            Recorder(client, "ground_truth", Image),
+            Recorder(client, "~/objects", TrackedObjectArray),
+            {name: Recorder(client, f"~/{name}", Image) for name in OUTPUTS},
+        )
+        heard = (ears.images, ears.truths, ears.objects)
+        wait_until(lambda: all(recorder.messages for recorder in heard), "the camera and the node that follows it", 60.0)
+        yield ears
+    finally:
+        assert camera.stop() == 0, camera.output()
+
+
+@pytest.fixture(scope="module")
+def answer(running: System, ears: Ears) -> Query.Response:
+    """The answer to a query about the scene, whose objects are followed from then on."""
+    ears.objects.next()
+    time.sleep(0.5)
+    answer = running.client.query(_expressions()[0])
+    assert answer.success, answer.message
+    return answer
+
+
+def test_outputs_carry_the_header_of_the_frame_they_are_from(ears: Ears, answer: Query.Response) -> None:
+    for name, encoding in OUTPUTS.items():
+        message = ears.outputs[name].next(f"~/{name}", 30.0)
+        assert message.encoding == encoding
+        assert (message.height, message.width) == (192, 256)
+        assert message.header.frame_id == "camera"
+    time.sleep(0.5)  # the images themselves come last, when this process is busy
+    sources = set(stamps_of(ears.images.messages))
+    for name in OUTPUTS:
+        assert set(stamps_of(ears.outputs[name].messages[-20:])) <= sources, name
+    assert set(stamps_of(ears.objects.messages[-20:])) <= sources
+
+
+def test_mask_labels_and_objects_agree(ears: Ears, answer: Query.Response) -> None:
+    stamp_ns = stamp_to_ns(ears.objects.next().header.stamp)
+    array, mask, labels = (
+        wait_until(lambda heard=heard: _at(heard, stamp_ns), "the same frame on every topic")
+        for heard in (ears.objects, ears.outputs["mask"], ears.outputs["labels"])
+    )
+    assert set(np.unique(pixels(mask))) <= {0, 255}
+    assert np.array_equal(pixels(mask) == 255, pixels(labels) > 0)
+    for tracked in array.objects:
+        own = pixels(labels) == tracked.id
+        assert own.sum() == tracked.pixel_count
+        if tracked.state == TrackedObject.VISIBLE:
+            rows, columns = np.nonzero(own)
+            box = tracked.box
+            assert (box.x_offset, box.y_offset) == (columns.min(), rows.min())
+            assert (box.width, box.height) == (np.ptp(columns) + 1, np.ptp(rows) + 1)
+
+
+def test_answer_of_a_query(ears: Ears, answer: Query.Response) -> None:
+    sources = set(stamps_of(ears.images.messages))
+    assert stamp_to_ns(answer.stamp) in sources
+    assert stamp_to_ns(answer.reference_stamp) in sources
+    assert stamp_to_ns(answer.reference_stamp) <= stamp_to_ns(answer.stamp)
+    for tracked, mask in zip(answer.objects, answer.masks, strict=True):
+        assert tracked.query_id == answer.query_id
+        assert np.count_nonzero(pixels(mask)) == tracked.pixel_count
+        assert mask.header.stamp == answer.stamp
+    latency = answer.latency
+    stages = (latency.prefill_ms, latency.rollout_ms, latency.fusion_ms, latency.prompting_ms, latency.catch_up_ms)
+    assert all(stage > 0 for stage in stages)
+    assert sum(stages) <= latency.total_ms
+
+
+def test_masks_follow_what_the_expression_says(ears: Ears, answer: Query.Response) -> None:
+    start = len(ears.objects.messages)
+    wait_until(lambda: len(ears.objects.messages) >= start + 30, "three seconds of masks", 30.0)
+    scores = []
+    for mask in ears.outputs["mask"].messages[-25:]:
+        truth = _at(ears.truths, stamp_to_ns(mask.header.stamp))
+        if truth is not None:
+            scores.append(_iou(pixels(mask) > 0, pixels(truth) == 2))
+    assert len(scores) >= 10
+    assert np.median(scores) >= 0.5
+
+
+def test_heat_map_is_refreshed_between_queries(ears: Ears, answer: Query.Response) -> None:
+    maps = ears.outputs["attention"]
+    count = len(maps.messages)
+    wait_until(lambda: len(maps.messages) >= count + 3, "three new heat maps", 60.0)
+    stamps = stamps_of(maps.messages[count:])
+    assert stamps == sorted(set(stamps))
+    assert stamps[0] > stamp_to_ns(answer.reference_stamp)
+    assert set(stamps) <= set(stamps_of(ears.images.messages))
+    for message in maps.messages[count:]:
+        values = pixels(message)
+        assert 0.0 <= values.min() <= values.max() <= 1.0
+        assert values.max() > 0.5, "normalised, but for what interpolation takes off the peak"
+    consistency = [tracked.attention_consistency for tracked in ears.objects.next().objects]
+    assert all(math.isfinite(value) and value <= 1.0 for value in consistency)
+
+
+def test_qualities_of_service(running: System, ears: Ears) -> None:
+    node = running.client.node
+    (subscription,) = [info for info in node.get_subscriptions_info_by_topic("/image") if info.node_name == "decaf_node"]
+    assert subscription.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    for name in (*OUTPUTS, "objects"):
+        (publisher,) = node.get_publishers_info_by_topic(f"/decaf_node/{name}")
+        assert publisher.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+
+
+def test_diagnostics(running: System, ears: Ears, answer: Query.Response) -> None:
+    wait_until(lambda: running.client.diagnostic_values("tracking").get("objects") == str(len(answer.objects)), "the objects")
+    camera, tracking = running.client.diagnostic_values("camera"), running.client.diagnostic_values("tracking")
+    queries = running.client.diagnostic_values("queries")
+    assert 5.0 < float(camera["input_rate_hz"]) < 15.0
+    assert int(camera["received"]) >= int(camera["processed"]) > 0
+    assert 0.0 < float(tracking["mask_age_p50_ms"]) <= float(tracking["mask_age_p95_ms"])
+    assert 100 < float(tracking["memory_rss_mib"]) < 4000
+    assert queries["newest_expression"] == _expressions()[0]
+
+
+def test_frames_keep_flowing_while_queries_run(running: System, ears: Ears, answer: Query.Response) -> None:
+    requests = [Query.Request(expression=text, replace=False) for text in _expressions()]
+    ids = {tracked.id for tracked in answer.objects}
+    start = len(ears.objects.messages)
+    futures = [running.client.call_async("query", request) for request in requests]
+    answers = [running.client.wait_for(future, 120.0) for future in futures]
+    assert all(each.success for each in answers), [each.message for each in answers]
+    assert answers[1].query_id == answers[0].query_id + 1, "they queued in the order they were asked"
+    seconds = max(each.latency.total_ms for each in answers) * 1e-3
+    arrivals = ears.objects.arrivals_s[start:]
+    assert len(arrivals) >= 3 * seconds, f"{len(arrivals)} frames in {seconds:.1f} s"
+    assert max(later - earlier for earlier, later in itertools.pairwise(arrivals)) < 1.0
+    assert all(ids <= {tracked.id for tracked in message.objects} for message in ears.objects.messages[start:])
+
+
+def test_ids_are_stable_and_never_used_twice(running: System, ears: Ears) -> None:
+    client = running.client
+    ears.objects.next()
+    answer = client.query(_expressions()[0])
+    first = {tracked.id for tracked in answer.objects}
+    assert _followed(ears) == first
+
+    added = client.query(_expressions()[1], replace=False)
+    assert added.success, added.message
+    second = {tracked.id for tracked in added.objects}
+    assert not first & second
+    assert _followed(ears) == first | second
+
+    removed = min(second)
+    assert client.remove_object(removed).success
+    assert _followed(ears) == (first | second) - {removed}
+
+    gone = client.remove_query(answer.query_id)
+    assert gone.success
+    assert set(gone.removed_object_ids) == first
+    assert _followed(ears) == second - {removed}
+
+    replacing = client.query(_expressions()[0], replace=True)
+    assert replacing.success, replacing.message
+    third = {tracked.id for tracked in replacing.objects}
+    assert _followed(ears) == third
+    assert min(third) > max(first | second)
+    assert [(query.query_id, query.state) for query in client.list_queries().queries] == [
+        (replacing.query_id, QueryInfo.ACTIVE)
+    ]
+
+    assert client.reset().success
+    assert _followed(ears) == set()
+    assert client.list_queries().queries == []
+    ears.objects.next()
+    again = client.query(_expressions()[0])
+    assert min(tracked.id for tracked in again.objects) > max(third)
+    assert again.query_id > replacing.query_id
+
+
+def test_parameters_are_described_and_guarded(running: System) -> None:
+    client = running.client
+    describe = client.node.create_client(DescribeParameters, "/decaf_node/describe_parameters")
+    request = DescribeParameters.Request(names=["mllm_model", "key_frames", "point_threshold"])
+    model, key_frames, threshold = client.wait_for(describe.call_async(request), 10.0).descriptors
+    assert all(each.description for each in (model, key_frames, threshold))
+    assert (model.read_only, key_frames.read_only, threshold.read_only) == (False, True, False)
+    assert (key_frames.integer_range[0].from_value, key_frames.integer_range[0].to_value) == (1, 64)
+    for name, value, cause in (
+        ("point_threshold", 1.5, "out of range"),
+        ("point_threshold", "hot", "type"),
+        ("key_frames", 8, "read-only"),
+        ("paths", "sideways", "one of both, video, frame"),
+    ):
+        accepted, reason = client.set_parameter(name, value)
+        assert not accepted
+        assert cause in reason
+    assert client.set_parameter("paths", "frame")[0]
+    assert client.set_parameter("paths", "both")[0]
+
+
+def _expressions() -> list[str]:
+    return [f"the {body.colour} {body.shape}" for body in reversed(sample_scene(SEED).bodies)]
+
+
+def _followed(ears: Ears) -> set[int]:
+    """Ids on a frame that came in after the call."""
+    ears.objects.next()
+    return {tracked.id for tracked in ears.objects.next().objects}
+
+
+def _at(heard: Recorder, stamp_ns: int) -> object:
+    return next((message for message in heard.messages if stamp_to_ns(message.header.stamp) == stamp_ns), None)
+
+
+def _iou(a_hw: np.ndarray, b_hw: np.ndarray) -> float:
+    union = np.count_nonzero(a_hw | b_hw)
+    return float(np.count_nonzero(a_hw & b_hw) / union) if union else 1.0

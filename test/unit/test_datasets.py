@@ -1,0 +1,269 @@
+"""The datasets' layouts, written by hand from two scenes of the procedural world, and COCO's run lengths."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from decaf_ros.evaluation.datasets import DATASETS, DatasetError, DatasetVideo, ImageFiles, read_dataset
+from decaf_ros.evaluation.rle import decode_rle
+from decaf_ros.synthetic.world import sample_scene
+
+SIZE_HW = (48, 64)
+SEEDS = {"harbour": 700_001, "alley": 700_002}
+FRAMES = ("00000", "00005", "00010")
+
+
+def instances(video: str, frame: str) -> np.ndarray:
+    """``(H, W)`` uint8: object numbers from 1 on."""
+    return sample_scene(SEEDS[video], SIZE_HW, screens=False).render(int(frame) / 10).instances_hw
+
+
+def truth(video: str, numbers: list[int]) -> np.ndarray:
+    return np.stack([np.isin(instances(video, frame), numbers) for frame in FRAMES])
+
+
+def write_images(folder: Path, video: str) -> None:
+    (folder / video).mkdir(parents=True)
+    for frame in FRAMES:
+        image = sample_scene(SEEDS[video], SIZE_HW, screens=False).render(int(frame) / 10).image_rgb
+        cv2.imwrite(str(folder / video / f"{frame}.jpg"), image[..., ::-1])
+    cv2.imwrite(str(folder / video / "99999.jpg"), image)  # a frame that the dataset does not list
+
+
+def write_numbered(folder: Path, video: str) -> None:
+    """Indexed PNGs whose palette is not the identity, as DAVIS publishes them."""
+    (folder / video).mkdir(parents=True)
+    for frame in FRAMES:
+        image = Image.fromarray(instances(video, frame), mode="P")
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128])
+        image.save(folder / video / f"{frame}.png")
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def rle(mask: np.ndarray) -> dict[str, Any] | None:
+    """Run lengths as a list, down the columns, background first."""
+    if not mask.any():
+        return None
+    flat = mask.T.reshape(-1)
+    changes = np.flatnonzero(np.diff(flat, prepend=False))
+    return {"size": list(mask.shape), "counts": np.diff([0, *changes, flat.size]).tolist()}
+
+
+def ref_davis17(root: Path) -> None:
+    videos = {}
+    for video in SEEDS:
+        write_images(root / "valid/JPEGImages", video)
+        write_numbered(root / "valid/Annotations", video)
+        sentences = {str(n): {"exp": f"{video} {n}", "obj_id": str(1 + n // 4)} for n in reversed(range(8))}
+        videos[video] = {"frames": list(FRAMES), "expressions": sentences}
+    write_json(root / "meta_expressions/valid/meta_expressions.json", {"videos": videos})
+
+
+def ref_youtube_vos(root: Path) -> None:
+    for video in SEEDS:
+        write_images(root / "valid/JPEGImages", video)
+    entry = {"frames": list(FRAMES), "expressions": {"0": {"exp": "one"}, "1": {"exp": "two"}}}
+    write_json(root / "meta_expressions/valid/meta_expressions.json", {"videos": {**dict.fromkeys(SEEDS, entry), "x": entry}})
+    write_json(root / "meta_expressions/test/meta_expressions.json", {"videos": {"x": entry}})
+
+
+def encoded(images: Path, meta: Path, mask_dict: Path, sentences: dict[str, Any], prefix: str = "") -> None:
+    """Two objects a video; the objects of the second video come after those of the first."""
+    masks: dict[str, Any] = {}
+    videos = {}
+    for index, video in enumerate(SEEDS):
+        write_images(images / prefix, video)
+        for number in (1, 2):
+            masks[str(2 * index + number)] = [rle(mask) for mask in truth(video, [number])]
+        videos[prefix + video] = {
+            "frames": list(FRAMES),
+            "expressions": {
+                name: {**about, "anno_id": [2 * index + number for number in about["obj_id"]]}
+                for name, about in sentences.items()
+            },
+        }
+    write_json(meta, {"videos": videos})
+    write_json(mask_dict, masks)
+
+
+def mevis(root: Path) -> None:
+    folder = root / "valid_u"
+    sentences = {"0": {"exp": "one", "obj_id": [2]}, "1": {"exp": "both", "obj_id": [1, 2]}}
+    encoded(folder / "JPEGImages", folder / "meta_expressions.json", folder / "mask_dict.json", sentences)
+
+
+def revos(root: Path) -> None:
+    sentences = {
+        "0": {"exp": "one", "obj_id": [1], "type_id": 0},
+        "1": {"exp": "which of them?", "obj_id": [1, 2], "type_id": 1},
+        "2": {"exp": "an elephant", "obj_id": [], "type_id": 2},
+    }
+    encoded(root / "JPEGImages", root / "meta_expressions_valid_.json", root / "mask_dict.json", sentences, "TAO/")
+
+
+def reasonvos(root: Path) -> None:
+    videos = {}
+    for video in SEEDS:
+        write_images(root / "JPEGImages", video)
+        for number in (1, 2):
+            folder = root / "Annotations" / f"MOSE_{video}_{number}"
+            folder.mkdir(parents=True)
+            for frame, mask in zip(FRAMES, truth(video, [number]), strict=True):
+                cv2.imwrite(str(folder / f"{frame}.png"), mask.astype(np.uint8) * 255)
+        sentences = [{"exp_text": "why?", "obj_id": n, "exp_id": 0, "is_sent": True} for n in (1, 2)]
+        videos[video] = {"source": "MOSE", "frames": list(FRAMES), "expressions": sentences}
+    write_json(root / "meta_expressions.json", {"videos": videos})
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "ref-davis17": ref_davis17,
+    "ref-youtube-vos": ref_youtube_vos,
+    "mevis": mevis,
+    "revos": revos,
+    "reasonvos": reasonvos,
+}
+
+
+def read(name: str, root: Path) -> dict[str, DatasetVideo]:
+    WRITERS[name](root)
+    return {video.name: video for video in read_dataset(name, root)}
+
+
+def masks_of(video: DatasetVideo, expression: int) -> np.ndarray:
+    masks = video.expressions[expression].truth
+    assert masks is not None
+    return np.stack([masks.read(frame, SIZE_HW) for frame in range(len(video.images))])
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "numbers"),
+    [
+        ("ref-davis17", "", [[1]] * 4 + [[2]] * 4),
+        ("mevis", "", [[2], [1, 2]]),
+        ("revos", "TAO/", [[1], [1, 2], []]),
+        ("reasonvos", "", [[1], [2]]),
+    ],
+)
+def test_every_sentence_has_its_masks(tmp_path, name, prefix, numbers):
+    videos = read(name, tmp_path)
+    assert list(videos) == [prefix + video for video in sorted(SEEDS)]
+    for video in SEEDS:
+        assert truth(video, [1]).any()
+        assert truth(video, [2]).any()
+        found = videos[prefix + video]
+        assert [path.stem for path in found.images] == list(FRAMES)
+        assert len(found.expressions) == len(numbers)
+        for index, expected in enumerate(numbers):
+            assert np.array_equal(masks_of(found, index), truth(video, expected)), (video, index)
+
+
+def test_ref_davis17_has_four_annotators_and_sentences_in_order(tmp_path):
+    expressions = read("ref-davis17", tmp_path)["harbour"].expressions
+    assert [each.text for each in expressions] == [f"harbour {number}" for number in range(8)]
+    assert len({each.category for each in expressions[:4]}) == 4
+    assert [each.category for each in expressions[:4]] == [each.category for each in expressions[4:]]
+
+
+def test_revos_sentences_have_categories(tmp_path):
+    expressions = read("revos", tmp_path)["TAO/alley"].expressions
+    assert [each.category for each in expressions] == ["referring", "reasoning", "hallucination"]
+
+
+def test_reasonvos_sentences_of_one_number_are_kept_apart(tmp_path):
+    assert len({each.expression_id for each in read("reasonvos", tmp_path)["alley"].expressions}) == 2
+
+
+def test_ref_youtube_vos_has_no_ground_truth_and_no_test_videos(tmp_path):
+    videos = read("ref-youtube-vos", tmp_path)
+    assert sorted(videos) == sorted(SEEDS)
+    assert all(each.truth is None for video in videos.values() for each in video.expressions)
+
+
+def test_frames_are_those_listed_at_the_rate_given(tmp_path):
+    video = read("ref-youtube-vos", tmp_path)["alley"]
+    source = ImageFiles(video.images, frames_per_second=2.0)
+    frames = source.read(1, 3)
+    assert len(source) == 3
+    assert [frame.stamp_ns for frame in frames] == [500_000_000, 1_000_000_000]
+    expected = sample_scene(SEEDS["alley"], SIZE_HW, screens=False).render(0.5).image_rgb
+    assert np.abs(frames[0].image_rgb.astype(int) - expected).mean() < 12  # JPEG; swapped channels are further off
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_empty_folder_is_told_the_layout(tmp_path, name):
+    with pytest.raises(DatasetError, match=r"meta_expressions\S*json is missing\n(.*\n)*.*JPEGImages/<video>"):
+        read_dataset(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "lost", "message"),
+    [
+        ("ref-davis17", "valid/Annotations/alley/00005.png", "alley lacks 1 of 3 frames, the first of them 00005"),
+        ("ref-davis17", "valid/JPEGImages/alley/00010.jpg", "alley lacks 1 of 3 frames, the first of them 00010"),
+        ("mevis", "valid_u/mask_dict.json", "mask_dict.json is missing"),
+        ("reasonvos", "Annotations/MOSE_alley_2/00000.png", "MOSE_alley_2 lacks 1 of 3 frames"),
+    ],
+)
+def test_a_missing_file_is_named(tmp_path, name, lost, message):
+    WRITERS[name](tmp_path)
+    (tmp_path / lost).unlink()
+    with pytest.raises(DatasetError, match=message):
+        read_dataset(name, tmp_path)
+
+
+def test_damaged_files_are_named(tmp_path):
+    revos(tmp_path)
+    write_json(tmp_path / "mask_dict.json", {})
+    with pytest.raises(DatasetError, match=r"mask_dict\.json lacks masks of TAO/alley: objects \[3\]"):
+        read_dataset("revos", tmp_path)
+    (tmp_path / "mask_dict.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"mask_dict\.json is no JSON file"):
+        read_dataset("revos", tmp_path)
+    write_json(tmp_path / "meta_expressions_valid_.json", {"videos": {"a": {"frames": ["0"], "expressions": {"0": {}}}}})
+    with pytest.raises(DatasetError, match="an entry lacks the field 'exp'"):
+        read_dataset("revos", tmp_path)
+
+
+def test_masks_of_another_size_are_refused(tmp_path):
+    for name in ("mevis", "reasonvos"):
+        video = read(name, tmp_path / name)["alley"]
+        with pytest.raises(DatasetError, match=r"size|shape"):
+            video.expressions[0].truth.read(0, (96, 128))
+
+
+class TestRunLengths:
+    def test_runs_go_down_the_columns_and_begin_with_background(self):
+        mask = decode_rle({"size": [2, 3], "counts": [1, 2, 3]})
+        assert mask.tolist() == [[False, True, False], [True, False, False]]
+
+    def test_a_mask_may_begin_with_foreground(self):
+        assert decode_rle({"size": [1, 3], "counts": [0, 2, 1]}).tolist() == [[True, True, False]]
+
+    @pytest.mark.parametrize(
+        ("counts", "runs"),
+        [  # compressed by pycocotools 2.0.11
+            ("34m2", [3, 4, 93]),
+            ("0T3", [0, 100]),
+            ("X1d0Xo0AoM", [40, 20, 1000, 5, 935]),
+            ("71le0m0VZOn0", [7, 1, 700, 30, 2, 60]),
+        ],
+    )
+    def test_compressed_runs_are_those_of_coco(self, counts, runs):
+        height = 10
+        expected = decode_rle({"size": [height, sum(runs) // height], "counts": runs})
+        assert np.array_equal(decode_rle({"size": list(expected.shape), "counts": counts}), expected)
+
+    @pytest.mark.parametrize("counts", [[1, 2], [7, -1], "2"])
+    def test_runs_that_do_not_fill_the_mask_are_refused(self, counts):
+        with pytest.raises(ValueError, match="2 x 3 pixels do not add up"):
+            decode_rle({"size": [2, 3], "counts": counts})

@@ -1,0 +1,291 @@
+"""Evaluation of datasets: scores by hand with a method that answers from a list, continuing, and one run with real models."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from decaf_ros.cli import evaluate as command
+from decaf_ros.evaluation.datasets import DatasetVideo, PngMasks, ReferringExpression
+from decaf_ros.evaluation.journal import Journal, JournalError, Record
+from decaf_ros.evaluation.metrics import MaskScores
+from decaf_ros.evaluation.runner import Prediction, evaluate
+from decaf_ros.evaluation.summary import HEADER, group_means, summary_rows
+from decaf_ros.models.qwen2_5_vl import Qwen25Vl
+from decaf_ros.synthetic.expressions import expressions_of
+from decaf_ros.synthetic.world import DEFAULT_SIZE_HW, sample_scene
+from decaf_ros.video import FrameSource
+
+SIZE_HW = (40, 60)
+FRAMES = 4
+LEFT, RIGHT = np.zeros((2, *SIZE_HW), dtype=bool)
+LEFT[10:30, 10:20] = True
+RIGHT[10:30, 40:50] = True
+NOTHING = np.zeros(SIZE_HW, dtype=bool)
+
+
+class ListedSegmenter:
+    """Gives each sentence its masks; key frames are the first and the last one."""
+
+    def __init__(self, masks: dict[str, np.ndarray], coarse: dict[str, np.ndarray] | None = None) -> None:
+        self.masks = masks
+        self.coarse = coarse or masks
+        self.asked: list[tuple[str, float]] = []
+
+    def __call__(self, source: FrameSource, expression: str) -> Prediction:
+        if expression not in self.masks:
+            raise KeyboardInterrupt
+        self.asked.append((expression, source.frames_per_second))
+        coarse = np.stack([self.coarse[expression]] * 2)
+        return Prediction((0, FRAMES - 1), coarse, iter([self.masks[expression]] * FRAMES), "thing", confident=True)
+
+
+@pytest.fixture
+def videos(tmp_path) -> list[DatasetVideo]:
+    """Two videos with two sentences each: "left" and "right", in which the right object has left on the last frame."""
+    return [make_video(tmp_path / name, name) for name in ("a", "b")]
+
+
+def make_video(folder: Path, name: str) -> DatasetVideo:
+    (folder / "masks").mkdir(parents=True)
+    images, masks = [], []
+    for frame in range(FRAMES):
+        images.append(folder / f"{frame:05d}.jpg")
+        cv2.imwrite(str(images[-1]), np.zeros((*SIZE_HW, 3), dtype=np.uint8))
+        masks.append(folder / "masks" / f"{frame:05d}.png")
+        cv2.imwrite(str(masks[-1]), LEFT + 2 * (RIGHT & (frame < FRAMES - 1)).astype(np.uint8))
+    sentences = [
+        ReferringExpression(str(index), text, category, PngMasks(masks, index + 1))
+        for index, (text, category) in enumerate([("left", "referring"), ("right", "reasoning")])
+    ]
+    return DatasetVideo(name, tuple(images), tuple(sentences))
+
+
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "out" / "results.jsonl", {"dataset": "tiny"})
+
+
+def run(videos: Sequence[DatasetVideo], segmenter: ListedSegmenter, kept: Journal, **options) -> list[Record]:
+    return list(evaluate(videos, "full method", segmenter, kept, key_frames=2, **options))
+
+
+class TestScores:
+    def test_perfect_masks_score_1_and_empty_ones_0_where_the_object_is_seen(self, tmp_path, videos):
+        segmenter = ListedSegmenter({"left": LEFT, "right": NOTHING}, coarse={"left": NOTHING, "right": RIGHT})
+        left, right = run(videos[:1], segmenter, journal(tmp_path))
+        assert (left.masks.j, left.masks.f) == (1.0, 1.0)
+        assert (left.coarse.j, left.coarse.f) == (0.0, 0.0)
+        assert (right.masks.j, right.masks.f) == (0.25, 0.25)  # right on the one frame of four without the object
+        assert (right.coarse.j, right.coarse.f) == (0.5, 0.5)  # key frames: the first, which shows it, and the last
+
+    def test_overlap_is_that_of_the_right_frames(self, tmp_path, videos):
+        half = LEFT.copy()
+        half[20:] = False
+        (left, _) = run(videos[:1], ListedSegmenter({"left": half, "right": NOTHING}), journal(tmp_path))
+        assert left.masks.j == pytest.approx(0.5)
+        assert left.masks.f < 1.0
+
+    def test_key_frames_are_half_a_second_apart(self, tmp_path, videos):
+        segmenter = ListedSegmenter({"left": LEFT, "right": RIGHT})
+        run(videos, segmenter, journal(tmp_path))
+        assert [text for text, _ in segmenter.asked] == ["left", "right"] * 2
+        assert {rate for _, rate in segmenter.asked} == {6.0}  # 3 steps between two key frames
+
+    def test_masks_are_written_where_asked_for_and_sentences_without_truth_have_no_score(self, tmp_path, videos):
+        unknown = ReferringExpression("7", "left", "", None)
+        video = DatasetVideo("sub/a", videos[0].images, (unknown,))
+        (record,) = run([video], ListedSegmenter({"left": LEFT}), journal(tmp_path), mask_folder=tmp_path / "written")
+        assert record.masks is None
+        assert record.coarse is None
+        for frame in range(FRAMES):
+            written = cv2.imread(str(tmp_path / f"written/sub/a/7/{frame:05d}.png"), cv2.IMREAD_UNCHANGED)
+            assert np.array_equal(written, LEFT * np.uint8(255))
+
+
+class TestContinuing:
+    def test_an_interrupted_run_goes_on_with_what_is_missing(self, tmp_path, videos):
+        first = ListedSegmenter({"left": LEFT})  # interrupted at the second sentence
+        with pytest.raises(KeyboardInterrupt):
+            run(videos, first, journal(tmp_path))
+        second = ListedSegmenter({"left": LEFT, "right": RIGHT})
+        continued = journal(tmp_path)
+        assert len(run(videos, second, continued)) == 3
+        assert [text for text, _ in second.asked] == ["right", "left", "right"]
+        again = journal(tmp_path)
+        assert again.records == continued.records
+        assert len(again.records) == 4
+        assert run(videos, second, again) == []
+
+    def test_a_half_written_line_is_cut_off_and_computed_anew(self, tmp_path, videos):
+        segmenter = ListedSegmenter({"left": LEFT, "right": RIGHT})
+        run(videos, segmenter, journal(tmp_path))
+        path = tmp_path / "out" / "results.jsonl"
+        whole = path.read_bytes()
+        for lost in (1, 30):
+            path.write_bytes(whole[:-lost])
+            (anew,) = run(videos, segmenter, journal(tmp_path))
+            assert (anew.video, anew.expression) == ("b", "right")
+            assert len(journal(tmp_path).records) == 4
+        path.write_bytes(whole[:5])  # interrupted at the very first line
+        assert journal(tmp_path).records == {}
+        assert json.loads(path.read_text()) == {"settings": {"dataset": "tiny"}}
+
+    def test_variants_are_kept_apart(self, tmp_path, videos):
+        segmenter = ListedSegmenter({"left": LEFT, "right": RIGHT})
+        kept = journal(tmp_path)
+        run(videos, segmenter, kept)
+        assert len(list(evaluate(videos, "video path only", segmenter, kept))) == 4
+        assert len(journal(tmp_path).records) == 8
+
+    def test_other_settings_and_damage_are_refused(self, tmp_path, videos):
+        run(videos, ListedSegmenter({"left": LEFT, "right": RIGHT}), journal(tmp_path))
+        path = tmp_path / "out" / "results.jsonl"
+        with pytest.raises(JournalError, match="dataset was 'tiny', now 'large'"):
+            Journal(path, {"dataset": "large"})
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([lines[0], lines[1], "{broken", lines[3]]) + "\n")
+        with pytest.raises(JournalError, match=r"results\.jsonl, line 3 is damaged"):
+            journal(tmp_path)
+
+
+def record(category: str, coarse: float, masks: float, variant: str = "full method") -> Record:
+    scores = MaskScores(coarse, coarse), MaskScores(masks - 0.1, masks + 0.1)
+    return Record(variant, "a", "0", "left", category, "thing", True, 1.0, *scores)
+
+
+class TestSummary:
+    def test_without_groups_every_sentence_counts_alike(self):
+        means = group_means([record("", 0.2, 0.5), record("", 0.4, 0.8), record("", 0.6, 0.8)])
+        assert list(means) == ["overall"]
+        overall = means["overall"]
+        assert overall.count == 3
+        assert (overall.coarse.j, overall.masks.j_and_f) == pytest.approx((0.4, 0.7))
+        assert (overall.masks.j, overall.masks.f) == pytest.approx((0.6, 0.8))
+
+    def test_groups_have_their_own_means(self):
+        means = group_means([record("first", 0.2, 0.5), record("first", 0.4, 0.7), record("second", 0.3, 0.3)])
+        assert {name: each.masks.j_and_f for name, each in means.items()} == pytest.approx(
+            {"overall": 0.5, "first": 0.6, "second": 0.3}
+        )
+
+    def test_revos_weighs_its_two_groups_alike_and_leaves_out_the_third(self):
+        groups = [record("referring", 0.1, 0.2), record("referring", 0.1, 0.4), record("referring", 0.1, 0.6)]
+        groups += [record("reasoning", 0.3, 0.8), record("hallucination", 0.9, 0.1)]
+        overall = group_means(groups, overall_of=("referring", "reasoning"))["overall"]
+        assert overall.count == 4
+        assert (overall.coarse.j, overall.masks.j_and_f) == pytest.approx((0.2, 0.6))
+
+    def test_rows_are_in_percent_beside_the_papers_figures(self):
+        rows = summary_rows("ref-davis17", [record("", 0.25, 0.5), record("", 0.25, 0.5, "rollout: max")])
+        assert [dict(zip(HEADER, row, strict=True)) for row in rows] == [
+            {
+                "variant": variant,
+                "group": "overall",
+                "expressions": "1",
+                **dict.fromkeys(("coarse J", "coarse F", "coarse J&F"), "25.0"),
+                **{"J": "40.0", "F": "60.0", "J&F": "50.0"},
+                "paper: coarse J&F": coarse,
+                "paper: J&F": masks,
+            }
+            for variant, coarse, masks in (("full method", "25.3", "75.2"), ("rollout: max", "", "72.9"))
+        ]
+
+    def test_without_ground_truth_there_is_no_row(self):
+        unscored = Record("full method", "a", "0", "left", "", "thing", True, 1.0, None, None)
+        assert summary_rows("ref-youtube-vos", [unscored]) == []
+
+
+@pytest.fixture
+def mevis(tmp_path) -> Path:
+    """One video of the procedural world as MeViS, with a sentence about one of its bodies."""
+    scene = sample_scene(700_003)
+    times_s = [0.0, 0.2, 0.4]
+    folder = tmp_path / "mevis" / "valid_u"
+    (folder / "JPEGImages" / "clip").mkdir(parents=True)
+    about = next(each for each in expressions_of(scene, times_s, np.random.default_rng(0)) if each.kind == "colour_shape")
+    masks = []
+    for index, time_s in enumerate(times_s):
+        view = scene.render(time_s)
+        cv2.imwrite(str(folder / f"JPEGImages/clip/{index:05d}.jpg"), view.image_rgb[..., ::-1])
+        columns = view.mask_of(about.body_index).T.reshape(-1)
+        changes = np.flatnonzero(np.diff(columns, prepend=False))
+        masks.append({"size": list(scene.size_hw), "counts": np.diff([0, *changes, columns.size]).tolist()})
+    expression = {"exp": about.text, "obj_id": [0], "anno_id": [5]}
+    video = {"frames": ["00000", "00001", "00002"], "expressions": {"0": expression, "1": expression}}
+    (folder / "meta_expressions.json").write_text(json.dumps({"videos": {"clip": video}}))
+    (folder / "mask_dict.json").write_text(json.dumps({"5": masks}))
+    return folder.parent
+
+
+class TestCommand:
+    def test_from_end_to_end_with_the_embedded_models(self, mevis, tmp_path, capsys, monkeypatch):
+        read, windows = Qwen25Vl.read_video, []
+        monkeypatch.setattr(Qwen25Vl, "read_video", lambda self, window: windows.append(window) or read(self, window))
+        out = tmp_path / "out"
+        arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(out), "--model", "embedded", "--save-masks"]
+        assert command.main([*arguments, "--variants", "video-only", "--key-frames", "2", "--threads", "1"]) == 0
+        with (out / "expressions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["variant"], row["video"], row["expression_id"]) for row in rows] == [
+            ("video path only", "clip", "0"),
+            ("video path only", "clip", "1"),
+        ]
+        # The same sentence twice: nothing of the first answer may leak into the second, though the images are read once.
+        assert [rows[0][name] for name in ("J", "F", "coarse J")] == [rows[1][name] for name in ("J", "F", "coarse J")]
+        assert len(windows) == 1
+        assert 0 <= float(rows[0]["J"]) <= 100
+        summary = (out / "summary.md").read_text()
+        assert "| video path only | overall | 2 " in summary
+        assert (out / "masks/video-only/clip/0/00002.png").exists()
+        printed = capsys.readouterr()
+        assert summary.strip() in printed.out
+        assert "2 of 2, 0:00:00 left" in printed.err
+        assert command.main([*arguments, "--variants", "video-only", "--key-frames", "2"]) == 0
+        assert "of" not in capsys.readouterr().err  # all is there: no model is loaded, no sentence computed
+
+    def test_an_interrupted_command_says_so_sums_up_and_goes_on(self, mevis, tmp_path, capsys, monkeypatch):
+        configs = []
+
+        def impatient(mllm, tracker, config, key_frames):
+            """Finds nothing in answer to one sentence, and is interrupted at the next."""
+            configs.append(config)
+            answers = iter([np.zeros((3, *DEFAULT_SIZE_HW), dtype=bool)])
+
+            def segment(source: FrameSource, expression: str) -> Prediction:
+                masks = next(answers, None)
+                if masks is None:
+                    raise KeyboardInterrupt
+                return Prediction((0,), masks[:1], iter(masks), "", confident=False)
+
+            return segment
+
+        monkeypatch.setattr(command, "load_models", lambda arguments, options: (None, None))
+        monkeypatch.setattr(command, "DecafSegmenter", impatient)
+        out = tmp_path / "out"
+        arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(out), "--variants", "object-only", "frame-only"]
+        assert [command.main(arguments) for _ in range(4)] == [130, 130, 0, 0]
+        assert [(config.contrast, config.paths) for config in configs] == [
+            (False, "both"),
+            (False, "both"),
+            (True, "frame"),
+            (True, "frame"),
+        ]
+        assert "the same command goes on from here" in capsys.readouterr().err
+        with (out / "summary.csv").open() as file:
+            rows = [(row["variant"], row["expressions"], row["J&F"]) for row in csv.DictReader(file)]
+        assert rows == [("object prompt only, no contrast", "2", "0.0"), ("frame path only", "2", "0.0")]
+
+    def test_problems_are_named_and_end_with_status_1(self, mevis, tmp_path, capsys):
+        arguments = ["--dataset", "mevis", "--out", str(tmp_path / "out"), "--root"]
+        assert command.main([*arguments, str(tmp_path / "nowhere")]) == 1
+        assert "nowhere/valid_u/meta_expressions.json is missing" in capsys.readouterr().err
+        assert command.main([*arguments, str(mevis), "--model", str(tmp_path)]) == 1
+        assert "does not hold a complete model" in capsys.readouterr().err
+        assert (
+            command.main([*arguments, str(mevis), "--tracker", str(tmp_path)]) == 1
+        )  # not held back by the wrong model before
+        assert str(tmp_path) in capsys.readouterr().err

@@ -1,0 +1,259 @@
+"""From attention to objects, with a language model that looks where it is told and a mask model that knows the truth."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from decaf_ros.config import GroundingConfig
+from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet
+from decaf_ros.models.protocols import MaskProposals, Reply, TrackOutput
+from decaf_ros.session.frames import StoredFrame
+from decaf_ros.session.grounding import Grounder, Grounding, merge_same
+
+FRAMES, SIZE_HW, GRID_HW = 5, (48, 64), (12, 16)
+CELL = 4
+SINK = 10.0  # ten times the object's attention
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right, in cells
+
+
+def in_cells(box: Box) -> BoolArray:
+    grid = np.zeros(GRID_HW, dtype=np.bool_)
+    grid[box[0] : box[2], box[1] : box[3]] = True
+    return grid
+
+
+def in_pixels(box: Box) -> BoolArray:
+    return np.kron(in_cells(box), np.ones((CELL, CELL), dtype=np.bool_))
+
+
+@dataclass
+class World:
+    """Bodies by name, each with its box on every frame, and how much each is attended to under the object prompt."""
+
+    bodies: dict[str, Callable[[int], Box]]
+    heat: dict[str, Callable[[int], float]]
+    predicted_iou: dict[str, float] = field(default_factory=dict)
+
+    def attention(self, name: str, frame_index: int) -> torch.Tensor:
+        return torch.from_numpy(in_cells(self.bodies[name](frame_index))).float() * self.heat[name](frame_index)
+
+
+@dataclass
+class ToldPrefix:
+    """One path: the object prompt looks at the bodies and at a sink in the corner, the background prompt at the sink alone."""
+
+    world: World
+    indices: list[int]
+    temporal_stride: int
+    asked: list[str] = field(default_factory=list)
+
+    def ask(self, prompt: str, answer: bool = True) -> Reply:
+        self.asked.append(prompt)
+        return Reply(("Mug",) * len(self.indices) if answer else (), state=prompt)
+
+    def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
+        maps = torch.zeros(len(replies), len(self.indices), *GRID_HW)
+        maps[:, :, 0, 0] = SINK
+        for row, reply in enumerate(replies):
+            if "Which object" in reply.state:
+                for step, index in enumerate(self.indices):
+                    maps[row, step] += sum(self.world.attention(name, index) for name in self.world.bodies)
+        return maps[:, :: self.temporal_stride]
+
+
+class ToldMllm:
+    def __init__(self, world: World, name: str = " A mug. ") -> None:
+        self.world, self.name = world, name
+        self.prefixes: dict[str, ToldPrefix] = {}
+        self.completed: list[str] = []
+
+    def read_video(self, window: FrameWindow) -> ToldPrefix:
+        return self.prefixes.setdefault("video", ToldPrefix(self.world, stamps(window), 2))
+
+    def read_frames(self, window: FrameWindow) -> ToldPrefix:
+        return self.prefixes.setdefault("frame", ToldPrefix(self.world, stamps(window), 1))
+
+    def complete(self, prompt: str) -> str:
+        self.completed.append(prompt)
+        return self.name
+
+
+def stamps(window: FrameWindow) -> list[int]:
+    return [frame.stamp_ns for frame in window.frames]
+
+
+@dataclass(eq=False)
+class BodyTrack:
+    body: str
+    seen: list[int]
+
+
+class KnowingTracker:
+    """A point gives the body that it lies on; a track stays on the body that its mask overlaps most."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def encode(self, frame: Frame) -> int:
+        return frame.stamp_ns
+
+    def mask(self, body: str, index: int) -> BoolArray:
+        return in_pixels(self.world.bodies[body](index))
+
+    def propose(self, features: int, points_xy_px: Sequence[tuple[float, float]]) -> MaskProposals:
+        hits = [next((b for b in self.world.bodies if self.mask(b, features)[int(y), int(x)]), "") for x, y in points_xy_px]
+        masks = [self.mask(body, features) if body else np.zeros(SIZE_HW, dtype=np.bool_) for body in hits]
+        return MaskProposals(np.stack(masks), torch.tensor([self.world.predicted_iou.get(body, 0.9) for body in hits]))
+
+    def start_track(self, features: int, mask_hw: BoolArray) -> BodyTrack:
+        overlaps = {body: np.count_nonzero(self.mask(body, features) & mask_hw) for body in self.world.bodies}
+        return BodyTrack(max(overlaps, key=overlaps.__getitem__), [features])
+
+    def condition(self, track: BodyTrack, features: int, mask_hw: BoolArray) -> None:
+        track.seen.append(features)
+
+    def step(self, tracks: Sequence[BodyTrack], features: int) -> list[TrackOutput]:
+        for track in tracks:
+            track.seen.append(features)
+        return [TrackOutput(self.mask(track.body, features), 1.0) for track in tracks]
+
+    def propagate(self, clip: Sequence[int], key_index: int, masks_nhw: BoolArray) -> BoolArray:
+        bodies = [self.start_track(clip[key_index], mask).body for mask in masks_nhw]
+        return np.stack([np.stack([self.mask(body, index) for index in clip]) for body in bodies])
+
+
+def left(index: int) -> Box:
+    return (3, 1 + index, 6, 4 + index)
+
+
+def right(index: int) -> Box:
+    return (7, 11, 10, 14)
+
+
+def always(value: float) -> Callable[[int], float]:
+    return lambda index: value
+
+
+def clip_of(tracker: KnowingTracker, count: int = FRAMES) -> list[StoredFrame]:
+    image = np.zeros((*SIZE_HW, 3), dtype=np.uint8)
+    return [StoredFrame(Frame(index, "camera", image), tracker.encode) for index in range(count)]
+
+
+def ground(world: World, config: GroundingConfig | None = None, count: int = FRAMES) -> Grounding:
+    tracker = KnowingTracker(world)
+    return Grounder(ToldMllm(world), tracker, config).ground(clip_of(tracker, count), "the mug")
+
+
+@pytest.fixture
+def one() -> World:
+    return World({"left": left, "right": right}, {"left": always(1.0), "right": always(0.0)})
+
+
+@pytest.mark.parametrize("count", [1, 2, FRAMES])
+def test_the_attended_body_becomes_the_one_object_with_its_masks_on_all_frames(one, count):
+    grounding = ground(one, count=count)
+    assert len(grounding.objects) == 1
+    assert grounding.confident
+    expected = np.stack([in_pixels(left(index)) for index in range(count)])
+    assert np.array_equal(grounding.union_masks(), expected)
+
+
+def test_all_points_on_a_body_give_one_tracklet(one):
+    grounding = ground(one)
+    assert len(grounding.point_prompts) > FRAMES
+    assert len(grounding.tracklets) == 1
+    assert grounding.tracklets[0].score == pytest.approx((grounding.tracklets[0].prompt.attention + 0.9 + 1.0) / 3)
+
+
+@pytest.mark.parametrize("paths", ["both", "video", "frame"])
+def test_the_sink_is_gone_with_contrast_and_rules_without(one, paths):
+    with_contrast = ground(one, GroundingConfig(paths=paths)).attention.heat_thw
+    without = ground(one, GroundingConfig(paths=paths, contrast=False)).attention.heat_thw
+    assert in_cells(left(0))[np.unravel_index(int(with_contrast[0].argmax()), GRID_HW)]
+    assert int(without[0].argmax()) == 0
+
+
+def test_two_attended_bodies_become_two_objects_the_better_one_first(one):
+    one.heat["right"] = always(0.95)
+    one.predicted_iou = {"left": 0.8, "right": 0.95}
+    grounding = ground(one, GroundingConfig(tracklet_threshold=0.5))
+    assert [found.score for found in grounding.objects] == sorted((found.score for found in grounding.objects), reverse=True)
+    assert len(grounding.objects) == 2
+    assert grounding.objects[0].tracklets[0].predicted_iou == pytest.approx(0.95)
+
+
+def test_a_better_mask_on_a_later_frame_replaces_the_earlier_one(one):
+    one.heat["left"] = lambda index: 0.85 + 0.03 * index
+    grounding = ground(one, GroundingConfig(paths="video"))
+    assert [tracklet.prompt.key_index for tracklet in grounding.tracklets] == [FRAMES - 1]
+
+
+def test_when_no_tracklet_passes_the_best_is_taken_and_said_to_be_so(one):
+    one.predicted_iou = {"left": 0.1}
+    grounding = ground(one)
+    assert not grounding.confident
+    assert len(grounding.objects) == 1
+
+
+def test_nothing_attended_gives_nothing(one):
+    one.heat["left"] = always(0.0)
+    grounding = ground(one)
+    assert grounding.objects == ()
+    assert not grounding.confident
+    assert not grounding.union_masks().any()
+
+
+def test_prompts_name_the_medium_and_exclude_the_object(one):
+    mllm, tracker = ToldMllm(one), KnowingTracker(one)
+    attention = Grounder(mllm, tracker).attend(FrameWindow(tuple(each.frame for each in clip_of(tracker))), "the mug")
+    assert attention.object_name == "a mug"
+    assert attention.answers == ("Mug",) * (2 * FRAMES)
+    for path, medium in (("video", "video"), ("frame", "image")):
+        asked_object, asked_background = mllm.prefixes[path].asked
+        assert asked_object.startswith("the mug. Which object")
+        assert f"scene of the {medium}, excluding any a mug" in asked_background
+    assert "the mug." in mllm.completed[0]
+
+
+def test_without_a_usable_name_nothing_is_excluded(one):
+    mllm, tracker = ToldMllm(one, name="  \n"), KnowingTracker(one)
+    Grounder(mllm, tracker).ground(clip_of(tracker), "the mug")
+    assert "excluding" not in mllm.prefixes["video"].asked[1]
+
+
+def test_tracks_are_carried_from_their_first_key_frame_to_the_last_frame(one):
+    one.heat["left"] = lambda index: 0.85 + 0.03 * index if index < 3 else 0.0
+    mllm, tracker = ToldMllm(one), KnowingTracker(one)
+    grounder, clip = Grounder(mllm, tracker, GroundingConfig(paths="frame")), clip_of(tracker)
+    grounding = grounder.ground(clip, "the mug")
+    (track,) = grounder.build_tracks(grounding, clip)
+    first = min(grounding.objects[0].conditioning_masks())
+    assert track.seen == list(range(first, FRAMES))
+
+
+def test_the_refreshed_map_is_the_frame_paths_and_points_at_the_body(one):
+    mllm, tracker = ToldMllm(one), KnowingTracker(one)
+    heat = Grounder(mllm, tracker).refresh(clip_of(tracker)[3].frame, "mug", "the mug")
+    assert in_cells(left(3))[np.unravel_index(int(heat.argmax()), GRID_HW)]
+    assert set(mllm.prefixes) == {"frame"}
+    assert (float(heat.min()), float(heat.max())) == (0.0, 1.0)
+
+
+def test_tracklets_that_overlap_directly_or_through_another_are_one_object():
+    def tracklet(columns: slice, score: float) -> Tracklet:
+        mask = np.zeros((1, 1, 20), dtype=np.bool_)
+        mask[:, :, columns] = True
+        return Tracklet(PointPrompt(0, (0.0, 0.0), 1.0), mask, 0.9, 1.0, score)
+
+    chain = [
+        tracklet(slice(0, 10), 0.9),
+        tracklet(slice(3, 13), 0.8),
+        tracklet(slice(15, 20), 0.7),
+        tracklet(slice(1, 11), 0.6),
+    ]
+    merged = merge_same(chain, iou_threshold=0.6)
+    assert [[each.score for each in found.tracklets] for found in merged] == [[0.9, 0.8, 0.6], [0.7]]

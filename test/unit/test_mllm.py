@@ -1,0 +1,44 @@
+"""Loading a language model by id: what is refused, and that the message names the cause and the way out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.models.mllm import load_mllm
+from decaf_ros.models.visual_prefix import MllmOptions, common_tokens
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(ModelNotFound, match=r"does not hold a complete model.*Use 'embedded'"):
+        load_mllm(str(tmp_path))
+
+
+def test_a_family_that_is_not_supported(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(
+        ModelNotFound, match="family 'gpt2'; supported are: internvl, llava_onevision, qwen2_5_vl, qwen2_vl, qwen3_vl"
+    ):
+        load_mllm(str(tmp_path))
+
+
+def test_a_hub_id_without_a_network(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelNotFound, match=r"'nobody/nothing' is no folder here.*hub"):
+        load_mllm("nobody/nothing")
+
+
+@pytest.mark.parametrize("wrong", [{"video_tokens": 0}, {"max_new_tokens": 0}, {"rollout": "mean"}])
+def test_options_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        MllmOptions(**wrong)
+
+
+def test_conversations_of_different_layouts_make_no_batch():
+    same = torch.tensor([[False, True, True], [False, True, True]])
+    assert common_tokens(same).tolist() == [1, 2]
+    with pytest.raises(AssertionError, match="one layout"):
+        common_tokens(torch.tensor([[False, True, True], [True, True, False]]))

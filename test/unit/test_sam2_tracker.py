@@ -1,0 +1,100 @@
+"""The streaming tracker on its own: bounded, shared by threads, clear about bad input."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from decaf_ros.datatypes import Frame
+from decaf_ros.models.sam2_loading import load_sam2
+from decaf_ros.models.sam2_network import Sam2Network
+from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.synthetic.world import sample_scene
+
+SIZE_HW = (48, 64)
+
+
+@pytest.fixture(scope="module")
+def tracker() -> Sam2Tracker:
+    return Sam2Tracker.load("embedded", image_size=64, max_conditioning=2, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def views() -> list:
+    scene = sample_scene(5, SIZE_HW)
+    return [scene.render(index * 0.1) for index in range(100)]
+
+
+@pytest.fixture(scope="module")
+def features(tracker, views) -> list:
+    return [tracker.encode(Frame(index, "camera", view.image_rgb)) for index, view in enumerate(views)]
+
+
+def test_a_track_holds_the_same_bytes_after_20_and_after_100_frames(tracker, views, features):
+    tracks = [tracker.start_track(features[0], views[0].mask_of(body)) for body in range(3)]
+    held = []
+    for index in range(1, 100):
+        tracker.step(tracks, features[index])
+        held.append([track.nbytes for track in tracks])
+    assert held[20] == held[-1]
+    # 7 memories of 4 x 4 places x 64 channels x 2 bytes and 16 pointers of 128 x 4 bytes: copies, not views of a batch.
+    assert held[-1] == [7 * 16 * 64 * 2 + 16 * 128 * 4] * 3
+
+
+def test_two_threads_share_a_tracker(tracker, views, features):
+    def run(body: int) -> list[torch.Tensor]:
+        track = tracker.start_track(features[0], views[0].mask_of(body))
+        return [tracker.step([track], features[index])[0].logits_hw for index in range(1, 40)]
+
+    expected = [run(0), run(1)]
+    with ThreadPoolExecutor(2) as threads:
+        for alone, shared in zip(expected, threads.map(run, range(2)), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_tracks_of_mixed_age_and_more_than_a_batch_come_back_in_order(tracker, views, features):
+    def tracks() -> list:
+        started = [tracker.start_track(features[0], views[0].mask_of(body % 2)) for body in range(5)]
+        for track in started[::2]:
+            tracker.step([track], features[1])
+        return started
+
+    together = tracker.step(tracks(), features[2])
+    alone = [tracker.step([track], features[2])[0] for track in tracks()]
+    for output, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(output.logits_hw, expected.logits_hw, rtol=0, atol=1e-3)
+        assert output.presence == pytest.approx(expected.presence, abs=1e-5)
+        assert output.predicted_iou == pytest.approx(expected.predicted_iou, abs=1e-5)
+
+
+def test_nothing_asked_nothing_done(tracker, features):
+    assert tracker.step([], features[0]) == []
+    assert tracker.propose(features[0], []).masks_phw.shape == (0, *SIZE_HW)
+    assert tracker.propagate(features[:2], 0, np.zeros((0, *SIZE_HW), dtype=bool)).shape == (0, 2, *SIZE_HW)
+
+
+def test_a_clip_of_one_frame_gives_back_the_mask(tracker, views, features):
+    mask = views[0].mask_of(0)[None]
+    np.testing.assert_array_equal(tracker.propagate(features[:1], 0, mask), mask[:, None])
+
+
+@pytest.mark.parametrize(
+    ("call", "cause"),
+    [
+        (lambda t, f: t.start_track(f, np.zeros((2, 3), dtype=bool)), r"\(48, 64\), got bool of shape \(1, 2, 3\)"),
+        (lambda t, f: t.start_track(f, np.zeros(SIZE_HW, dtype=np.uint8)), "got uint8"),
+        (lambda t, f: t.propagate([f], 1, np.zeros((1, *SIZE_HW), dtype=bool)), "clip's 1 frames, got 1"),
+        (lambda t, f: t.propose(f, [(3.0, 4.0), (65.0, 4.0)]), r"64 x 48 pixels: \[\(65.0, 4.0\)\]"),
+    ],
+)
+def test_bad_input_names_its_cause(tracker, features, call, cause):
+    with pytest.raises(ValueError, match=cause):
+        call(tracker, features[0])
+
+
+def test_settings_that_no_published_model_has_are_refused():
+    model = load_sam2("embedded", image_size=64)
+    model.memory_temporal_stride_for_eval = 5
+    with pytest.raises(ValueError, match="'memory_temporal_stride_for_eval': 5"):
+        Sam2Network(model)

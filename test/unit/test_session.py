@@ -1,0 +1,333 @@
+"""Live tracking with a mask model that only notes which frames each track was carried over."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from decaf_ros.config import SessionConfig
+from decaf_ros.datatypes import Frame, HeatMap, Visibility
+from decaf_ros.models.protocols import TrackOutput
+from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
+from decaf_ros.session.session import (
+    FoundObject,
+    NoFramesError,
+    QueryRecord,
+    SessionError,
+    Snapshot,
+    SupersededError,
+    TrackingSession,
+    UnknownIdError,
+)
+
+PERIOD_NS = 100_000_000
+SIZE_HW = (6, 8)
+
+
+@dataclass(eq=False)
+class NotedTrack:
+    stamps: list[int] = field(default_factory=list)
+    presence: float = 0.9
+
+
+class NotingTracker:
+    """Every mask is full. Features are the stamp; ``on_step`` runs before each step."""
+
+    def __init__(self) -> None:
+        self.encoded: list[int] = []
+        self.on_step: Callable[[], None] = lambda: None
+
+    def encode(self, frame: Frame) -> int:
+        self.encoded.append(frame.stamp_ns)
+        return frame.stamp_ns
+
+    def step(self, tracks: Sequence[NotedTrack], features: int) -> list[TrackOutput]:
+        self.on_step()
+        for track in tracks:
+            track.stamps.append(features)
+        return [TrackOutput(np.ones(SIZE_HW, dtype=np.bool_), track.presence) for track in tracks]
+
+
+def frame(number: int, size_hw: tuple[int, int] = SIZE_HW) -> Frame:
+    return Frame(number * PERIOD_NS, "camera", np.zeros((*size_hw, 3), dtype=np.uint8))
+
+
+def stamps(*numbers: int) -> list[int]:
+    return [number * PERIOD_NS for number in numbers]
+
+
+@pytest.fixture
+def tracker() -> NotingTracker:
+    return NotingTracker()
+
+
+@pytest.fixture
+def session(tracker) -> TrackingSession:
+    return TrackingSession(tracker)
+
+
+def found(*tracks: NotedTrack) -> list[FoundObject]:
+    return [FoundObject(track, 1.0 - 0.1 * rank, np.ones(SIZE_HW, dtype=np.bool_)) for rank, track in enumerate(tracks)]
+
+
+def join(session: TrackingSession, snapshot: Snapshot, *tracks: NotedTrack, replace: bool = True) -> QueryRecord:
+    record = QueryRecord(session.new_query_id(), "the mug", "mug", snapshot.clip[-1].frame.stamp_ns, True)
+    session.join(snapshot, record, found(*tracks), replace)
+    session.end_query()
+    return record
+
+
+def follow(session: TrackingSession, *tracks: NotedTrack, replace: bool = True) -> QueryRecord:
+    """Push a frame if there is none yet, and let objects join at the newest one."""
+    if session.latest is None:
+        session.push(frame(0))
+    return join(session, session.begin_query(), *tracks, replace=replace)
+
+
+class TestCatchingUp:
+    def test_a_track_sees_every_frame_once_from_the_snapshot_on(self, session):
+        for number in range(3):
+            session.push(frame(number))
+        snapshot, track = session.begin_query(), NotedTrack()
+        for number in range(3, 9):
+            session.push(frame(number))
+        join(session, snapshot, track)
+        session.push(frame(9))
+        assert track.stamps == stamps(*range(3, 10))
+
+    @pytest.mark.parametrize("camera_pause_s", [0.0, 0.0005, 0.003])
+    def test_frames_that_arrive_while_catching_up_are_neither_missed_nor_repeated(self, session, tracker, camera_pause_s):
+        session.push(frame(0))
+        snapshot, track = session.begin_query(), NotedTrack()
+        tracker.on_step = lambda: time.sleep(0.001)
+
+        def film() -> None:
+            for number in range(1, 61):
+                session.push(frame(number))
+                time.sleep(camera_pause_s)
+
+        camera = threading.Thread(target=film)
+        camera.start()
+        join(session, snapshot, track)
+        camera.join()
+        assert track.stamps == sorted(set(track.stamps))
+        assert len(track.stamps) + session.counters.catch_up_skipped == 60
+        assert track.stamps[-1] == stamps(60)[0]
+
+    def test_a_slow_query_costs_frames_in_between_but_never_order_or_the_newest(self, tracker):
+        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4))
+        session.push(frame(0))
+        snapshot, track = session.begin_query(), NotedTrack()
+        for number in range(1, 31):
+            session.push(frame(number))
+        join(session, snapshot, track)
+        assert track.stamps == sorted(set(track.stamps))
+        assert len(track.stamps) + session.counters.catch_up_skipped == 30
+        session.push(frame(31))
+        assert track.stamps[-1] == stamps(31)[0]
+
+    def test_joining_objects_are_on_the_newest_frame(self, session):
+        session.push(frame(0))
+        snapshot = session.begin_query()
+        session.push(frame(1))
+        join(session, snapshot, NotedTrack())
+        assert session.latest.frame.stamp_ns == PERIOD_NS
+        assert [each.object_id for each in session.latest.objects] == [1]
+
+    def test_nothing_is_kept_when_no_query_runs(self, session):
+        session.push(frame(0))
+        session.begin_query()
+        session.end_query()
+        session.push(frame(1))
+        track = NotedTrack()
+        join(session, session.begin_query(), track)
+        assert track.stamps == []
+
+
+class TestStamps:
+    def test_late_and_repeated_frames_are_dropped_and_counted(self, session):
+        track = NotedTrack()
+        session.push(frame(5))
+        follow(session, track)
+        assert session.push(frame(5)) is None
+        assert session.push(frame(4)) is None
+        session.push(frame(6))
+        assert track.stamps == stamps(6)
+        assert (session.counters.repeated, session.counters.late, session.counters.processed) == (1, 1, 2)
+
+    @pytest.mark.parametrize(
+        ("newcomer", "cause"), [(frame(3), "stamps went back"), (frame(101, size_hw=(12, 16)), "image size changed")]
+    )
+    def test_a_new_start_gives_up_running_queries_and_goes_on(self, session, newcomer, cause):
+        session.push(frame(100))
+        snapshot = session.begin_query()
+        assert session.push(newcomer) is not None
+        with pytest.raises(SupersededError, match=cause):
+            join(session, snapshot, NotedTrack())
+        assert session.counters.discontinuities == 1
+        assert [stored.frame.stamp_ns for stored in session.begin_query().clip] == [newcomer.stamp_ns]
+
+    def test_objects_are_followed_over_a_new_start(self, session):
+        track = NotedTrack()
+        session.push(frame(100))
+        follow(session, track)
+        session.push(frame(0))
+        assert track.stamps == stamps(0)
+
+    def test_a_failed_join_changes_nothing(self, session):
+        first = NotedTrack()
+        session.push(frame(100))
+        follow(session, first)
+        snapshot = session.begin_query()
+        session.push(frame(0))
+        with pytest.raises(SupersededError):
+            join(session, snapshot, NotedTrack())
+        assert session.object_ids == {1: 1}
+
+
+class TestObjects:
+    def test_a_query_replaces_or_adds(self, session):
+        follow(session, NotedTrack(), NotedTrack())
+        second = follow(session, NotedTrack(), replace=False)
+        assert session.object_ids == {1: 1, 2: 1, 3: 2}
+        assert [each.object_id for each in session.push(frame(1)).objects] == [1, 2, 3]
+        third = follow(session, NotedTrack())
+        assert session.object_ids == {4: third.query_id}
+        assert session.queries == (third,)
+        assert second.query_id < third.query_id
+
+    def test_ids_are_never_used_again(self, session):
+        follow(session, NotedTrack())
+        session.remove_object(1)
+        follow(session, NotedTrack())
+        session.reset()
+        record = follow(session, NotedTrack())
+        assert session.object_ids == {3: record.query_id}
+        assert record.query_id == 3
+
+    def test_removed_objects_are_gone_at_once_and_stay_gone(self, session):
+        follow(session, NotedTrack(), NotedTrack())
+        session.remove_object(1)
+        assert [each.object_id for each in session.latest.objects] == [2]
+        assert [each.object_id for each in session.push(frame(1)).objects] == [2]
+
+    def test_removing_a_query_takes_its_objects(self, session):
+        follow(session, NotedTrack())
+        follow(session, NotedTrack(), NotedTrack(), replace=False)
+        assert session.remove_query(2) == (2, 3)
+        assert session.object_ids == {1: 1}
+
+    def test_unknown_ids_are_refused_with_the_known_ones(self, session):
+        follow(session, NotedTrack(), NotedTrack())
+        with pytest.raises(UnknownIdError, match="id 7; followed are: 1, 2"):
+            session.remove_object(7)
+        with pytest.raises(UnknownIdError, match="id 9; known are: 1"):
+            session.remove_query(9)
+
+    def test_when_room_is_short_the_best_are_kept(self, tracker):
+        session = TrackingSession(tracker, SessionConfig(max_objects=2))
+        follow(session, NotedTrack(), NotedTrack(), NotedTrack())
+        assert [each.score for each in session.push(frame(1)).objects] == [1.0, 0.9]
+        with pytest.raises(SessionError, match="no room"):
+            follow(session, NotedTrack(), replace=False)
+
+    def test_an_absent_object_is_lost_without_a_mask_and_found_again_under_its_id(self, session):
+        track = NotedTrack()
+        follow(session, track)
+        track.presence = 0.4
+        (lost,) = session.push(frame(1)).objects
+        track.presence = 0.6
+        (back,) = session.push(frame(2)).objects
+        assert (lost.visibility, lost.pixel_count) == (Visibility.LOST, 0)
+        assert (back.visibility, back.pixel_count) == (Visibility.VISIBLE, 48)
+        assert lost.object_id == back.object_id == 1
+
+    def test_a_heat_map_scores_the_objects_of_its_query(self, session):
+        follow(session, NotedTrack())
+        follow(session, NotedTrack(), replace=False)
+        latest = session.push(frame(1))
+        heat = HeatMap(latest.frame, 1, np.float32([[1.0, 0.0]]))
+        session.note_heat_map(heat, latest.objects)
+        first, second = session.push(frame(2)).objects
+        assert first.attention_consistency == pytest.approx(0.0)  # a full mask: one cell attended, one paid for
+        assert np.isnan(second.attention_consistency)
+
+
+class TestWithoutWork:
+    def test_frames_are_not_encoded_while_nothing_is_followed(self, session, tracker):
+        for number in range(50):
+            session.push(frame(number))
+        assert tracker.encoded == []
+
+    def test_a_frame_is_encoded_once_for_live_and_worker(self, session, tracker):
+        follow(session, NotedTrack())
+        session.push(frame(1))
+        for stored in session.begin_query().clip:
+            stored.features()
+        assert sorted(tracker.encoded) == sorted(set(tracker.encoded))
+
+    def test_a_query_before_any_frame_or_after_a_reset_is_refused(self, session):
+        with pytest.raises(NoFramesError):
+            session.begin_query()
+        session.push(frame(0))
+        session.reset()
+        with pytest.raises(NoFramesError):
+            session.begin_query()
+
+    def test_without_a_mask_model_the_cause_is_named(self):
+        with pytest.raises(SessionError, match="no mask model"):
+            TrackingSession(None).push(frame(0))
+
+
+def stored(stamp_ns: int) -> StoredFrame:
+    return StoredFrame(Frame(stamp_ns, "camera", np.zeros((1, 1, 3), dtype=np.uint8)), lambda frame: frame)
+
+
+class TestKeyFrames:
+    @pytest.mark.parametrize("camera_hz", [2, 10, 30])
+    @pytest.mark.parametrize("count", [1, 5, 16])
+    def test_selection_is_increasing_bounded_recent_and_ends_with_the_newest(self, camera_hz, count):
+        rng = np.random.default_rng(0)
+        buffer = KeyFrameBuffer(window_seconds=4.0, window_hz=4.0)
+        stamp_ns = 0
+        for _ in range(10 * camera_hz):
+            stamp_ns += int(1e9 / camera_hz * rng.uniform(0.7, 1.3))
+            buffer.add(stored(stamp_ns))
+        chosen = [each.frame.stamp_ns for each in buffer.select(count)]
+        assert chosen == sorted(set(chosen))
+        assert len(chosen) == min(count, {2: len(chosen), 10: 16, 30: 16}[camera_hz])
+        assert chosen[-1] == stamp_ns
+        assert chosen[0] >= stamp_ns - 4_000_000_000
+        if count > 4:
+            assert chosen[-1] - chosen[0] > 3_200_000_000
+
+    def test_a_shorter_look_back(self):
+        buffer = KeyFrameBuffer(window_seconds=4.0, window_hz=10.0)
+        for number in range(41):
+            buffer.add(stored(number * PERIOD_NS))
+        assert [each.frame.stamp_ns for each in buffer.select(16, 0.5)] == stamps(35, 36, 37, 38, 39, 40)
+
+    def test_the_buffer_stays_as_long_as_its_window(self):
+        buffer = KeyFrameBuffer(window_seconds=2.0, window_hz=5.0)
+        for number in range(1000):
+            buffer.add(stored(number * PERIOD_NS))
+        assert len(buffer.select(1000)) <= 12
+
+    def test_uniform_selection(self):
+        assert uniform_selection([*range(10)], 4) == [0, 3, 6, 9]
+        assert uniform_selection([*range(10)], 1) == [9]
+        assert uniform_selection([*range(3)], 4) == [0, 1, 2]
+
+
+def test_the_catch_up_buffer_is_bounded_and_counts_what_it_gives_up():
+    buffer = CatchUpBuffer(capacity=8)
+    for number in range(1, 101):
+        buffer.append(stored(number))
+    kept = [each.frame.stamp_ns for each in buffer.drain()]
+    assert len(kept) <= 8
+    assert len(kept) + buffer.skipped == 100
+    steps = np.diff(kept)
+    assert steps.max() <= 2 * steps.min()

@@ -1,0 +1,168 @@
+"""Frames from files and folders, and whole videos carried forwards and backwards, with a mask model that only takes notes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet, UInt8Array, Visibility
+from decaf_ros.models.protocols import TrackOutput
+from decaf_ros.session.grounding import Attention, GroundedObject, Grounding
+from decaf_ros.session.offline import GroundedVideo, segment_video, uniform_indices
+from decaf_ros.video import FramesInMemory, ImageFolder, VideoError, VideoFile, VideoWriter, open_frames
+
+SIZE_HW = (48, 64)
+
+
+def grey(number: int, size_hw: tuple[int, int] = SIZE_HW) -> UInt8Array:
+    """An image that tells its number by its brightness, also after lossy compression."""
+    return np.full((*size_hw, 3), 24 + 5 * number, dtype=np.uint8)
+
+
+def number_of(frame: Frame) -> int:
+    return int((frame.image_rgb.mean() - 20) // 5)  # codecs are a few levels off
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    path = tmp_path / "video.mp4"
+    with VideoWriter(path, frames_per_second=25.0) as writer:
+        for number in range(40):
+            writer.write(grey(number))
+    return path
+
+
+class TestReading:
+    def test_a_video_file_has_its_frames_with_stamps(self, video):
+        source = VideoFile(video)
+        assert len(source) == 40
+        assert source.frames_per_second == pytest.approx(25.0)
+        frames = source.read(0, 40)
+        assert [number_of(frame) for frame in frames] == list(range(40))
+        assert [frame.stamp_ns for frame in frames[:3]] == [0, 40_000_000, 80_000_000]
+
+    def test_frames_can_be_read_in_any_order(self, video):
+        source = VideoFile(video)
+        for start, stop in ((30, 33), (31, 32), (5, 8), (0, 1), (39, 40)):
+            assert [number_of(frame) for frame in source.read(start, stop)] == list(range(start, stop))
+
+    def test_a_folder_is_read_in_the_order_of_names_as_rgb(self, tmp_path):
+        for number in (2, 0, 1):
+            image = np.zeros((*SIZE_HW, 3), dtype=np.uint8)
+            image[..., 2] = 100 + number  # OpenCV writes blue, green, red
+            cv2.imwrite(str(tmp_path / f"{number:03d}.png"), image)
+        (tmp_path / "notes.txt").write_text("no image")
+        frames = open_frames(tmp_path).read(0, 3)
+        assert [frame.image_rgb[0, 0].tolist() for frame in frames] == [[100, 0, 0], [101, 0, 0], [102, 0, 0]]
+
+    def test_what_cannot_be_read_is_named(self, tmp_path):
+        with pytest.raises(VideoError, match=r"nowhere\.mp4 does not exist"):
+            open_frames(tmp_path / "nowhere.mp4")
+        with pytest.raises(VideoError, match=r"holds no image.*\.png"):
+            open_frames(tmp_path)
+        text = tmp_path / "video.mp4"
+        text.write_text("no video")
+        with pytest.raises(VideoError, match="cannot be opened as a video"):
+            open_frames(text)
+
+    def test_broken_images_and_mixed_sizes_are_refused(self, tmp_path):
+        cv2.imwrite(str(tmp_path / "0.png"), grey(0))
+        cv2.imwrite(str(tmp_path / "1.png"), grey(1, (10, 10)))
+        (tmp_path / "2.png").write_bytes(b"broken")
+        source = ImageFolder(tmp_path)
+        with pytest.raises(VideoError, match=r"1\.png has \(10, 10\) pixels, the first image \(64, 48\)"):
+            source.read(0, 2)
+        with pytest.raises(VideoError, match=r"2\.png cannot be decoded"):
+            source.read(2, 3)
+
+
+@dataclass(eq=False)
+class CountingTrack:
+    """Counts the steps since its mask was given."""
+
+    steps: int = 0
+
+
+class CountingTracker:
+    """Masks whose number of pixels is one more than the steps that their track took; gone after ``lost_after`` steps."""
+
+    def __init__(self, lost_after: int = 10**6) -> None:
+        self.lost_after = lost_after
+
+    def encode(self, frame: Frame) -> int:
+        return number_of(frame)
+
+    def start_track(self, features: int, mask_hw: BoolArray) -> CountingTrack:
+        return CountingTrack()
+
+    def condition(self, track: CountingTrack, features: int, mask_hw: BoolArray) -> None:
+        track.steps = 0
+
+    def step(self, tracks: Sequence[CountingTrack], features: int) -> list[TrackOutput]:
+        for track in tracks:
+            track.steps += 1
+        return [TrackOutput(pixels(track.steps + 1), float(track.steps <= self.lost_after)) for track in tracks]
+
+
+def pixels(count: int) -> BoolArray:
+    mask = np.zeros(SIZE_HW, dtype=np.bool_)
+    mask.reshape(-1)[:count] = True
+    return mask
+
+
+def grounded(key_indices: tuple[int, ...], *conditioned: tuple[int, ...]) -> GroundedVideo:
+    """Objects with a mask of one pixel on each of the given key frames (by index of the video)."""
+    frames = tuple(Frame(index, "camera", grey(index)) for index in key_indices)
+    objects = []
+    for video_indices in conditioned:
+        prompts = [PointPrompt(key_indices.index(index), (0.5, 0.5), 0.9) for index in video_indices]
+        masks = np.stack([pixels(1)] * len(frames))
+        objects.append(GroundedObject(tuple(Tracklet(prompt, masks, 0.9, 1.0, 0.95) for prompt in prompts)))
+    attention = Attention(torch.zeros(len(frames), 1, 1), "mug", ())
+    return GroundedVideo(key_indices, Grounding(FrameWindow(frames), attention, (), (), tuple(objects), confident=True))
+
+
+def sizes(source: FramesInMemory, video: GroundedVideo, tracker: CountingTracker) -> list[list[int]]:
+    """Pixels of each object's mask, frame by frame."""
+    results = list(segment_video(source, video, tracker))
+    assert [number_of(each.frame) for each in results] == list(range(len(source)))
+    return [[each.pixel_count for each in result.objects] for result in results]
+
+
+@pytest.fixture
+def source() -> FramesInMemory:
+    return FramesInMemory([Frame(number, "camera", grey(number)) for number in range(45)], 10.0)
+
+
+class TestWholeVideo:
+    def test_an_object_is_carried_both_ways_from_its_key_frame(self, source):
+        counted = sizes(source, grounded((0, 20, 44), (20,)), CountingTracker())
+        assert counted == [[abs(number - 20) + 1] for number in range(45)]
+
+    def test_later_conditioning_frames_are_used_and_objects_are_independent(self, source):
+        counted = sizes(source, grounded((0, 20, 44), (20, 44), (0,)), CountingTracker())
+        first = [*range(21, 1, -1), *range(1, 25), 1]
+        second = [*range(1, 46)]
+        assert counted == [list(pair) for pair in zip(first, second, strict=True)]
+
+    def test_an_object_that_the_tracker_loses_has_no_mask(self, source):
+        results = list(segment_video(source, grounded((0, 20), (20,)), CountingTracker(lost_after=3)))
+        visible = [index for index, each in enumerate(results) if each.objects[0].visibility is Visibility.VISIBLE]
+        assert visible == list(range(17, 24))
+        assert not results[16].union_hw().any()
+
+    def test_nothing_found_gives_frames_without_objects(self, source):
+        assert sizes(source, grounded((0, 20)), CountingTracker()) == [[]] * 45
+
+    @pytest.mark.parametrize(("frames", "count"), [(100, 16), (17, 16), (2, 16), (1, 1), (9, 1)])
+    def test_key_frames_are_uniform_and_reach_both_ends(self, frames, count):
+        indices = uniform_indices(frames, count)
+        assert len(indices) == min(frames, count)
+        assert indices[0] == 0
+        assert count == 1 or indices[-1] == frames - 1
+        steps = np.diff(indices)
+        assert len(steps) == 0 or steps.max() - steps.min() <= 1
