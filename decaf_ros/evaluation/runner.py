@@ -22,9 +22,9 @@ from decaf_ros.evaluation.journal import Journal, Record
 from decaf_ros.evaluation.metrics import MaskScores, boundary_accuracy, region_similarity
 from decaf_ros.method.fusion import coarse_masks
 from decaf_ros.models.protocols import MaskTracker, VideoMllm, VisualPrefix
-from decaf_ros.session.frames import StoredFrame
+from decaf_ros.session.frames import StoredFrame, uniform_selection
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.session.offline import GroundedVideo, segment_video, uniform_indices
+from decaf_ros.session.offline import GroundedVideo, segment_video
 from decaf_ros.video import FrameSource
 
 KEY_FRAME_HZ = 2.0
@@ -71,7 +71,7 @@ class DecafSegmenter:
         """See :class:`Segmenter`."""
         if source is not self._source:
             self._source = source
-            self._key_indices = uniform_indices(len(source), self._key_frames)
+            self._key_indices = tuple(uniform_selection(range(len(source)), self._key_frames))
             self._clip = [StoredFrame(source.read(index, index + 1)[0], self._tracker.encode) for index in self._key_indices]
         grounding = self._grounder.ground(self._clip, expression)
         grounded = GroundedVideo(self._key_indices, grounding)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.protocols import FrameFeatures
+
+T = TypeVar("T")
 
 
 class StoredFrame:
@@ -99,10 +102,10 @@ class CatchUpBuffer:
         return frames
 
 
-def uniform_selection(frames: list[StoredFrame], count: int) -> list[StoredFrame]:
-    """At most ``count`` of the frames, uniform in their order, the last one always among them."""
+def uniform_selection(frames: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` of the frames, or of their indices: uniform from the first to the last, which is there even alone."""
     if len(frames) <= count:
-        return frames
+        return list(frames)
     step = (len(frames) - 1) / max(count - 1, 1)
     return [frames[len(frames) - 1 - round(index * step)] for index in reversed(range(count))]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from decaf_ros.datatypes import BoolArray, Frame, ObjectMask, Segmentation, Visibility
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, TrackOutput
-from decaf_ros.session.frames import StoredFrame
+from decaf_ros.session.frames import StoredFrame, uniform_selection
 from decaf_ros.session.grounding import Grounder, Grounding, StageClock
 from decaf_ros.session.session import PRESENCE_THRESHOLD
 from decaf_ros.video import FrameSource
@@ -44,7 +44,7 @@ def ground_video(
     clock: StageClock | None = None,
 ) -> GroundedVideo:
     """Find what the expression refers to, on key frames uniform over the video with the first and last among them."""
-    indices = uniform_indices(len(source), key_frames)
+    indices = tuple(uniform_selection(range(len(source)), key_frames))
     clip = [StoredFrame(source.read(index, index + 1)[0], tracker.encode) for index in indices]
     return GroundedVideo(indices, grounder.ground(clip, expression, clock))
 
@@ -65,13 +65,6 @@ def segment_video(source: FrameSource, grounded: GroundedVideo, tracker: MaskTra
         outputs = {slot: packed.unpack() for slot, packed in earlier.pop(index, {}).items()}
         outputs |= _carry_one_frame(tracks, given, index, frame, tracker)
         yield Segmentation(frame, tuple(_object_mask(grounded.grounding, slot, outputs[slot]) for slot in sorted(outputs)))
-
-
-def uniform_indices(frame_count: int, count: int) -> tuple[int, ...]:
-    """At most ``count`` indices, uniform from the first frame to the last."""
-    if frame_count <= count:
-        return tuple(range(frame_count))
-    return tuple(np.linspace(0, frame_count - 1, count).round().astype(int).tolist())
 
 
 @dataclass(frozen=True)

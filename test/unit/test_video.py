@@ -11,8 +11,9 @@ import torch
 
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet, UInt8Array, Visibility
 from decaf_ros.models.protocols import TrackOutput
+from decaf_ros.session.frames import uniform_selection
 from decaf_ros.session.grounding import Attention, GroundedObject, Grounding
-from decaf_ros.session.offline import GroundedVideo, segment_video, uniform_indices
+from decaf_ros.session.offline import GroundedVideo, segment_video
 from decaf_ros.video import FramesInMemory, ImageFolder, VideoError, VideoFile, VideoWriter, open_frames
 
 SIZE_HW = (48, 64)
@@ -160,9 +161,9 @@ class TestWholeVideo:
 
     @pytest.mark.parametrize(("frames", "count"), [(100, 16), (17, 16), (2, 16), (1, 1), (9, 1)])
     def test_key_frames_are_uniform_and_reach_both_ends(self, frames, count):
-        indices = uniform_indices(frames, count)
+        indices = uniform_selection(range(frames), count)
         assert len(indices) == min(frames, count)
-        assert indices[0] == 0
-        assert count == 1 or indices[-1] == frames - 1
+        assert count == 1 or indices[0] == 0
+        assert indices[-1] == frames - 1
         steps = np.diff(indices)
         assert len(steps) == 0 or steps.max() - steps.min() <= 1
