@@ -1,4 +1,4 @@
-"""A camera that films the procedural world, with the ground truth on a topic of its own."""
+"""A camera that films the procedural world, in colour and depth, with the ground truth on a topic of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
-from decaf_ros.datatypes import UInt8Array
+from decaf_ros.datatypes import Float32Array, UInt8Array
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
 
@@ -23,7 +24,8 @@ _RELIABILITY = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": Reliab
 class SimCamera(Node):
     """Publishes ``image`` (rgb8 or mono8) and ``ground_truth`` (mono16: 0 for the ground, ``i + 1`` for body ``i``).
 
-    Both carry the same stamp, the time of the node's clock at which the world is drawn. Parameters: see :func:`_declare`.
+    With the parameter ``depth`` also ``depth`` (32FC1 metres or 16UC1 millimetres) and ``camera_info``, sent before the image.
+    All carry the same stamp, the time of the node's clock at which the world is drawn. Parameters: see :func:`_declare`.
     Setting ``seeds`` while it runs starts the new worlds at their time 0.
     """
 
@@ -32,12 +34,19 @@ class SimCamera(Node):
         _declare(self)
         _require_choice(self, "reliability", tuple(_RELIABILITY))
         _require_choice(self, "encoding", ("rgb8", "mono8"))
+        _require_choice(self, "depth_encoding", ("32FC1", "16UC1"))
         self._scenes = self._make_scenes(self.get_parameter("seeds").value)
         self._scene_seconds = self.get_parameter("scene_seconds").value
         self._frame_id = self.get_parameter("frame_id").value
         self._encoding = self.get_parameter("encoding").value
         reliability = _RELIABILITY[self.get_parameter("reliability").value]
-        self._images = self.create_publisher(Image, "image", QoSProfile(depth=_DEPTH, reliability=reliability))
+        qos = QoSProfile(depth=_DEPTH, reliability=reliability)
+        self._images = self.create_publisher(Image, "image", qos)
+        self._has_depth = self.get_parameter("depth").value
+        self._depth_encoding = self.get_parameter("depth_encoding").value
+        if self._has_depth:
+            self._depths = self.create_publisher(Image, "depth", qos)
+            self._camera_infos = self.create_publisher(CameraInfo, "camera_info", qos)
         self._truths = self.create_publisher(Image, "ground_truth", QoSProfile(depth=_DEPTH))
         self.add_on_set_parameters_callback(self._check_seeds)
         self.add_post_set_parameters_callback(self._change_seeds)
@@ -53,6 +62,9 @@ class SimCamera(Node):
             scene = self._scenes[int(shown) % len(self._scenes)]
         view = scene.render(time_s)
         header = make_header(stamp_ns, self._frame_id)
+        if self._has_depth:
+            self._camera_infos.publish(_camera_info(scene, header))
+            self._depths.publish(_depth_image(scene.render_depth(time_s), self._depth_encoding, header))
         self._images.publish(image_from_array(self._encoded(view.image_rgb), self._encoding, header))
         if self._truths.get_subscription_count() > 0:
             self._truths.publish(image_from_array(view.instances_hw.astype(np.uint16), "mono16", header))
@@ -79,6 +91,29 @@ class SimCamera(Node):
                 self._start_ns = self.get_clock().now().nanoseconds
 
 
+def _camera_info(scene: Scene, header: Header) -> CameraInfo:
+    height, width = scene.size_hw
+    focal, cx, cy = scene.focal_px, 0.5 * (width - 1), 0.5 * (height - 1)
+    return CameraInfo(
+        header=header,
+        height=height,
+        width=width,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=[focal, 0.0, cx, 0.0, focal, cy, 0.0, 0.0, 1.0],
+        r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        p=[focal, 0.0, cx, 0.0, 0.0, focal, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
+
+
+def _depth_image(metres_hw: Float32Array, encoding: str, header: Header) -> Image:
+    if encoding == "32FC1":
+        return image_from_array(metres_hw, encoding, header)
+    image = image_from_array(np.round(metres_hw * 1e3).astype(np.uint16), "mono16", header)
+    image.encoding = encoding  # the same bytes, other units
+    return image
+
+
 def _declare(node: Node) -> None:
     def fixed(text: str, **limits: object) -> ParameterDescriptor:
         return ParameterDescriptor(description=text, read_only=True, **limits)
@@ -92,6 +127,8 @@ def _declare(node: Node) -> None:
     node.declare_parameter("height", 192, fixed("Of the image, in pixels.", integer_range=pixels))
     node.declare_parameter("width", 256, fixed("Of the image, in pixels.", integer_range=pixels))
     node.declare_parameter("encoding", "rgb8", fixed("rgb8 or mono8."))
+    node.declare_parameter("depth", False, fixed("Whether to publish depth and camera_info, too."))
+    node.declare_parameter("depth_encoding", "32FC1", fixed("32FC1 (metres) or 16UC1 (millimetres)."))
     node.declare_parameter("reliability", "best_effort", fixed("best_effort or reliable."))
     node.declare_parameter("frame_id", "camera", fixed("Goes into the header of every image."))
 

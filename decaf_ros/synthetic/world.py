@@ -1,7 +1,8 @@
 """The procedural world: coloured bodies that move over textured ground, with exact ground truth.
 
 A :class:`Scene` is pure data drawn from a seed; ``scene.render(time_s)`` gives the image at any time and the visible pixels of
-every body. Nothing depends on what was rendered before, so a camera, a test and a training loop see the same world.
+every body, ``scene.render_depth(time_s)`` what a depth camera would measure. Nothing depends on what was rendered before, so a
+camera, a test and a training loop see the same world.
 
 Seeds below :data:`FIRST_TRAINING_SEED` are held out: evaluation, tests and demo take theirs there, training above.
 """
@@ -34,6 +35,12 @@ COLOURS_RGB: dict[str, tuple[int, int, int]] = {
 BACKGROUNDS = ("wood", "grass", "tiles", "carpet", "sand", "concrete")
 
 _SUBPIXEL_BITS = 4
+
+# Distance of the ground in metres, and how much nearer than what is behind it each body and screen stands.
+_GROUND_METRES = 3.0
+_LAYER_FACTOR = 0.9
+# Bodies lean, the larger the more: metres of depth for each metre to the right, over the radius as a fraction of the height.
+_SLOPE_PER_RADIUS = 2.0
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,39 @@ class Scene:
         for screen in self.screens:
             _draw_screen(image, instances, screen, time_s)
         return View(self._with_noise(image, time_s), instances)
+
+    @property
+    def focal_px(self) -> float:
+        """Focal length of the camera in pixels, the same both ways. The principal point is the middle of the image."""
+        return float(self.size_hw[1])
+
+    def render_depth(self, time_s: float) -> Float32Array:
+        """``(H, W)`` float32: distance along the optical axis in metres at ``time_s``, known everywhere.
+
+        The ground and screens stand upright before the camera. Bodies are flat and lean to one side, every second one to the
+        other; each is nearer than those behind it.
+        """
+        layers = np.zeros(self.size_hw, dtype=np.uint8)
+        for index, body in enumerate(self.bodies):
+            _draw_body(None, layers, index + 1, body, time_s)
+        for index, screen in enumerate(self.screens):
+            _draw_screen(None, layers, screen, time_s, len(self.bodies) + 1 + index)
+        distances = _GROUND_METRES * _LAYER_FACTOR ** np.arange(len(self.bodies) + len(self.screens) + 1)
+        depth = distances[layers]
+        x_over_z = (np.arange(self.size_hw[1]) - 0.5 * (self.size_hw[1] - 1)) / self.focal_px
+        for index, body in enumerate(self.bodies):
+            x, _, z = self.body_position(index, time_s)
+            slope = _SLOPE_PER_RADIUS * body.radius * (-1) ** index
+            surface = (z - slope * x) / (1 - slope * x_over_z)
+            depth = np.where(layers == index + 1, surface, depth)
+        return depth.astype(np.float32)
+
+    def body_position(self, body_index: int, time_s: float) -> tuple[float, float, float]:
+        """Where the centre of a body is in space: metres in the camera's optical frame, x right, y down, z forward."""
+        height, width = self.size_hw
+        x, y = self.bodies[body_index].motion.position_at(time_s)
+        z = _GROUND_METRES * _LAYER_FACTOR ** (body_index + 1)
+        return (x * width - 0.5 * (width - 1)) / self.focal_px * z, (y * height - 0.5 * (height - 1)) / self.focal_px * z, z
 
     def visible_fractions(self, times_s: Sequence[float]) -> Float32Array:
         """``(T, bodies)`` float32: visible pixels of each body over those it would have alone on the image."""
@@ -340,13 +380,13 @@ def _draw_body(image: UInt8Array | None, instances: UInt8Array, label: int, body
     return int(np.count_nonzero(covered))
 
 
-def _draw_screen(image: UInt8Array | None, instances: UInt8Array, screen: Screen, time_s: float) -> None:
+def _draw_screen(image: UInt8Array | None, instances: UInt8Array, screen: Screen, time_s: float, label: int = 0) -> None:
     height, width = instances.shape
     x, y = screen.motion.position_at(time_s)
     half_w, half_h = 0.5 * screen.size_wh[0] * width, 0.5 * screen.size_wh[1] * height
     x0, x1 = (int(np.clip(round(x * width + side * half_w), 0, width)) for side in (-1, 1))
     y0, y1 = (int(np.clip(round(y * height + side * half_h), 0, height)) for side in (-1, 1))
-    instances[y0:y1, x0:x1] = 0
+    instances[y0:y1, x0:x1] = label
     if image is not None:
         ramp = np.linspace(-14, 14, x1 - x0, dtype=np.float32)[None, :, None]
         image[y0:y1, x0:x1] = np.clip(screen.grey + ramp, 0, 255).astype(np.uint8)
