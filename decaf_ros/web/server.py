@@ -1,0 +1,213 @@
+"""The page's routes: files, services of the node as POST requests, state and images as websockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mimetypes
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from importlib import resources
+from typing import Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from decaf_ros.ros.client import DecafClient
+from decaf_ros.web.access import AccessPolicy
+from decaf_ros.web.link import NodeLink, NodeUnavailableError
+from decaf_ros.web.topics import ImageFeed
+
+IMAGE_TOPICS = ("overlay", "heatmap")
+_MAX_REQUEST_BYTES = 64 * 1024
+_STATE_PERIOD_SECONDS = 0.2
+_HEARTBEAT_SECONDS = 20.0
+_MAX_ID = 2**32 - 1
+
+
+def make_app(client: DecafClient, policy: AccessPolicy) -> web.Application:
+    """The application, to be made and run within an event loop.
+
+    Args:
+        client: of the node; closed by the caller after the application.
+        policy: who may use it.
+    """
+    app = web.Application(client_max_size=_MAX_REQUEST_BYTES)
+    policy.protect(app)
+    _Page(client).add_to(app)
+    return app
+
+
+class _Page:
+    def __init__(self, client: DecafClient) -> None:
+        self._link = NodeLink(client)
+        self._feeds = {name: ImageFeed(client, f"~/{name}") for name in IMAGE_TOPICS}
+        self._sockets: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes, and what runs beside them."""
+        folder = resources.files(__package__) / "static"
+        for file in folder.iterdir():
+            path = "/" if file.name == "index.html" else f"/{file.name}"
+            app.router.add_get(path, _file_handler(file.read_bytes(), file.name))
+        app.router.add_post("/api/query", self._query)
+        app.router.add_post("/api/remove_object", self._remove_object)
+        app.router.add_post("/api/remove_query", self._remove_query)
+        app.router.add_post("/api/reset", self._reset)
+        app.router.add_get("/live/state", self._show_state)
+        for name in IMAGE_TOPICS:
+            app.router.add_get(f"/live/{name}", self._show_images)
+        app.cleanup_ctx.append(self._watch_node)
+        app.on_shutdown.append(self._close_sockets)
+
+    # --- services ---
+
+    async def _query(self, request: web.Request) -> web.Response:
+        body = await _read_body(request, {"expression": _as_text, "replace": _as_flag})
+        return await _answer(self._link.query(body["expression"], body["replace"]))
+
+    async def _remove_object(self, request: web.Request) -> web.Response:
+        body = await _read_body(request, {"object_id": _as_id})
+        return await _answer(self._link.remove_object(body["object_id"]))
+
+    async def _remove_query(self, request: web.Request) -> web.Response:
+        body = await _read_body(request, {"query_id": _as_id})
+        return await _answer(self._link.remove_query(body["query_id"]))
+
+    async def _reset(self, request: web.Request) -> web.Response:
+        await _read_body(request, {})
+        return await _answer(self._link.reset())
+
+    # --- live views ---
+
+    async def _show_state(self, request: web.Request) -> web.WebSocketResponse:
+        """Send the state whenever it changed."""
+        socket = await self._open_socket(request)
+        with self._link.watched():
+            async with _beside(self._send_state(socket)):
+                await _wait_for_messages(socket, lambda: None)
+        return socket
+
+    async def _send_state(self, socket: web.WebSocketResponse) -> None:
+        sent = None
+        while True:
+            state = self._link.snapshot()
+            if state != sent:
+                await socket.send_json(state)
+                sent = state
+            await asyncio.sleep(_STATE_PERIOD_SECONDS)
+
+    async def _show_images(self, request: web.Request) -> web.WebSocketResponse:
+        """Send the newest image for every message of the browser, which asks again when it has drawn one.
+
+        So nothing queues up on the way, however slow it is.
+        """
+        feed = self._feeds[request.path.rsplit("/", 1)[-1]]
+        asked = asyncio.Event()
+        socket = await self._open_socket(request)
+        with feed.topic.watched():
+            async with _beside(_send_images(socket, feed, asked)):
+                await _wait_for_messages(socket, asked.set)
+        return socket
+
+    async def _open_socket(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SECONDS, max_msg_size=1024, compress=False)
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        return socket
+
+    async def _close_sockets(self, _: web.Application) -> None:
+        for socket in set(self._sockets):
+            await socket.close(code=WSCloseCode.GOING_AWAY)
+
+    async def _watch_node(self, _: web.Application) -> AsyncIterator[None]:
+        async with _beside(self._link.run()):
+            yield
+
+
+async def _send_images(socket: web.WebSocketResponse, feed: ImageFeed, asked: asyncio.Event) -> None:
+    # The newest image may have come before this viewer did.
+    number = 0
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            number, jpeg = await feed.next_jpeg(number)
+            await socket.send_bytes(jpeg)
+        except ValueError as error:
+            number = feed.topic.count
+            await socket.send_json({"error": str(error)})
+
+
+async def _wait_for_messages(socket: web.WebSocketResponse, on_message: Callable[[], None]) -> None:
+    """Until the browser goes away."""
+    async for message in socket:
+        if message.type is WSMsgType.TEXT:
+            on_message()
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run something for as long as the block runs."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await task
+
+
+def _file_handler(content: bytes, name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=content, content_type=kind, charset="utf-8")
+
+    return handle
+
+
+async def _answer(call: Awaitable[dict[str, Any]]) -> web.Response:
+    """What the service says, as it is; 503 when nobody says anything."""
+    try:
+        return web.json_response(await call)
+    except NodeUnavailableError as error:
+        return web.json_response({"success": False, "message": str(error)}, status=503)
+
+
+async def _read_body(request: web.Request, fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    """The fields of a JSON object, checked. Other sites' forms cannot send this content type."""
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="the content type must be application/json\n")
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError) as error:
+        raise web.HTTPBadRequest(text="the body is not JSON\n") from error
+    if not isinstance(body, dict) or set(body) != set(fields):
+        raise web.HTTPBadRequest(text=f"the body must be an object with {', '.join(fields) or 'no fields'}\n")
+    try:
+        return {name: check(body[name]) for name, check in fields.items()}
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"{error}\n") from error
+
+
+def _as_text(value: Any) -> str:
+    if not isinstance(value, str) or not _is_unicode(value):
+        raise ValueError("expression must be text")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can spell half of a character."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _as_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("replace must be true or false")
+    return value
+
+
+def _as_id(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_ID:
+        raise ValueError(f"the id must be a whole number from 0 to {_MAX_ID}")
+    return value
