@@ -33,6 +33,8 @@ _VARIANTS = {
     "rollout-original": "rollout: original",
     "rollout-max": "rollout: max",
 }
+# Every family then reads a key frame as finely as it does in the paper. The node's default is lower, to bound its memory.
+_FRAME_TOKENS = 8192
 _INTERRUPTED = 130
 
 
@@ -82,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("point", "tracklet"):
         default = getattr(GroundingConfig, f"{name}_threshold")
         parser.add_argument(f"--{name}-threshold", type=float, default=default, help="(default: %(default)s)")
+    parser.add_argument(
+        "--frame-tokens",
+        type=positive_int,
+        default=_FRAME_TOKENS,
+        metavar="N",
+        help="most visual tokens of a key frame on the frame path; a family's own limit may be lower (default: %(default)s)",
+    )
     add_model_options(parser)
     parser.add_argument("--model", dest="mllm", default=argparse.SUPPRESS, help="the same as --mllm")
     return parser
@@ -95,6 +104,7 @@ def _settings(arguments: argparse.Namespace, config: GroundingConfig) -> dict[st
         "mllm": arguments.mllm,
         "tracker": arguments.tracker,
         "key_frames": arguments.key_frames,
+        "frame_tokens": arguments.frame_tokens,
         "point_threshold": config.point_threshold,
         "tracklet_threshold": config.tracklet_threshold,
     }
@@ -102,7 +112,7 @@ def _settings(arguments: argparse.Namespace, config: GroundingConfig) -> dict[st
 
 def _run(arguments: argparse.Namespace, config: GroundingConfig, videos: Sequence[DatasetVideo], journal: Journal) -> int:
     """Add what the journal lacks; returns the exit status."""
-    setups = ablations(Setup(config=config))
+    setups = ablations(Setup(options=MllmOptions(frame_tokens=arguments.frame_tokens), config=config))
     missing = {name: setups[name] for name in _chosen(arguments.variants) if _count_missing(videos, name, journal)}
     progress = _Progress(sum(_count_missing(videos, name, journal) for name in missing))
     try:
@@ -123,7 +133,10 @@ def _run_variants(
     progress: _Progress,
 ) -> None:
     """Variants of one reading of the images. The models go when this returns, before the next ones are loaded."""
-    mllm, tracker = load_models(arguments, options)
+    try:
+        mllm, tracker = load_models(arguments, options)
+    except ValueError as error:
+        raise ModelNotFound(f"{arguments.mllm} cannot be read with these options: {error}") from error
     for name, config in configs.items():
         segmenter = DecafSegmenter(mllm, tracker, config, arguments.key_frames)
         folder = arguments.out / "masks" / _slug(name) if arguments.save_masks or _without_truth(videos) else None

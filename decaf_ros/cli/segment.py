@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
+from decaf_ros.bags import BagTopic, is_bag
+from decaf_ros.cli.masks import LabelImages, MaskFiles, RunLengths, write_png
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
 from decaf_ros.config import GroundingConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, Visibility
@@ -21,6 +22,8 @@ from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder, StageClock
 from decaf_ros.session.offline import QUERY_ID, GroundedVideo, ground_video, segment_video
 from decaf_ros.video import FrameSource, VideoError, VideoWriter, open_frames
+
+_MASK_FILES: dict[str, Callable[[Path], MaskFiles]] = {"png": LabelImages, "rle": RunLengths}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,12 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        source = open_frames(arguments.video)
+        source = _open(arguments.video, arguments.topic)
         mllm, tracker = load_models(arguments)
         clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
         grounder = Grounder(mllm, tracker, config)
         grounded = ground_video(source, arguments.expression, grounder, tracker, arguments.key_frames, clock)
-        summary = _write(arguments.out, source, grounded, tracker, arguments.expression)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        masks = _MASK_FILES[arguments.masks](arguments.out)
+        summary = _write(arguments.out, masks, source, grounded, tracker, arguments.expression)
     except (ModelNotFound, VideoError, OSError) as error:
         print(f"decaf segment: {error}", file=sys.stderr)
         return 1
@@ -53,12 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="decaf segment",
         description="Masks of what a sentence refers to, on every frame of a video.",
-        epilog="DIR then holds masks/ (16-bit PNG, pixel = object id), heat/ (heat maps of the key frames), overlay.mp4 and "
-        "summary.json.",
+        epilog="DIR then holds masks/ (16-bit PNG, pixel = object id) or masks.json (COCO run lengths), heat/ (heat maps of "
+        "the key frames), overlay.mp4, frames.csv (stamps) and summary.json.",
     )
-    parser.add_argument("video", type=Path, help="a video file, or a folder of images in the order of their names")
+    parser.add_argument("video", type=Path, help="a video file, a folder of images in the order of their names, or a rosbag2")
     parser.add_argument("expression", help='what to look for, such as "the red mug"')
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
+    parser.add_argument("--topic", help="of a bag: images or compressed images (default: the only one there is)")
+    parser.add_argument("--masks", choices=_MASK_FILES, default="png", help="how masks are written (default: %(default)s)")
     parser.add_argument(
         "--key-frames", type=positive_int, default=16, help="frames that the sentence is judged by (default: %(default)s)"
     )
@@ -72,17 +79,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write(folder: Path, source: FrameSource, grounded: GroundedVideo, tracker: MaskTracker, expression: str) -> dict[str, Any]:
-    """Write masks, heat maps and the overlay video; return what there is to say about them."""
-    for name in ("masks", "heat"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+def _open(path: Path, topic: str | None) -> FrameSource:
+    if is_bag(path):
+        return BagTopic(path, topic)
+    if topic is not None:
+        raise VideoError(f"--topic is for bags, but {path} is none")
+    return open_frames(path)
+
+
+def _write(
+    folder: Path,
+    masks: MaskFiles,
+    source: FrameSource,
+    grounded: GroundedVideo,
+    tracker: MaskTracker,
+    expression: str,
+) -> dict[str, Any]:
+    """Write masks, heat maps, stamps and the overlay video; return what there is to say about them."""
     _write_heat_maps(folder / "heat", grounded)
     frames_seen: Counter[int] = Counter()
-    with VideoWriter(folder / "overlay.mp4", source.frames_per_second) as overlay:
+    with VideoWriter(folder / "overlay.mp4", source.frames_per_second) as overlay, (folder / "frames.csv").open("w") as stamps:
+        rows = csv.writer(stamps, lineterminator="\n")
+        rows.writerow(["frame", "stamp_ns", "frame_id"])
         for index, segmentation in enumerate(_with_progress(segment_video(source, grounded, tracker), len(source))):
-            cv2.imwrite(str(folder / "masks" / f"{index:06d}.png"), segmentation.labels_hw())
+            rows.writerow([index, segmentation.frame.stamp_ns, segmentation.frame.frame_id])
+            masks.add(segmentation)
             overlay.write(draw_overlay(segmentation, {QUERY_ID: expression}))
             frames_seen.update(each.object_id for each in segmentation.objects if each.visibility is Visibility.VISIBLE)
+    masks.finish()
     grounding = grounded.grounding
     objects = [
         {"object_id": number, "score": round(found.score, 4), "frames_visible": frames_seen[number]}
@@ -100,10 +124,11 @@ def _write(folder: Path, source: FrameSource, grounded: GroundedVideo, tracker: 
 
 
 def _write_heat_maps(folder: Path, grounded: GroundedVideo) -> None:
+    folder.mkdir(exist_ok=True)
     grounding = grounded.grounding
     heat_thw = grounding.attention.heat_thw.numpy()
     for index, frame, values in zip(grounded.key_indices, grounding.window.frames, heat_thw, strict=True):
-        cv2.imwrite(str(folder / f"{index:06d}.png"), colour_heat(HeatMap(frame, QUERY_ID, values))[..., ::-1])
+        write_png(folder / f"{index:06d}.png", colour_heat(HeatMap(frame, QUERY_ID, values))[..., ::-1])
 
 
 def _with_progress(segmentations: Iterator[Segmentation], count: int) -> Iterator[Segmentation]:

@@ -1,4 +1,4 @@
-"""Masks in COCO's run-length encoding, in which MeViS and ReVOS keep their ground truth."""
+"""Masks in COCO's run-length encoding, in which MeViS and ReVOS keep their ground truth and ``decaf segment`` its results."""
 
 from __future__ import annotations
 
@@ -28,6 +28,26 @@ def decode_rle(rle: Mapping[str, Any]) -> BoolArray:
         raise ValueError(f"the run lengths of a mask of {height} x {width} pixels do not add up to its size")
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return np.ascontiguousarray(values.reshape(width, height).T)
+
+
+def encode_rle(mask_hw: BoolArray) -> dict[str, Any]:
+    """COCO's ``{"size": [H, W], "counts": "..."}``, compressed, from ``(H, W)`` bool."""
+    columns = mask_hw.T.reshape(-1)
+    changes = np.flatnonzero(np.diff(columns, prepend=False))
+    runs = np.diff(changes, prepend=0, append=columns.size)
+    return {"size": list(mask_hw.shape), "counts": _compress(runs.tolist())}
+
+
+def _compress(runs: Sequence[int]) -> str:
+    """The inverse of :func:`_decompress`."""
+    text = ""
+    for index, run in enumerate(runs):
+        value, more = run - (runs[index - 2] if index > 2 else 0), True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + bits + 32 * more)
+    return text
 
 
 def _decompress(text: str) -> Sequence[int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import enable_progress_bars
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from transformers.utils import logging as transformers_logging
 
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.protocols import VideoMllm
@@ -58,9 +62,10 @@ def _read(model_id: str, dtype: torch.dtype) -> tuple[type, torch.nn.Module, Pro
         config = AutoConfig.from_pretrained(source)
         adapter = _adapter(model_id, config.model_type)
         processor = AutoProcessor.from_pretrained(source)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
+        with _no_loading_bar():
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
         model, loading = loaded
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelNotFound(f"{_cause(model_id, source)} ({error}). {_way_out()}") from error
@@ -68,6 +73,20 @@ def _read(model_id: str, dtype: torch.dtype) -> tuple[type, torch.nn.Module, Pro
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise ModelNotFound(f"the weights of {model_id!r} are incomplete: {missing}, ... are missing. Fetch them again")
     return adapter, model, processor
+
+
+@contextmanager
+def _no_loading_bar() -> Iterator[None]:
+    """Without transformers' bar over the weights, some seconds; downloads, which can take an hour, keep theirs."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    if shown:
+        enable_progress_bars()  # the hub's, which went with it
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _adapter(model_id: str, model_type: str) -> type:
