@@ -4,16 +4,18 @@ The paper multiplies one ``N x N`` matrix per layer, and reads one row of the pr
 the last layer down to the first, ``r <- r/2 + r A_bar/2``, and both ``A_bar``'s head weights and ``r A`` are sums over query
 rows. So the attention is recomputed from queries and keys in blocks of rows, used, and forgotten.
 
-Several prompts may stand behind one visual prefix. The prefix tokens never see them, so their rows are the same for all
-prompts and are recomputed once per layer.
+Several prompts may stand behind one visual prefix. They are laid out as one sequence, a tree with the prefix as its trunk:
+prefix tokens never see a prompt, so their attention is the same for all prompts and is recomputed once per layer.
 
 Shape suffixes: ``b`` conversations, ``h`` query heads, ``g`` key heads, ``j`` query heads that share a key head, ``u`` pairs
-of conversation and key head, ``p`` prompts, ``q`` query rows, ``k`` keys, ``d`` channels.
+of conversation and key head, ``p`` prompts, ``n`` tokens of the tree, ``q`` query rows, ``k`` keys, ``d`` channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -22,7 +24,7 @@ Variant = Literal["v_max", "original", "max"]
 
 # Score blocks fill a core's cache on a CPU; on an accelerator they must be large enough to keep it busy.
 _BLOCK_ELEMENTS = {"cpu": 1 << 19}
-_BLOCK_ELEMENTS_ACCELERATOR = 1 << 26
+_BLOCK_ELEMENTS_ACCELERATOR = 1 << 25
 # More rows in a block than this would compute too many scores above the causal diagonal.
 _MAX_BLOCK_ROWS = 256
 
@@ -39,20 +41,32 @@ class QueryKeys(NamedTuple):
     keys_bgkd: torch.Tensor
 
 
-class _Block(NamedTuple):
-    """Attention of some query rows before the softmax's division, in a buffer that the next block overwrites.
+class _Tree(NamedTuple):
+    """A visual prefix and the prompts behind it as one sequence of tokens.
 
     Attributes:
-        rows: which queries.
-        units: which pairs of conversation and key head.
-        weights_ujqk: ``exp(score - row maximum)``, up to the last key that the last row may see.
-        sums_ujq: the softmax's denominators.
+        last_p: the last token of each prompt.
+        path_pn: ``(prompts, tokens)`` float32, 1 for the tokens of the prefix and of the prompt.
+        hidden_qk: minus infinity where a token of the prompts (rows) must not see one of them (columns), else 0.
     """
 
-    rows: slice
+    last_p: list[int]
+    path_pn: torch.Tensor
+    hidden_qk: torch.Tensor
+
+
+class _Block(NamedTuple):
+    """Attention of some tokens, in a buffer that the next block overwrites.
+
+    Attributes:
+        tokens: which tokens of the tree look.
+        units: which pairs of conversation and key head.
+        attention_ujqk: up to the last key that one of them may see.
+    """
+
+    tokens: slice
     units: slice
-    weights_ujqk: torch.Tensor
-    sums_ujq: torch.Tensor
+    attention_ujqk: torch.Tensor
 
 
 def attention_rollout(
@@ -92,17 +106,18 @@ def attention_rollout(
     device = prefix[0].queries_bhqd.device
     if block_elements is None:
         block_elements = _BLOCK_ELEMENTS.get(device.type, _BLOCK_ELEMENTS_ACCELERATOR)
-    runs = _runs(visual)
-    rows_bk = [_last_token(prefix[0], prompt[0]) for prompt in prompts]
-    for index in reversed(range(len(prefix))):
-        layer_prompts = [prompt[index] for prompt in prompts]
+    tree = _tree(len(visual), [prompt[0].keys_bgkd.shape[2] for prompt in prompts], device)
+    runs = _runs(visual) if variant == "v_max" else None
+    rows_bpn = _last_tokens(tree, len(prefix[0].queries_bhqd))
+    for layer in reversed(range(len(prefix))):
+        layer_prompts = [prompt[layer] for prompt in prompts]
+        blocks = _attention_blocks(prefix[layer], layer_prompts, tree.hidden_qk, scaling, block_elements)
         if variant == "max":
-            rows_bk = _step_back_max(prefix[index], layer_prompts, rows_bk, scaling, block_elements)
+            mixed_bpn = _rows_times_largest_head(blocks, rows_bpn, prefix[layer])
         else:
-            v_max_runs = runs if variant == "v_max" else None
-            rows_bk = _step_back_weighted(prefix[index], layer_prompts, rows_bk, v_max_runs, scaling, block_elements)
-    visual = visual.to(device)
-    return torch.stack([row_bk[:, : len(visual)][:, visual] for row_bk in rows_bk])
+            mixed_bpn = _rows_times_weighted_heads(blocks, rows_bpn, prefix[layer], tree.path_pn, runs)
+        rows_bpn = 0.5 * rows_bpn + 0.5 * mixed_bpn
+    return rows_bpn[..., : len(visual)][..., visual.to(device)].transpose(0, 1)
 
 
 def _check(prefix: Sequence[QueryKeys], prompts: Sequence[Sequence[QueryKeys]], visual: torch.Tensor, variant: str) -> None:
@@ -127,131 +142,109 @@ def _runs(mask: torch.Tensor) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _last_token(prefix: QueryKeys, prompt: QueryKeys) -> torch.Tensor:
-    """``(B, P + prompt tokens)``: all weight on the prompt's last token, where the recurrence begins."""
-    batch, _, prompt_tokens, _ = prompt.queries_bhqd.shape
-    row_bk = prompt.queries_bhqd.new_zeros(batch, prefix.keys_bgkd.shape[2] + prompt_tokens, dtype=torch.float32)
-    row_bk[:, -1] = 1.0
-    return row_bk
+def _tree(prefix_tokens: int, prompt_tokens: Sequence[int], device: torch.device) -> _Tree:
+    own_pk = torch.block_diag(*[torch.ones(1, count) for count in prompt_tokens])
+    seen_qk = torch.block_diag(*[torch.ones(count, count).tril() for count in prompt_tokens])
+    return _Tree(
+        [prefix_tokens + end - 1 for end in itertools.accumulate(prompt_tokens)],
+        torch.nn.functional.pad(own_pk, (prefix_tokens, 0), value=1.0).to(device),
+        seen_qk.log().to(device),
+    )
 
 
-def _step_back_weighted(
-    prefix: QueryKeys,
-    prompts: Sequence[QueryKeys],
-    rows_bk: Sequence[torch.Tensor],
-    runs: list[tuple[int, int]] | None,
-    scaling: float,
-    block_elements: int,
-) -> list[torch.Tensor]:
-    """Carry each prompt's row through one layer, heads weighted by their visual saliency, or alike where ``runs`` is None."""
-    count = prefix.keys_bgkd.shape[2]
-    shared_rows_bpq = torch.stack([row_bk[:, :count] for row_bk in rows_bk], dim=1)
-    shared_bhpk, shared_saliency_bh = _rows_times_attention(prefix, 0, shared_rows_bpq, runs, scaling, block_elements)
-    stepped = []
-    for index, (prompt, row_bk) in enumerate(zip(prompts, rows_bk, strict=True)):
-        own_rows_bpq = row_bk[:, None, count:]
-        own_bhpk, own_saliency_bh = _rows_times_attention(
-            _behind(prefix, prompt), count, own_rows_bpq, runs, scaling, block_elements
-        )
-        product_bhk = own_bhpk[:, :, 0]
-        product_bhk[..., :count] += shared_bhpk[:, :, index]
-        saliency_bh = shared_saliency_bh + own_saliency_bh
-        # Sums over rows serve as well as means, since only ratios of heads are left after the division.
-        head_weights_bh = saliency_bh / saliency_bh.amax(dim=1, keepdim=True) if runs else torch.ones_like(saliency_bh)
-        mixed_bk = torch.einsum("bh,bhk->bk", head_weights_bh, product_bhk) / product_bhk.shape[1]
-        stepped.append(0.5 * row_bk + 0.5 * mixed_bk)
-    return stepped
+def _last_tokens(tree: _Tree, batch: int) -> torch.Tensor:
+    """``(B, prompts, tokens)``: all weight on each prompt's last token, where the recurrence begins."""
+    rows_pn = torch.zeros_like(tree.path_pn)
+    for row_n, last in zip(rows_pn, tree.last_p, strict=True):
+        row_n[last] = 1.0
+    return rows_pn.expand(batch, -1, -1)
 
 
-def _step_back_max(
-    prefix: QueryKeys, prompts: Sequence[QueryKeys], rows_bk: Sequence[torch.Tensor], scaling: float, block_elements: int
-) -> list[torch.Tensor]:
-    """Carry each prompt's row through one layer, the largest head taken for each element."""
-    count = prefix.keys_bgkd.shape[2]
-    shared_rows_bpq = torch.stack([row_bk[:, :count] for row_bk in rows_bk], dim=1)
-    shared_bpk = _rows_times_largest_head(prefix, 0, shared_rows_bpq, scaling, block_elements)
-    stepped = []
-    for index, (prompt, row_bk) in enumerate(zip(prompts, rows_bk, strict=True)):
-        own_rows_bpq = row_bk[:, None, count:]
-        mixed_bk = _rows_times_largest_head(_behind(prefix, prompt), count, own_rows_bpq, scaling, block_elements)[:, 0]
-        mixed_bk[:, :count] += shared_bpk[:, index]
-        stepped.append(0.5 * row_bk + 0.5 * mixed_bk)
-    return stepped
-
-
-def _behind(prefix: QueryKeys, prompt: QueryKeys) -> QueryKeys:
-    """The prompt's queries with all the keys they may see."""
-    return QueryKeys(prompt.queries_bhqd, torch.cat([prefix.keys_bgkd, prompt.keys_bgkd], dim=2))
-
-
-def _rows_times_attention(
+def _rows_times_weighted_heads(
+    blocks: Iterable[_Block],
+    rows_bpn: torch.Tensor,
     layer: QueryKeys,
-    first: int,
-    rows_bpq: torch.Tensor,
+    path_pn: torch.Tensor,
     runs: list[tuple[int, int]] | None,
-    scaling: float,
-    block_elements: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``rows @ A`` by head, ``(B, heads, p, k)``, and each head's sum over query rows of the largest visual weight."""
-    (batch, heads), (key_heads, keys) = layer.queries_bhqd.shape[:2], layer.keys_bgkd.shape[1:3]
-    rows_upq = rows_bpq.repeat_interleave(key_heads, dim=0)
-    product_ujpk = rows_bpq.new_zeros(batch * key_heads, heads // key_heads, rows_bpq.shape[1], keys)
-    saliency_uj = rows_bpq.new_zeros(batch * key_heads, heads // key_heads)
-    for block in _attention_blocks(layer, first, scaling, block_elements):
-        seen = block.weights_ujqk.shape[-1]
-        # The softmax's denominator goes to the few row weights, not to the block.
-        rows_ujpq = rows_upq[block.units, None, :, block.rows] / block.sums_ujq[:, :, None]
-        product_ujpk[block.units, ..., :seen] += rows_ujpq @ block.weights_ujqk
-        if runs is not None and runs[0][0] < seen:
-            peaks = [block.weights_ujqk[..., start:end].amax(dim=-1) for start, end in runs if start < seen]
-            largest_ujq = peaks[0] if len(peaks) == 1 else torch.stack(peaks).amax(dim=0)
-            saliency_uj[block.units] += (largest_ujq / block.sums_ujq).sum(dim=-1)
-    return product_ujpk.view(batch, heads, -1, keys), saliency_uj.view(batch, heads)
-
-
-def _rows_times_largest_head(
-    layer: QueryKeys, first: int, rows_bpq: torch.Tensor, scaling: float, block_elements: int
 ) -> torch.Tensor:
-    """``rows @ max over heads of A``, ``(B, p, k)``."""
-    batch, (key_heads, keys) = rows_bpq.shape[0], layer.keys_bgkd.shape[1:3]
-    product_bpk = rows_bpq.new_zeros(batch, rows_bpq.shape[1], keys)
-    largest_bqk = rows_bpq.new_zeros(0)
-    for block in _attention_blocks(layer, first, scaling, block_elements):
-        weights_ujqk = block.weights_ujqk.div_(block.sums_ujq[..., None])
-        rows, seen = weights_ujqk.shape[-2:]
+    """``rows @ A_bar``, ``(B, p, n)``, heads weighted by their visual saliency, or alike where ``runs`` is None."""
+    heads, key_heads = layer.queries_bhqd.shape[1], layer.keys_bgkd.shape[1]
+    (batch, prompts, tokens), sharing = rows_bpn.shape, heads // key_heads
+    rows_upn = rows_bpn.repeat_interleave(key_heads, dim=0)
+    product_ujpn = rows_bpn.new_zeros(batch * key_heads, sharing, prompts, tokens)
+    saliency_ujp = rows_bpn.new_zeros(batch * key_heads, sharing, prompts)
+    for block in blocks:
+        seen = block.attention_ujqk.shape[-1]
+        product_ujpn[block.units, ..., :seen] += rows_upn[block.units, None, :, block.tokens] @ block.attention_ujqk
+        if runs is not None and runs[0][0] < seen:
+            peaks = [block.attention_ujqk[..., start:end].amax(dim=-1) for start, end in runs if start < seen]
+            largest_ujq = peaks[0] if len(peaks) == 1 else torch.stack(peaks).amax(dim=0)
+            saliency_ujp[block.units] += largest_ujq @ path_pn[:, block.tokens].T
+    product_bhpn = product_ujpn.view(batch, heads, prompts, tokens)
+    if runs is None:
+        return product_bhpn.mean(dim=1)
+    # Sums over rows serve as well as means, since only ratios of heads are left after the division.
+    saliency_bhp = saliency_ujp.view(batch, heads, prompts)
+    head_weights_bhp = saliency_bhp / saliency_bhp.amax(dim=1, keepdim=True)
+    return torch.einsum("bhp,bhpn->bpn", head_weights_bhp, product_bhpn) / heads
+
+
+def _rows_times_largest_head(blocks: Iterable[_Block], rows_bpn: torch.Tensor, layer: QueryKeys) -> torch.Tensor:
+    """``rows @ max over heads of A``, ``(B, p, n)``."""
+    batch, key_heads = layer.keys_bgkd.shape[:2]
+    product_bpn = torch.zeros_like(rows_bpn, memory_format=torch.contiguous_format)
+    largest_bqk = rows_bpn.new_zeros(0)
+    for block in blocks:
+        rows, seen = block.attention_ujqk.shape[-2:]
         if block.units.start == 0:
-            largest_bqk = rows_bpq.new_zeros(batch, rows, seen)
-        for unit, weights_jqk in enumerate(weights_ujqk, start=block.units.start):
+            largest_bqk = rows_bpn.new_zeros(batch, rows, seen)
+        for unit, attention_jqk in enumerate(block.attention_ujqk, start=block.units.start):
             largest_qk = largest_bqk[unit // key_heads]
-            torch.maximum(largest_qk, weights_jqk.amax(dim=0), out=largest_qk)
+            torch.maximum(largest_qk, attention_jqk.amax(dim=0), out=largest_qk)
         if block.units.stop == batch * key_heads:
-            product_bpk[..., :seen] += rows_bpq[..., block.rows] @ largest_bqk
-    return product_bpk
+            product_bpn[..., :seen] += rows_bpn[..., block.tokens] @ largest_bqk
+    return product_bpn
 
 
-def _attention_blocks(layer: QueryKeys, first: int, scaling: float, block_elements: int) -> Iterator[_Block]:
-    """Recompute the causal attention in float32, block by block; query row ``q`` stands at key position ``first + q``.
+def _attention_blocks(
+    prefix: QueryKeys, prompts: Sequence[QueryKeys], hidden_qk: torch.Tensor, scaling: float, block_elements: int
+) -> Iterator[_Block]:
+    """Recompute the attention of the tree's tokens in float32, block by block.
 
-    All units of some rows come before the next rows.
+    All units of some tokens come before the next tokens.
     """
-    batch, heads, queries, channels = layer.queries_bhqd.shape
-    key_heads, keys = layer.keys_bgkd.shape[1:3]
-    sharing, units = heads // key_heads, batch * key_heads
-    queries_ujqd = layer.queries_bhqd.reshape(units, sharing, queries, channels)
-    keys_udk = layer.keys_bgkd.reshape(units, keys, channels).float().transpose(1, 2)
-    block_rows = min(queries, _MAX_BLOCK_ROWS, max(1, block_elements // (sharing * keys)))
-    block_units = min(units, max(1, block_elements // (sharing * keys * block_rows)))
-    buffer = keys_udk.new_empty(block_units * sharing * block_rows * keys)
-    future = torch.full((block_rows, block_rows), float("-inf"), device=buffer.device).triu(1)
-    for row in range(0, queries, block_rows):
-        rows = slice(row, min(row + block_rows, queries))
-        count, seen = rows.stop - row, first + rows.stop
+    keys_ukd = torch.cat([layer.keys_bgkd for layer in (prefix, *prompts)], dim=2).flatten(0, 1).float()
+    (units, keys, channels), heads = keys_ukd.shape, prefix.queries_bhqd[:, :, 0, 0].numel()
+    sharing = heads // units
+    size = min(keys, _MAX_BLOCK_ROWS, max(1, block_elements // (sharing * keys)))
+    block_units = min(units, max(1, block_elements // (sharing * keys * size)))
+    buffers = keys_ukd.new_empty(2, block_units * sharing * size * keys)
+    for tokens, seen, queries_bhqd, hidden in _row_chunks(prefix, prompts, hidden_qk, size):
+        count = tokens.stop - tokens.start
+        queries_uqd = (queries_bhqd.float() * scaling).reshape(units, sharing * count, channels)
         for unit in range(0, units, block_units):
             chunk = slice(unit, min(unit + block_units, units))
-            queries_uqd = queries_ujqd[chunk, :, rows].reshape(chunk.stop - unit, sharing * count, channels).float() * scaling
-            scores_uqk = buffer[: queries_uqd.shape[0] * queries_uqd.shape[1] * seen].view(*queries_uqd.shape[:2], seen)
-            torch.bmm(queries_uqd, keys_udk[chunk, :, :seen], out=scores_uqk)
-            weights_ujqk = scores_uqk.view(-1, sharing, count, seen)
-            weights_ujqk[..., seen - count :] += future[:count, :count]
-            weights_ujqk.sub_(weights_ujqk.amax(dim=-1, keepdim=True)).exp_()
-            yield _Block(rows, chunk, weights_ujqk, weights_ujqk.sum(dim=-1))
+            shape = chunk.stop - unit, sharing, count, seen
+            scores_ujqk, attention_ujqk = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
+            torch.bmm(queries_uqd[chunk], keys_ukd[chunk, :seen].transpose(1, 2), out=scores_ujqk.flatten(1, 2))
+            scores_ujqk[..., seen - hidden.shape[1] :] += hidden
+            torch.softmax(scores_ujqk, dim=-1, out=attention_ujqk)
+            yield _Block(tokens, chunk, attention_ujqk)
+
+
+def _row_chunks(
+    prefix: QueryKeys, prompts: Sequence[QueryKeys], hidden_qk: torch.Tensor, size: int
+) -> Iterator[tuple[slice, int, torch.Tensor, torch.Tensor]]:
+    """The tree, up to ``size`` tokens at a time: which, the keys before the last that they may see, queries, and a mask.
+
+    The mask is added to the scores of the last keys seen, as many as it has columns.
+    """
+    trunk, branches = prefix.queries_bhqd.shape[2], len(hidden_qk)
+    future_qk = torch.full((size, size), float("-inf"), device=hidden_qk.device).triu(1)
+    for start in range(0, trunk, size):
+        end = min(start + size, trunk)
+        yield slice(start, end), end, prefix.queries_bhqd[:, :, start:end], future_qk[: end - start, : end - start]
+    tails_bhqd = torch.cat([prompt.queries_bhqd for prompt in prompts], dim=2)
+    for start in range(0, branches, size):
+        end = min(start + size, branches)
+        yield slice(trunk + start, trunk + end), trunk + branches, tails_bhqd[:, :, start:end], hidden_qk[start:end]
