@@ -24,14 +24,14 @@ from decaf_ros.ros.conversions import image_from_array, make_header, stamp_to_ns
 from decaf_ros.srv import Query
 from decaf_ros.synthetic.world import Body, Motion, Scene, View
 
-# One ball alone goes round: a sentence about it has one answer, and every frame differs from the last.
+# Each body keeps to a lane of its own: a sentence has one answer at any time, and every frame differs from the last.
 SCENE = Scene(
     seed=7,
     size_hw=(192, 256),
     background="wood",
     bodies=(
-        Body("ball", "blue", 0.17, Motion((0.3, 0.4), (0.05, 0.02), (0.1, 0.15))),
-        Body("box", "yellow", 0.15, Motion((0.75, 0.65), (-0.03, 0.02), (0.1, 0.15))),
+        Body("ball", "blue", 0.17, Motion((0.3, 0.3), (0.05, 0.0), (0.15, 0.15))),
+        Body("box", "yellow", 0.15, Motion((0.75, 0.75), (-0.03, 0.0), (0.15, 0.15))),
     ),
 )
 EXPRESSION = "the blue ball"
