@@ -1,145 +1,96 @@
-"""How the node is doing, once a second on /diagnostics."""
+"""How the node is doing, once a second on /diagnostics, for as long as it lives."""
 
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import numpy as np
 import psutil  # type: ignore[import-untyped]
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
 
-from decaf_ros.ros.models import Models
+from decaf_ros.ros.camera import Camera
+from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
 
-_AGES_KEPT = 300
+_PERIOD_SECONDS = 1.0
+_WARNING_PERIOD_SECONDS = 5.0
 
 
-@dataclass(eq=False)
-class CameraStatistics:
-    """What became of the camera's images. Thread-safe.
+@dataclass(frozen=True)
+class Health:
+    """Whether the node can answer queries.
 
     Attributes:
-        received: images that came in.
-        rejected: those that could not be decoded or followed.
-        last_rejection: why the last of them could not; "" for none.
+        state: of its lifecycle.
+        problem: why it cannot; "" when it can.
+        level: how bad that is, of ``DiagnosticStatus``.
     """
 
-    received: int = 0
-    rejected: int = 0
-    last_rejection: str = ""
-    _started: float = field(default_factory=time.monotonic)
-    _last_arrival: float | None = None
-    _last_report: tuple[float, int] | None = None
-    _ages_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_AGES_KEPT))
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def note_arrival(self) -> None:
-        """An image came in."""
-        with self._lock:
-            self.received += 1
-            self._last_arrival = time.monotonic()
-
-    def note_mask(self, age_ms: float) -> None:
-        """A mask was published, so long after the stamp of its image."""
-        with self._lock:
-            self._ages_ms.append(age_ms)
-
-    def note_rejection(self, reason: str) -> None:
-        """An image could not be used."""
-        with self._lock:
-            self.rejected += 1
-            self.last_rejection = reason
-
-    @property
-    def silent_seconds(self) -> float:
-        """Time since the last image, or since the start before the first."""
-        with self._lock:
-            return time.monotonic() - (self._last_arrival or self._started)
-
-    def take_input_rate(self) -> float:
-        """Images a second since the last call."""
-        with self._lock:
-            now = time.monotonic()
-            since, count = self._last_report or (self._started, 0)
-            self._last_report = (now, self.received)
-            return (self.received - count) / max(now - since, 1e-3)
-
-    def mask_age_ms(self) -> tuple[float, float]:
-        """Median and 95th percentile of the age of the last masks, in milliseconds; NaN before the first."""
-        with self._lock:
-            ages = list(self._ages_ms)
-        if not ages:
-            return float("nan"), float("nan")
-        median, p95 = np.percentile(ages, [50, 95])
-        return float(median), float(p95)
+    state: str
+    problem: str
+    level: bytes
 
 
 class NodeDiagnostics:
-    """Turns the state of the node into messages for /diagnostics.
+    """Publishes the state of the node, and warns in the log of a silent camera.
 
     Args:
         node: for its name, parameters and clock.
-        camera: what became of the images.
+        health: of the node, at any time.
+        camera: its topic.
+        statistics: what became of the images.
         engine: what became of the queries.
-        models: which of them are loaded.
-        images: the subscription of the camera's topic.
     """
 
     def __init__(
-        self, node: Node, camera: CameraStatistics, engine: Engine, models: Models, images: Subscription[Image]
+        self,
+        node: Node,
+        health: Callable[[], Health],
+        camera: Camera,
+        statistics: CameraStatistics,
+        engine: Engine,
     ) -> None:
         self._node = node
+        self._health = health
         self._camera = camera
+        self._statistics = statistics
         self._engine = engine
-        self._models = models
-        self._images = images
+        self._topic = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # By the wall clock: when simulated time stands still, this is what tells why nothing happens.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(_PERIOD_SECONDS, self._report, callback_group=MutuallyExclusiveCallbackGroup(), clock=steady)
 
-    def message(self) -> DiagnosticArray:
-        """The state as of now; rates are since the last call."""
-        array = DiagnosticArray(status=[self._camera_status(), self._tracking_status(), self._query_status()])
+    def _report(self) -> None:
+        camera_problem = self._camera.problem()
+        if camera_problem:
+            self._node.get_logger().warning(camera_problem, throttle_duration_sec=_WARNING_PERIOD_SECONDS)
+        array = DiagnosticArray(status=[self._camera_status(camera_problem), self._tracking_status(), self._query_status()])
         array.header.stamp = self._node.get_clock().now().to_msg()
-        return array
+        self._topic.publish(array)
 
-    def camera_hint(self) -> str:
-        """Where to look when no image comes."""
-        topic = self._images.topic_name
-        return (
-            f"{self._node.count_publishers(topic)} publishers on {topic}, subscribed best effort, volatile, depth 1; "
-            "check the topic (remap image:=...), the camera and ROS_DOMAIN_ID"
-        )
-
-    def camera_problem(self) -> str:
-        """That the camera is silent, and for how long; "" when it is not."""
-        silent = self._camera.silent_seconds
-        limit = float(self._node.get_parameter("camera_timeout_seconds").value)
-        return f"no image for {silent:.1f} s: {self.camera_hint()}" if silent > limit else ""
-
-    def _camera_status(self) -> DiagnosticStatus:
+    def _camera_status(self, problem: str) -> DiagnosticStatus:
         counters = self._engine.session.counters
         values = {
-            "topic": self._images.topic_name,
-            "input_rate_hz": self._camera.take_input_rate(),
-            "received": self._camera.received,
+            "topic": self._camera.topic,
+            "input_rate_hz": self._statistics.take_input_rate(),
+            "received": self._statistics.received,
             "processed": counters.processed,
             "dropped_superseded": self._engine.frames_superseded,
             "dropped_late": counters.late,
             "dropped_repeated": counters.repeated,
-            "rejected": self._camera.rejected,
-            "last_rejection": self._camera.last_rejection,
+            "dropped_old": self._statistics.dropped_old,
+            "rejected": self._statistics.rejected,
+            "last_rejection": self._statistics.last_rejection,
             "discontinuities": counters.discontinuities,
         }
-        return self._status("camera", self.camera_problem(), DiagnosticStatus.WARN, values)
+        return self._status("camera", problem, DiagnosticStatus.WARN, values)
 
     def _tracking_status(self) -> DiagnosticStatus:
-        median, p95 = self._camera.mask_age_ms()
+        median, p95 = self._statistics.mask_age_ms()
         values = {
             "objects": len(self._engine.session.object_ids),
             "mask_age_p50_ms": median,
@@ -150,8 +101,9 @@ class NodeDiagnostics:
         return self._status("tracking", "", DiagnosticStatus.OK, values)
 
     def _query_status(self) -> DiagnosticStatus:
-        queries = self._engine.session.queries
+        queries, health = self._engine.session.queries, self._health()
         values = {
+            "state": health.state,
             "stage": self._engine.stage,
             "pending": self._engine.pending_queries,
             "active": len(queries),
@@ -159,7 +111,7 @@ class NodeDiagnostics:
             "mllm_model": self._node.get_parameter("mllm_model").value,
             "tracker_model": self._node.get_parameter("tracker_model").value,
         }
-        return self._status("queries", self._models.problem, DiagnosticStatus.ERROR, values)
+        return self._status("queries", health.problem, health.level, values)
 
     def _status(self, part: str, problem: str, level: bytes, values: Mapping[str, object]) -> DiagnosticStatus:
         """One entry; ``level`` holds if there is a problem."""

@@ -1,10 +1,13 @@
-"""The node's two models: loaded by name, replaced while it runs, and the reason why one is missing."""
+"""The node's two models: loaded by name, replaced while it runs, freed again, and the reason why one is missing."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,20 +17,33 @@ from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
-from decaf_ros.ros.parameters import Value, settings_for
+from decaf_ros.ros.parameters import Value, names_for, settings_for
 
-MODEL_PARAMETERS = ("mllm_model", "tracker_model")
+# By the parameter that names a model: all parameters that it is made from. When one of these changes, it is loaded anew.
+MODEL_PARAMETERS = {
+    "mllm_model": ("mllm_model", "device", "dtype", *names_for(MllmOptions)),
+    "tracker_model": ("tracker_model", "device", "dtype", "tracker_image_size"),
+}
 
 logger = logging.getLogger(__name__)
 
 
 class Models:
-    """Language model and mask model, each under the name of its parameter. Thread-safe; loading is done one at a time."""
+    """Language model and mask model, each under the name of its parameter. Thread-safe.
+
+    Loading takes minutes and cannot be stopped, hence a thread of its own: :meth:`interrupt` frees whoever waits for it.
+
+    Attributes:
+        turn: held by whoever loads or releases models, and what comes with it.
+    """
 
     def __init__(self) -> None:
-        self._loading = threading.Lock()
+        self.turn = threading.RLock()
         self._loaded: dict[str, Any] = {}
-        self._problems = dict.fromkeys(MODEL_PARAMETERS, "it is still being loaded, try again in a moment")
+        self._problems: dict[str, str] = {}
+        self._interrupted = False
+        self._pending: Future[Any] = Future()
+        self._loader: threading.Thread | None = None
 
     @property
     def mllm(self) -> VideoMllm | None:
@@ -41,7 +57,7 @@ class Models:
 
     @property
     def problems(self) -> dict[str, str]:
-        """By parameter, why a model is missing; empty when all is well."""
+        """By parameter, why a model is missing; empty when all is well, and when none was asked for."""
         return dict(self._problems)
 
     @property
@@ -49,14 +65,21 @@ class Models:
         """All problems in one line; "" when all is well."""
         return "; ".join(f"{name}: {problem}" for name, problem in self.problems.items())
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether a model is on its way, even if nobody waits for it any more."""
+        return self._loader is not None and self._loader.is_alive()
+
     def load_all(self, values: Mapping[str, Value]) -> None:
         """Load both models; what cannot be loaded is logged and noted as a problem."""
-        for name in MODEL_PARAMETERS:
-            try:
-                self.adopt({name: self.load(name, values)})
-            except ModelNotFound as error:
-                logger.error("%s: %s", name, error)
-                self._problems[name] = str(error)
+        with self.turn:
+            self._problems = dict.fromkeys(MODEL_PARAMETERS, "it is still being loaded, try again in a moment")
+            for name in MODEL_PARAMETERS:
+                try:
+                    self.adopt({name: self.load(name, values)})
+                except ModelNotFound as error:
+                    logger.error("%s: %s", name, error)
+                    self._problems[name] = str(error)
 
     def load(self, name: str, values: Mapping[str, Value]) -> Any:
         """Load the model that a parameter names, without taking it into use.
@@ -68,18 +91,22 @@ class Models:
         Raises:
             ModelNotFound: it cannot be had; the message says why.
         """
-        with self._loading:
-            logger.info("loading %s %s", name, values[name])
-            try:
-                device, dtype = resolve_device(str(values["device"])), resolve_dtype(str(values["dtype"]))
-                if name == "mllm_model":
-                    return load_mllm(str(values[name]), settings_for(MllmOptions, values), device, dtype)
-                return Sam2Tracker.load(str(values[name]), device=device, dtype=dtype or _default_dtype(device))
-            except ModelNotFound:
-                raise
-            except Exception as error:  # whatever a foreign file or a full GPU brings about, the node goes on
-                logger.exception("%s %s", name, values[name])
-                raise ModelNotFound(f"{values[name]!r} cannot be loaded: {type(error).__name__}: {error}") from error
+        with self.turn:
+            pending: Future[Any] = Future()
+            self._pending = pending
+            if self._interrupted:
+                raise ModelNotFound("given up: the node is shutting down")
+
+            def work() -> None:
+                with suppress(InvalidStateError):  # nobody waits any more
+                    try:
+                        pending.set_result(_load(name, values))
+                    except ModelNotFound as error:
+                        pending.set_exception(error)
+
+            self._loader = threading.Thread(target=work, name="decaf-loader", daemon=True)
+            self._loader.start()
+            return pending.result()
 
     def adopt(self, loaded: Mapping[str, Any]) -> None:
         """Take models into use, by parameter."""
@@ -87,12 +114,54 @@ class Models:
             self._loaded[name] = model
             self._problems.pop(name, None)
 
+    def release(self) -> None:
+        """Forget both models and give their memory back."""
+        self._loaded, self._problems = {}, {}
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def interrupt(self) -> None:
+        """Let nobody wait for a model any more, now or later: the node ends."""
+        self._interrupted = True
+        with suppress(InvalidStateError):
+            self._pending.set_exception(ModelNotFound("given up: the node is shutting down"))
+
+
+def _load(name: str, values: Mapping[str, Value]) -> Any:
+    logger.info("loading %s %s", name, values[name])
+    try:
+        device, dtype = resolve_device(str(values["device"])), resolve_dtype(str(values["dtype"]))
+        if name == "mllm_model":
+            return load_mllm(str(values[name]), settings_for(MllmOptions, values), device, dtype)
+        return Sam2Tracker.load(
+            str(values[name]),
+            device=device,
+            dtype=dtype or _default_dtype(device),
+            image_size=int(values["tracker_image_size"]) or None,
+        )
+    except ModelNotFound:
+        raise
+    except Exception as error:  # whatever a foreign file or a full GPU brings about, the node goes on
+        logger.exception("%s %s", name, values[name])
+        raise ModelNotFound(f"{values[name]!r} cannot be loaded: {type(error).__name__}: {error}") from error
+
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU if there is one."""
+    """The device of that name; "auto" is the GPU if there is one.
+
+    Raises:
+        ValueError: no such device on this machine.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} is none that torch knows: use auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use auto or cpu")
+    return device
 
 
 def resolve_dtype(name: str) -> torch.dtype | None:

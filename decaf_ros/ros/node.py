@@ -7,33 +7,31 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import rclpy
-import rclpy.task
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import ROSClock
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image
-from std_srvs.srv import Trigger
 
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import HeatMap, Segmentation
 from decaf_ros.models.errors import ModelNotFound
-from decaf_ros.ros import replies
-from decaf_ros.ros.conversions import frame_from_image
-from decaf_ros.ros.diagnostics import CameraStatistics, NodeDiagnostics
+from decaf_ros.ros.camera import Camera
+from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
+from decaf_ros.ros.entities import EntityGroup
 from decaf_ros.ros.logs import forward_logs
-from decaf_ros.ros.models import MODEL_PARAMETERS, Models
+from decaf_ros.ros.models import MODEL_PARAMETERS, Models, resolve_device
 from decaf_ros.ros.parameters import (
     ParameterError,
+    Value,
     check_values,
     current_values,
     declare_parameters,
@@ -41,32 +39,44 @@ from decaf_ros.ros.parameters import (
     unknown_names,
 )
 from decaf_ros.ros.publishers import ResultPublisher
+from decaf_ros.ros.services import Services
+from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.session.session import NoFramesError, SessionError, TrackingSession
-from decaf_ros.srv import ListQueries, Query, RemoveObject, RemoveQuery
+from decaf_ros.session.session import TrackingSession
 
-T = TypeVar("T")
-
-# Latest frame wins: a queue of images would only make masks late.
-CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _EXECUTOR_THREADS = 4
 _WARNING_PERIOD_SECONDS = 5.0
 _LAST_ANSWERS_SECONDS = 0.3
+_WAY_OUT = {
+    "unconfigured": "configure and activate it with ros2 lifecycle set",
+    "inactive": "activate it with ros2 lifecycle set",
+    "finalized": "start it anew",
+}
+_STATES_TO_LEAVE = ("unconfigured", "inactive", "active", "finalized")
 
 
-class DecafNode(Node):
-    """Subscribes ``image``; offers ``~/query``, ``~/remove_object``, ``~/remove_query``, ``~/list_queries`` and ``~/reset``.
+class DecafNode(LifecycleNodeMixin, Node):
+    """A lifecycle node. Diagnostics and parameters are there from the start; what the states add:
 
-    Callbacks only store, ask and answer: frames are followed on the engine's live thread, queries run on its worker. Models are
-    loaded on a thread of their own, so that the node answers from the start. Implements the engine's ``Listener``.
+    - inactive: publishers and services, which answer why nothing happens;
+    - active: models on their device, the engine's threads, and the camera's topic, subscribed.
+
+    Loading is a part of activation, so that *active* means ready. It blocks no other callback: while the state is *activating*,
+    services and diagnostics answer. A model that cannot be had makes activation fail, with the reason in the log and in
+    diagnostics; with ``autostart`` the node becomes active all the same and waits for the parameter that repairs it.
+
+    Callbacks only store, ask and answer: frames are followed on the engine's live thread, queries run on its worker. Engine and
+    session live as long as the node, so that ids are never used twice. Implements the engine's ``Listener``.
 
     Raises:
         ParameterError: a parameter was given a value that it cannot have.
     """
 
     def __init__(self) -> None:
-        super().__init__("decaf_node")
+        Node.__init__(self, "decaf_node")
+        # Reentrant: the state can be asked for during a transition. (The state machine allows one transition at a time.)
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         forward_logs(self.get_logger())
         values = declare_parameters(self)
         for name, meant in unknown_names(self._parameter_overrides).items():
@@ -75,134 +85,153 @@ class DecafNode(Node):
         # For the whole process: each of the two model threads may use so many. They must not fight over the same cores.
         torch.set_num_threads(int(values["cpu_threads"]) or max(1, (os.cpu_count() or 1) // 2))
 
-        self._camera = CameraStatistics()
-        self._models = Models()
+        self.models = Models()
+        self._failure = ""
+        self._following = False
         self._staged: dict[str, Any] = {}
-        self._results = ResultPublisher(self)
         self._engine = Engine(TrackingSession(None, settings_for(SessionConfig, values)), None, self)
-        self._create_interfaces()
+        self._statistics = CameraStatistics(cast(ROSClock, self.get_clock()))
+        self._camera = Camera(self, self._engine, self._statistics)
+        self._interfaces = EntityGroup(self)
+        NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine)
         self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._apply_parameters)
+        if hasattr(self, "add_post_set_parameters_callback"):  # since Iron
+            self.add_post_set_parameters_callback(self._apply_parameters)
 
-    def _create_interfaces(self) -> None:
-        images, services, timers = (MutuallyExclusiveCallbackGroup() for _ in range(3))
-        self._images = self.create_subscription(Image, "image", self._on_image, CAMERA_QOS, callback_group=images)
-        # Reentrant: a query that waits for its result must not keep the next one from queueing.
-        self.create_service(Query, "~/query", self._on_query, callback_group=ReentrantCallbackGroup())
-        self.create_service(RemoveObject, "~/remove_object", self._on_remove_object, callback_group=services)
-        self.create_service(RemoveQuery, "~/remove_query", self._on_remove_query, callback_group=services)
-        self.create_service(ListQueries, "~/list_queries", self._on_list_queries, callback_group=services)
-        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=services)
-        self._diagnostics = NodeDiagnostics(self, self._camera, self._engine, self._models, self._images)
-        self._diagnostics_topic = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0, self._report, callback_group=timers)
+    # --- states ---
 
-    def start(self) -> None:
-        """Start to follow frames, and to load the models."""
+    def state(self) -> str:
+        """Lifecycle state: "unconfigured", "inactive", "active", "finalized", or that of a transition, such as "activating"."""
+        return self._state_machine.current_state[1]
+
+    def health(self) -> Health:
+        """Whether queries can be answered now, and if not, why."""
+        state = self.state()
+        if state == "active":
+            return Health(state, self.models.problem, DiagnosticStatus.ERROR)
+        if state == "activating" and self.models.problem:
+            return Health(state, self.models.problem, DiagnosticStatus.ERROR)
+        problem = f"{self.get_fully_qualified_name()} is {state}: {_WAY_OUT.get(state, 'try again in a moment')}"
+        if self._failure:
+            return Health(state, f"{problem}; {self._failure}", DiagnosticStatus.ERROR)
+        return Health(state, problem, DiagnosticStatus.WARN)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the device; offer publishers and services."""
+        return self._attempt(self._configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the models, then listen to the camera."""
+        return self._attempt(self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop following, forget objects and queries, and free the models' memory."""
+        return self._attempt(self._release)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Remove publishers and services."""
+        return self._attempt(self._withdraw)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release what there is. Publishers and services stay until the node goes, for answers that are on their way."""
+        return self._attempt(self._release)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to the beginning."""
+        return self._attempt(self._withdraw)
+
+    def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        """A failure leads back to the state before, any other error to error processing; rclpy would drop the cause of both."""
+        try:
+            with self.models.turn:
+                step()
+        except (ModelNotFound, ValueError) as error:
+            return self._note_failure(str(error), TransitionCallbackReturn.FAILURE)
+        except Exception as error:
+            return self._note_failure(f"{type(error).__name__}: {error}", TransitionCallbackReturn.ERROR)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _note_failure(self, cause: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
+        self._failure = f"{self.state()} failed: {cause}"
+        self.get_logger().error(self._failure)
+        return outcome
+
+    def _configure(self) -> None:
+        self._failure = ""
+        resolve_device(str(self.get_parameter("device").value))
+        with self._interfaces.collecting():
+            self._results = ResultPublisher(self)
+            Services(self, self._engine, lambda: self.health().problem, self._camera.hint)
+
+    def _activate(self) -> None:
+        self._failure = ""
+        self.models.load_all(current_values(self))
+        problem = self.models.problem
+        if problem and not self.get_parameter("autostart").value:
+            self.models.release()
+            raise ModelNotFound(problem)
+        self._use_models(MODEL_PARAMETERS, current_values(self))
         self._engine.start()
-        threading.Thread(target=self._load_models, name="decaf-loader", daemon=True).start()
+        self._camera.subscribe()
+        self._following = True
+        if not problem:
+            self.get_logger().info("ready: both models are loaded")
 
-    def stop(self) -> None:
-        """Take no more images, give up running queries and stop the engine's threads."""
-        self.destroy_subscription(self._images)
+    def _release(self) -> None:
+        self._following = False
+        self._camera.unsubscribe()
         self._engine.stop()
+        self._engine.set_grounder(None)
+        self._engine.session.set_tracker(None)  # type: ignore[arg-type]
+        self.models.release()
+
+    def _withdraw(self) -> None:
+        self._release()
+        self._interfaces.destroy()
 
     # --- models and parameters ---
 
-    def _load_models(self) -> None:
-        self._models.load_all(current_values(self))
-        self._use_models(MODEL_PARAMETERS)
-        if not self._models.problems:
-            self.get_logger().info("ready: both models are loaded")
-
-    def _use_models(self, changed: Collection[str]) -> None:
-        mllm, tracker = self._models.mllm, self._models.tracker
+    def _use_models(self, changed: Collection[str], values: dict[str, Value]) -> None:
+        mllm, tracker = self.models.mllm, self.models.tracker
         if "tracker_model" in changed and tracker is not None:
             self._engine.session.set_tracker(tracker)
         if mllm is not None and tracker is not None:
-            config = settings_for(GroundingConfig, current_values(self))
-            self._engine.set_grounder(Grounder(mllm, tracker, config))
+            self._engine.set_grounder(Grounder(mllm, tracker, settings_for(GroundingConfig, values)))
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         """Load models that are asked for anew before anything changes: when one cannot be had, the old one stays."""
-        self._staged = {}
         changes = {parameter.name: parameter.value for parameter in parameters}
-        values = current_values(self)
-        asked = [name for name in MODEL_PARAMETERS if name in changes]
-        needed = [name for name in asked if changes[name] != values[name] or name in self._models.problems]
         try:
             check_values(changes)
-            self._staged = {name: self._models.load(name, values | changes) for name in needed}
+            self._staged = self._stage_models(changes)
         except (ModelNotFound, ValueError) as error:
             return SetParametersResult(successful=False, reason=str(error))
+        if not hasattr(self, "add_post_set_parameters_callback"):
+            self._apply_parameters(parameters)
         return SetParametersResult(successful=True)
 
+    def _stage_models(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Models in use that are made from a parameter that changes, and those missing that are asked for again."""
+        if not any(each in changes for inputs in MODEL_PARAMETERS.values() for each in inputs):
+            return {}
+        with self.models.turn:
+            values = current_values(self)
+            needed = [
+                name
+                for name, inputs in MODEL_PARAMETERS.items()
+                if any(each in changes and (changes[each] != values[each] or name in self.models.problems) for each in inputs)
+            ]
+            return {name: self.models.load(name, values | changes) for name in needed if self._following}
+
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
+        values = current_values(self) | {each.name: each.value for each in parameters}
         staged, self._staged = self._staged, {}
-        self._models.adopt(staged)
-        self._use_models(staged)
-
-    # --- callbacks ---
-
-    def _on_image(self, message: Image) -> None:
-        self._camera.note_arrival()
-        if self._models.tracker is not None:
-            self._engine.submit(lambda: frame_from_image(message))
-
-    async def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
-        arrived = time.monotonic()
-        try:
-            if self._models.problem:
-                raise SessionError(self._models.problem)
-            window_seconds = request.window_seconds if request.window_seconds != 0 else None
-            result = await self._completed(self._engine.query(request.expression, window_seconds, request.replace))
-        except NoFramesError as error:
-            response.message = f"{error}: {self._diagnostics.camera_hint()}"
-        except SessionError as error:
-            response.message = str(error)
-        else:
-            replies.fill_query(response, result, total_ms=(time.monotonic() - arrived) * 1e3)
-        return response
-
-    async def _completed(self, job: Future[T]) -> T:
-        """The result of another thread's work, without a thread of the executor waiting for it."""
-        assert self.executor is not None, "callbacks run on an executor"
-        executor = self.executor
-        done: rclpy.task.Future[None] = rclpy.task.Future(executor=executor)
-
-        def finish(_: Future[T]) -> None:
-            done.set_result(None)
-            executor.wake()  # it does not look at futures that other threads complete, until something happens
-
-        job.add_done_callback(finish)
-        await done
-        return job.result()
-
-    def _on_remove_object(self, request: RemoveObject.Request, response: RemoveObject.Response) -> RemoveObject.Response:
-        try:
-            self._engine.session.remove_object(request.object_id)
-            response.success = True
-        except SessionError as error:
-            response.message = str(error)
-        return response
-
-    def _on_remove_query(self, request: RemoveQuery.Request, response: RemoveQuery.Response) -> RemoveQuery.Response:
-        try:
-            response.removed_object_ids = self._engine.remove_query(request.query_id)
-            response.success = True
-        except SessionError as error:
-            response.message = str(error)
-        return response
-
-    def _on_list_queries(self, request: ListQueries.Request, response: ListQueries.Response) -> ListQueries.Response:
-        response.queries = [replies.query_info(query) for query in self._engine.queries()]
-        return response
-
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._engine.reset()
-        response.success = True
-        response.message = "all queries, objects and frames are forgotten"
-        return response
+        self._engine.session.config = settings_for(SessionConfig, values)
+        if self._following:  # else activation will read the values
+            with self.models.turn:
+                if self._following:
+                    self.models.adopt(staged)
+                    self._use_models(staged, values)
 
     # --- results, on the engine's threads ---
 
@@ -210,7 +239,7 @@ class DecafNode(Node):
         """Publish the masks of a frame."""
         captions = {record.query_id: record.expression for record in self._engine.session.queries}
         self._results.publish_segmentation(segmentation, captions)
-        self._camera.note_mask((self.get_clock().now().nanoseconds - segmentation.frame.stamp_ns) * 1e-6)
+        self._statistics.note_mask(segmentation.frame.stamp_ns)
 
     def on_heat_map(self, heat: HeatMap) -> None:
         """Publish a heat map."""
@@ -218,13 +247,8 @@ class DecafNode(Node):
 
     def on_rejected_frame(self, reason: str) -> None:
         """Count the frame, and warn now and then."""
-        self._camera.note_rejection(reason)
+        self._statistics.note_rejection(reason)
         self.get_logger().warning(f"frame rejected: {reason}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
-
-    def _report(self) -> None:
-        self._diagnostics_topic.publish(self._diagnostics.message())
-        if problem := self._diagnostics.camera_problem():
-            self.get_logger().warning(problem, throttle_duration_sec=_WARNING_PERIOD_SECONDS)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -241,16 +265,27 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(1) from error
     executor = MultiThreadedExecutor(num_threads=_EXECUTOR_THREADS)
     executor.add_node(node)
-    node.start()
+    if node.get_parameter("autostart").value and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        executor.create_task(node.trigger_activate)
     try:
         _spin(executor, node, interrupted.is_set)
     finally:
-        node.stop()
-        deadline = time.monotonic() + _LAST_ANSWERS_SECONDS
-        _spin(executor, node, lambda: time.monotonic() > deadline)
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
+        _end(executor, node)
+
+
+def _end(executor: MultiThreadedExecutor, node: DecafNode) -> None:
+    """Leave whatever state the node is in, and answer who still waits."""
+    node.models.interrupt()
+    _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)  # a transition that is on its way comes to its end
+    if node.state() != "finalized":
+        node.trigger_shutdown()
+    deadline = time.monotonic() + _LAST_ANSWERS_SECONDS
+    _spin(executor, node, lambda: time.monotonic() > deadline)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    if node.models.is_loading:
+        os._exit(0)  # the thread that reads a model cannot be stopped, and would crash when Python is taken down under it
 
 
 def _spin(executor: MultiThreadedExecutor, node: Node, until: Callable[[], bool]) -> None:

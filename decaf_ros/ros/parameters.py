@@ -31,6 +31,7 @@ class Setting:
         default: tells the type, too.
         text: one sentence for ``ros2 param describe``.
         limits: least and greatest value of a number.
+        step: a whole number must be a multiple of it.
         choices: all values of a word.
         fixed: read when the node starts, and not changed later.
     """
@@ -39,8 +40,9 @@ class Setting:
     default: Value
     text: str
     limits: tuple[float, float] | None = None
+    step: int = 1
     choices: tuple[str, ...] = ()
-    fixed: bool = True
+    fixed: bool = False
 
     def descriptor(self) -> ParameterDescriptor:
         """What ROS is told about the parameter."""
@@ -48,7 +50,8 @@ class Setting:
         if self.choices:
             described.additional_constraints = "one of: " + ", ".join(self.choices)
         if self.limits and isinstance(self.default, int):
-            described.integer_range = [IntegerRange(from_value=int(self.limits[0]), to_value=int(self.limits[1]))]
+            least, greatest = map(int, self.limits)
+            described.integer_range = [IntegerRange(from_value=least, to_value=greatest, step=self.step)]
         elif self.limits:
             described.floating_point_range = [FloatingPointRange(from_value=self.limits[0], to_value=self.limits[1])]
         return described
@@ -62,8 +65,16 @@ class Setting:
 _MODELS = "embedded, a local path, or a hub id such as"
 
 SETTINGS = (
-    Setting("mllm_model", "embedded", f"Video language model: {_MODELS} Qwen/Qwen2.5-VL-7B-Instruct.", fixed=False),
-    Setting("tracker_model", "embedded", f"SAM 2 model: {_MODELS} facebook/sam2.1-hiera-large.", fixed=False),
+    Setting("autostart", True, "Configure and activate at the start; false leaves that to a lifecycle manager.", fixed=True),
+    Setting("mllm_model", "embedded", f"Video language model: {_MODELS} Qwen/Qwen2.5-VL-7B-Instruct."),
+    Setting("tracker_model", "embedded", f"SAM 2 model: {_MODELS} facebook/sam2.1-hiera-large."),
+    Setting(
+        "tracker_image_size",
+        0,
+        "Side in pixels of the square that the mask model sees: 1024 or 512 for published models; 0 is the model's own.",
+        (0, 4096),
+        step=32,
+    ),
     Setting("device", "auto", "Where the models run: auto (cuda if there is one), cpu, cuda, cuda:1, ..."),
     Setting(
         "dtype",
@@ -72,13 +83,24 @@ SETTINGS = (
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
     Setting(
-        "cpu_threads", 0, "CPU threads for each of the two model threads, live and worker; 0: half of the cores.", (0, 1024)
+        "cpu_threads",
+        0,
+        "CPU threads for each of the two model threads, live and worker; 0: half of the cores.",
+        (0, 1024),
+        fixed=True,
     ),
+    # The camera
     Setting("camera_timeout_seconds", 2.0, "Silence of the camera after which diagnostics warn.", (0.1, 3600.0)),
+    Setting(
+        "max_frame_age_seconds",
+        0.0,
+        "Images with a stamp further back than this by the node's clock are dropped; 0 takes all of them.",
+        (0.0, 3600.0),
+    ),
     # SessionConfig
     Setting("key_frames", SessionConfig.key_frames, "Most key frames that a query looks at.", (1, 64)),
-    Setting("window_seconds", SessionConfig.window_seconds, "How far back the frame window reaches.", (0.1, 600.0)),
-    Setting("window_hz", SessionConfig.window_hz, "Key frames kept per second.", (0.1, 60.0)),
+    Setting("window_seconds", SessionConfig.window_seconds, "How far back the frame window reaches.", (0.1, 600.0), fixed=True),
+    Setting("window_hz", SessionConfig.window_hz, "Key frames kept per second.", (0.1, 60.0), fixed=True),
     Setting(
         "catch_up_frames",
         SessionConfig.catch_up_frames,
@@ -96,9 +118,22 @@ SETTINGS = (
         SessionConfig.refresh_hz,
         "How often the heat map is computed anew between queries; 0 switches it off.",
         (0.0, 60.0),
+        fixed=True,
     ),
-    Setting("max_expression_length", SessionConfig.max_expression_length, "Longest expression, in characters.", (1, 100_000)),
-    Setting("max_pending_queries", SessionConfig.max_pending_queries, "Queries that may wait; more are refused.", (1, 1000)),
+    Setting(
+        "max_expression_length",
+        SessionConfig.max_expression_length,
+        "Longest expression, in characters.",
+        (1, 100_000),
+        fixed=True,
+    ),
+    Setting(
+        "max_pending_queries",
+        SessionConfig.max_pending_queries,
+        "Queries that may wait; more are refused.",
+        (1, 1000),
+        fixed=True,
+    ),
     Setting("max_objects", SessionConfig.max_objects, "Objects followed at a time.", (1, 65535)),
     # GroundingConfig
     Setting(
@@ -106,24 +141,21 @@ SETTINGS = (
         GroundingConfig.paths,
         "Attention paths that are fused; video and frame alone are ablations.",
         choices=("both", "video", "frame"),
-        fixed=False,
     ),
-    Setting("contrast", GroundingConfig.contrast, "Subtract the attention of the background prompt.", fixed=False),
+    Setting("contrast", GroundingConfig.contrast, "Subtract the attention of the background prompt."),
     Setting(
         "point_threshold",
         GroundingConfig.point_threshold,
         "Heat from which a grid cell becomes a point prompt.",
         (0.0, 1.0),
-        fixed=False,
     ),
     Setting(
         "tracklet_threshold",
         GroundingConfig.tracklet_threshold,
         "Score above which a tracklet becomes an object; if none passes, the best one does.",
         (0.0, 1.0),
-        fixed=False,
     ),
-    Setting("nms_iou", GroundingConfig.nms_iou, "IoU above which two masks are the same object.", (0.0, 1.0), fixed=False),
+    Setting("nms_iou", GroundingConfig.nms_iou, "IoU above which two masks are the same object.", (0.0, 1.0)),
     # MllmOptions
     Setting("video_tokens", MllmOptions.video_tokens, "Most visual tokens of a frame on the video path.", (1, 16384)),
     Setting("frame_tokens", MllmOptions.frame_tokens, "Most visual tokens of a frame on the frame path.", (1, 16384)),
@@ -176,11 +208,15 @@ def check_values(changes: Mapping[str, Any]) -> None:
             _BY_NAME[name].check(value)
 
 
+def names_for(kind: type) -> tuple[str, ...]:
+    """Parameters that bear the names of fields of a settings class."""
+    return tuple(each.name for each in fields(kind) if each.name in _BY_NAME)
+
+
 def settings_for(kind: type[SettingsT], values: Mapping[str, Value]) -> SettingsT:
     """Build a settings class from the parameters that bear the names of its fields.
 
     Raises:
         ValueError: a value that the class refuses.
     """
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in values.items() if name in names})
+    return kind(**{name: values[name] for name in names_for(kind)})

@@ -218,15 +218,17 @@ def test_ids_are_stable_and_never_used_twice(running: System, ears: Ears) -> Non
 def test_parameters_are_described_and_guarded(running: System) -> None:
     client = running.client
     describe = client.node.create_client(DescribeParameters, "/decaf_node/describe_parameters")
-    request = DescribeParameters.Request(names=["mllm_model", "key_frames", "point_threshold"])
-    model, key_frames, threshold = client.wait_for(describe.call_async(request), 10.0).descriptors
-    assert all(each.description for each in (model, key_frames, threshold))
-    assert (model.read_only, key_frames.read_only, threshold.read_only) == (False, True, False)
-    assert (key_frames.integer_range[0].from_value, key_frames.integer_range[0].to_value) == (1, 64)
+    request = DescribeParameters.Request(names=["mllm_model", "max_pending_queries", "point_threshold"])
+    model, pending, threshold = client.wait_for(describe.call_async(request), 10.0).descriptors
+    assert all(each.description for each in (model, pending, threshold))
+    assert (model.read_only, pending.read_only, threshold.read_only) == (False, True, False)
+    assert (pending.integer_range[0].from_value, pending.integer_range[0].to_value) == (1, 1000)
     for name, value, cause in (
         ("point_threshold", 1.5, "out of range"),
         ("point_threshold", "hot", "type"),
-        ("key_frames", 8, "read-only"),
+        ("max_pending_queries", 4, "read-only"),
+        ("tracker_image_size", 500, "step"),
+        ("device", "cuda:99", "cuda:99"),
         ("paths", "sideways", "one of both, video, frame"),
     ):
         accepted, reason = client.set_parameter(name, value)

@@ -1,0 +1,85 @@
+"""The camera's topic: what is subscribed while the node is active, and which of its images are followed."""
+
+from __future__ import annotations
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image
+
+from decaf_ros.datatypes import Frame
+from decaf_ros.ros.conversions import frame_from_image, stamp_to_ns
+from decaf_ros.ros.statistics import CameraStatistics
+from decaf_ros.session.engine import Engine
+
+# Latest frame wins: a queue of images would only make masks late.
+CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class OldImageError(ValueError):
+    """An image is older than the parameter ``max_frame_age_seconds`` allows."""
+
+
+class Camera:
+    """Hands images of the topic ``image`` to the engine, undecoded.
+
+    Args:
+        node: for subscription, clock and parameters.
+        engine: follows the images.
+        statistics: counts them.
+    """
+
+    def __init__(self, node: Node, engine: Engine, statistics: CameraStatistics) -> None:
+        self.topic: str = node.resolve_topic_name("image")
+        self._node = node
+        self._engine = engine
+        self._statistics = statistics
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._subscription: Subscription[Image] | None = None
+
+    def subscribe(self) -> None:
+        """Listen from now on."""
+        self._statistics.start()
+        self._subscription = self._node.create_subscription(
+            Image, "image", self._on_image, CAMERA_QOS, callback_group=self._group
+        )
+
+    def unsubscribe(self) -> None:
+        """Listen no more, if it did."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def problem(self) -> str:
+        """That the camera is silent, and for how long; "" when it is not, or when nobody listens."""
+        if self._subscription is None:
+            return ""
+        if self._statistics.clock_stands_at_zero:
+            return "use_sim_time is set, but no time came on /clock: start what publishes it, or unset use_sim_time"
+        silent = self._statistics.silent_seconds
+        limit = float(self._node.get_parameter("camera_timeout_seconds").value)
+        return f"no image for {silent:.1f} s: {self.hint()}" if silent > limit else ""
+
+    def hint(self) -> str:
+        """Where to look when no image comes."""
+        return (
+            f"{self._node.count_publishers(self.topic)} publishers on {self.topic}, subscribed best effort, volatile, depth 1; "
+            "check the topic (remap image:=...), the camera and ROS_DOMAIN_ID"
+        )
+
+    def _on_image(self, message: Image) -> None:
+        self._statistics.note_arrival()
+        self._engine.submit(lambda: self._frame(message))
+
+    def _frame(self, message: Image) -> Frame:
+        """The image, when its turn has come. The live thread reports the error to the engine's listener."""
+        limit = float(self._node.get_parameter("max_frame_age_seconds").value)
+        age = self._statistics.age_ns(stamp_to_ns(message.header.stamp)) * 1e-9
+        if limit > 0 and age > limit:
+            self._statistics.note_old()
+            raise OldImageError(
+                f"its stamp is {age:.3f} s old by the node's clock, max_frame_age_seconds is {limit:g}: is the network slow, "
+                "are the clocks of two machines apart, or is this a bag and use_sim_time not set?"
+            )
+        return frame_from_image(message)
