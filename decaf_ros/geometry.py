@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from decaf_ros.datatypes import BoolArray, Float32Array, UInt8Array, UInt16Array
+from decaf_ros.datatypes import BoolArray, Float32Array, ObjectMask, Segmentation, UInt8Array, UInt16Array
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -127,6 +127,15 @@ class Placement:
     point_count: int
 
 
+@dataclass(frozen=True, eq=False)
+class LocatedObject:
+    """An object, its points and what was measured of them."""
+
+    tracked: ObjectMask
+    points: SurfacePoints
+    placement: Placement
+
+
 def metres_from_depth(depth_hw: Float32Array | UInt16Array) -> Float32Array:
     """``(h, w)`` float32 metres with NaN for what is invalid.
 
@@ -178,6 +187,21 @@ def measure(points: SurfacePoints) -> Placement | None:
         box_size_xyz=high - low,
         point_count=len(points.xyz),
     )
+
+
+def locate_objects(segmentation: Segmentation, view: DepthView) -> list[LocatedObject]:
+    """The visible objects that have at least :data:`LEAST_POINTS` points, ascending by id.
+
+    Args:
+        segmentation: a frame and its objects.
+        view: the frame's depth image.
+    """
+    located = []
+    for tracked in sorted(segmentation.objects, key=lambda tracked: tracked.object_id):
+        points = surface_points(tracked.mask_hw, view)
+        if (placement := measure(points)) is not None:
+            located.append(LocatedObject(tracked, points, placement))
+    return located
 
 
 def colours_of(points: SurfacePoints, image_rgb: UInt8Array, view: DepthView) -> UInt8Array:

@@ -1,0 +1,143 @@
+"""Objects in space: as messages, as markers for RViz, and as a point cloud."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point, Pose, Vector3
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from decaf_ros.datatypes import Segmentation, UInt8Array
+from decaf_ros.drawing import object_colour
+from decaf_ros.geometry import DepthView, Float64Array, LocatedObject, colours_of, locate_objects
+from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
+from decaf_ros.ros.conversions import make_header
+from decaf_ros.ros.depth import DepthCamera
+
+# RViz subscribes reliable by default.
+_OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+_BOX_OPACITY = 0.35
+_LABEL_METRES = 0.05
+# Markers vanish when the camera stops.
+_MARKER_LIFETIME = Duration(sec=2)
+
+# One point of the cloud. PCL's convention: colour is packed into the four bytes of a float32, blue first.
+_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "u1", 4), ("label", "<u4")])
+_FIELD_TYPES = {"x": PointField.FLOAT32, "y": PointField.FLOAT32, "z": PointField.FLOAT32, "rgb": PointField.FLOAT32}
+
+
+class SpacePublisher:
+    """Publishes ``~/objects_3d``, ``~/markers`` and ``~/points`` under the header of the camera image.
+
+    Nothing is computed while nobody listens, and nothing is published for a frame without depth. Any thread may call it.
+
+    Args:
+        node: whose topics they are.
+        depth: the depth of the frames.
+    """
+
+    def __init__(self, node: Node, depth: DepthCamera) -> None:
+        self._depth = depth
+        self._objects = node.create_publisher(TrackedObject3DArray, "~/objects_3d", _OUTPUT_QOS)
+        self._markers = node.create_publisher(MarkerArray, "~/markers", _OUTPUT_QOS)
+        self._points = node.create_publisher(PointCloud2, "~/points", _OUTPUT_QOS)
+
+    def publish(self, segmentation: Segmentation) -> None:
+        """Publish where the objects of a frame are, if its depth is there."""
+        frame = segmentation.frame
+        wanted = {topic for topic in (self._objects, self._markers, self._points) if topic.get_subscription_count() > 0}
+        if not wanted or (view := self._depth.view_of(frame)) is None:
+            return
+        located, header = locate_objects(segmentation, view), make_header(frame.stamp_ns, frame.frame_id)
+        if self._objects in wanted:
+            self._objects.publish(TrackedObject3DArray(header=header, objects=[object_message(each) for each in located]))
+        if self._markers in wanted:
+            self._markers.publish(marker_array(located, header))
+        if self._points in wanted:
+            self._points.publish(point_cloud(located, frame.image_rgb, view, header))
+
+
+def object_message(located: LocatedObject) -> TrackedObject3D:
+    """One object as a message."""
+    tracked, placement = located.tracked, located.placement
+    return TrackedObject3D(
+        id=tracked.object_id,
+        query_id=tracked.query_id,
+        label=tracked.label,
+        position=_point(placement.centroid_xyz),
+        covariance=placement.covariance.ravel(),
+        box_center=_point(placement.box_center_xyz),
+        box_size=_vector(placement.box_size_xyz),
+        point_count=placement.point_count,
+    )
+
+
+def marker_array(located: Sequence[LocatedObject], header: Header) -> MarkerArray:
+    """A translucent box and a label for each object. The first marker removes those of earlier frames."""
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    for each in located:
+        tracked, placement = each.tracked, each.placement
+        red, green, blue = (value / 255 for value in object_colour(tracked.object_id))
+        common = {"header": header, "id": tracked.object_id, "lifetime": _MARKER_LIFETIME}
+        box = Marker(ns="box", type=Marker.CUBE, pose=Pose(position=_point(placement.box_center_xyz)), **common)
+        box.scale = _vector(np.maximum(placement.box_size_xyz, 1e-3))  # RViz complains about boxes without thickness
+        box.color = ColorRGBA(r=red, g=green, b=blue, a=_BOX_OPACITY)
+        # Above the box: y points down.
+        top = placement.box_center_xyz - [0, placement.box_size_xyz[1] / 2 + _LABEL_METRES, 0]
+        label = Marker(ns="label", type=Marker.TEXT_VIEW_FACING, pose=Pose(position=_point(top)), **common)
+        label.scale.z = _LABEL_METRES
+        label.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+        label.text = f"{tracked.label} #{tracked.object_id}"
+        markers += [box, label]
+    return MarkerArray(markers=markers)
+
+
+def point_cloud(located: Sequence[LocatedObject], image_rgb: UInt8Array, view: DepthView, header: Header) -> PointCloud2:
+    """All objects' points with colour (``rgb``) and object id (``label``), object after object.
+
+    Args:
+        located: the objects.
+        image_rgb: ``(H, W, 3)``, where the colours are from.
+        view: the depth image that the objects were located in.
+        header: of the camera image.
+    """
+    points = np.zeros(sum(len(each.points.xyz) for each in located), dtype=_POINT)
+    start = 0
+    for each in located:
+        own = points[start : start + len(each.points.xyz)]
+        own["x"], own["y"], own["z"] = each.points.xyz.T
+        own["rgb"][:, :3] = colours_of(each.points, image_rgb, view)[:, ::-1]
+        own["label"] = each.tracked.object_id
+        start += len(own)
+    cloud = PointCloud2(header=header, height=1, width=len(points), is_dense=True, fields=_point_fields())
+    cloud.point_step, cloud.row_step = _POINT.itemsize, points.nbytes
+    # rclpy takes an array.array as it is; anything else it checks and copies byte by byte.
+    data = array("B")
+    data.frombytes(points.view(np.uint8).data)
+    cloud.data = data
+    return cloud
+
+
+def _point_fields() -> list[PointField]:
+    offsets = {name: offset for name, (_, offset, *_) in (_POINT.fields or {}).items()}
+    return [
+        PointField(name=name, offset=offset, datatype=_FIELD_TYPES.get(name, PointField.UINT32), count=1)
+        for name, offset in offsets.items()
+    ]
+
+
+def _point(xyz: Float64Array) -> Point:
+    x, y, z = map(float, xyz)
+    return Point(x=x, y=y, z=z)
+
+
+def _vector(xyz: Float64Array) -> Vector3:
+    x, y, z = map(float, xyz)
+    return Vector3(x=x, y=y, z=z)
