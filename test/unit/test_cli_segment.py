@@ -1,13 +1,17 @@
 """``decaf segment`` from end to end with the embedded models, and what it says when something is wrong."""
 
+import csv
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin
+from test_bags import IMAGE, START_NS, raw, write_bag
 
 from decaf_ros.cli.main import main
+from decaf_ros.evaluation.rle import decode_rle
 from decaf_ros.synthetic.world import sample_scene
 from decaf_ros.video import VideoFile
 
@@ -51,6 +55,32 @@ def test_every_frame_has_a_label_image_of_the_objects_in_the_summary(results):
     assert all(frames_seen[each["object_id"]] <= each["frames_visible"] for each in summary["objects"])
 
 
+def test_every_frame_has_its_stamp(results):
+    with (results / "frames.csv").open() as file:
+        rows = [(row["frame"], row["stamp_ns"]) for row in csv.DictReader(file)]
+    assert rows == [(str(number), str(number * 100_000_000)) for number in range(FRAMES)]
+
+
+def test_a_bag_of_the_same_images_gives_the_same_masks_as_run_lengths(folder, results, tmp_path):
+    bag, out = tmp_path / "bag", tmp_path / "out"
+    images = [cv2.imread(str(path))[..., ::-1] for path in sorted(folder.iterdir())]
+    messages = [raw(START_NS + number * 100_000_000, image) for number, image in enumerate(images)]
+    write_bag(bag, StoragePlugin.MCAP, image=(IMAGE, messages), other=(IMAGE, messages[:1]))
+    options = ["--topic", "/image", "--masks", "rle", "--key-frames", str(KEY_FRAMES), "--threads", "1"]
+    assert main(["segment", str(bag), EXPRESSION, "--out", str(out), *options]) == 0
+    written = json.loads((out / "masks.json").read_text())
+    assert written["stamps_ns"] == [START_NS + number * 100_000_000 for number in range(FRAMES)]
+    summary = json.loads((results / "summary.json").read_text())
+    assert [(each["object_id"], each["score"]) for each in written["objects"]] == [
+        (each["object_id"], each["score"]) for each in summary["objects"]
+    ]
+    assert {each["label"] for each in written["objects"]} == {summary["object_name"]}
+    for number, path in enumerate(sorted((results / "masks").iterdir())):
+        masks = [each["segmentations"][number] for each in written["objects"]]
+        union = np.any([decode_rle(mask) for mask in masks if mask is not None], axis=0)
+        assert np.array_equal(union, cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0)
+
+
 def test_there_is_a_heat_map_for_each_key_frame(results):
     summary = json.loads((results / "summary.json").read_text())
     assert summary["key_frames"] == [0, 3, 5, 8]
@@ -73,6 +103,8 @@ def test_the_overlay_is_a_video_of_all_frames(results):
     ("video", "options", "cause"),
     [
         ("nowhere.mp4", [], "nowhere.mp4 does not exist"),
+        ("nowhere.mcap", [], "nowhere.mcap does not exist"),
+        ("", ["--topic", "/image"], "--topic is for bags"),
         ("", ["--mllm", "/no/such/model"], "/no/such/model"),
         ("", ["--tracker", "/no/such/weights"], "/no/such/weights"),
     ],

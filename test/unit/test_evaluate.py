@@ -279,6 +279,20 @@ class TestCommand:
             rows = [(row["variant"], row["expressions"], row["J&F"]) for row in csv.DictReader(file)]
         assert rows == [("object prompt only, no contrast", "2", "0.0"), ("frame path only", "2", "0.0")]
 
+    @pytest.mark.parametrize(("options", "budget"), [([], 8192), (["--frame-tokens", "100"], 100)])
+    def test_the_budget_of_the_frame_path_is_handed_on_and_a_wrong_one_named(
+        self, mevis, tmp_path, capsys, monkeypatch, options, budget
+    ):
+        def refuse(arguments, options):
+            raise ValueError(f"frame_tokens must be other than {options.frame_tokens}")
+
+        monkeypatch.setattr(command, "load_models", refuse)
+        arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(tmp_path / "out"), *options]
+        assert command.main([*arguments, "--variants", "all"]) == 1
+        assert (
+            f"embedded cannot be read with these options: frame_tokens must be other than {budget}" in capsys.readouterr().err
+        )
+
     def test_problems_are_named_and_end_with_status_1(self, mevis, tmp_path, capsys):
         arguments = ["--dataset", "mevis", "--out", str(tmp_path / "out"), "--root"]
         assert command.main([*arguments, str(tmp_path / "nowhere")]) == 1

@@ -6,6 +6,8 @@ import json
 
 import pytest
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled
+from transformers.utils import logging as transformers_logging
 
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.mllm import load_mllm
@@ -29,6 +31,14 @@ def test_a_hub_id_without_a_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelNotFound, match=r"'nobody/nothing' is no folder here.*hub"):
         load_mllm("nobody/nothing")
+
+
+def test_loading_draws_no_bar_and_leaves_the_setting_as_it_was(capfd):
+    assert transformers_logging.is_progress_bar_enabled()
+    load_mllm("embedded")
+    assert "Loading weights" not in capfd.readouterr().err
+    assert transformers_logging.is_progress_bar_enabled()
+    assert not are_progress_bars_disabled()  # downloads
 
 
 @pytest.mark.parametrize("wrong", [{"video_tokens": 0}, {"max_new_tokens": 0}, {"rollout": "mean"}])
