@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -176,19 +177,28 @@ class ObjectMask:
     def __post_init__(self) -> None:
         _require(self.mask_hw, "ObjectMask.mask_hw", np.bool_, 2)
 
-    @property
+    # Every output needs box and size. Masks are large, and are not written to once they are here.
+
+    @cached_property
     def pixel_count(self) -> int:
         """Number of pixels of the mask."""
-        return int(np.count_nonzero(self.mask_hw))
+        return int(np.count_nonzero(self.mask_hw[self.box_slices]))
 
-    @property
+    @cached_property
     def box_xyxy(self) -> tuple[int, int, int, int]:
         """Tight box ``(x_min, y_min, x_max, y_max)`` in pixels, max exclusive; all 0 for an empty mask."""
         rows = np.flatnonzero(self.mask_hw.any(axis=1))
         if rows.size == 0:
             return 0, 0, 0, 0
-        columns = np.flatnonzero(self.mask_hw.any(axis=0))
-        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        y_min, y_max = int(rows[0]), int(rows[-1]) + 1
+        columns = np.flatnonzero(self.mask_hw[y_min:y_max].any(axis=0))
+        return int(columns[0]), y_min, int(columns[-1]) + 1, y_max
+
+    @property
+    def box_slices(self) -> tuple[slice, slice]:
+        """Rows and columns of the box, to index images and masks with."""
+        x_min, y_min, x_max, y_max = self.box_xyxy
+        return slice(y_min, y_max), slice(x_min, x_max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,12 +219,12 @@ class Segmentation:
         """``(H, W)`` bool: pixels of any object."""
         union = np.zeros(self.frame.size_hw, dtype=np.bool_)
         for tracked in self.objects:
-            union |= tracked.mask_hw
+            union[tracked.box_slices] |= tracked.mask_hw[tracked.box_slices]
         return union
 
     def labels_hw(self) -> UInt16Array:
         """``(H, W)`` uint16: the id of the object at each pixel, 0 for none; where masks overlap the smaller one wins."""
         labels = np.zeros(self.frame.size_hw, dtype=np.uint16)
         for tracked in sorted(self.objects, key=lambda tracked: tracked.pixel_count, reverse=True):
-            labels[tracked.mask_hw] = tracked.object_id
+            labels[tracked.box_slices][tracked.mask_hw[tracked.box_slices]] = tracked.object_id
         return labels

@@ -18,6 +18,13 @@ _WHITE: Colour = (255, 255, 255)
 _BLACK: Colour = (0, 0, 0)
 _MASK_OPACITY = 0.45
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+_SHADES = ((0.9, 1.0), (0.45, 1.0), (1.0, 0.7))  # saturation and value
+
+# For each of 256 levels of heat: how opaque it is, its colour times that, and what remains of the image, of 255.
+_LEVELS = np.arange(256, dtype=np.uint8)
+_HEAT_OPACITY = 0.35 + 0.4 * _LEVELS / 255
+_HEAT_SHARES = (cv2.applyColorMap(_LEVELS, cv2.COLORMAP_TURBO)[..., ::-1] * _HEAT_OPACITY[:, None, None]).astype(np.uint8)
+_IMAGE_SHARES = ((1 - _HEAT_OPACITY) * 255).astype(np.uint8)
 
 
 def draw_overlay(segmentation: Segmentation, captions: Mapping[int, str] = {}) -> UInt8Array:
@@ -32,7 +39,8 @@ def draw_overlay(segmentation: Segmentation, captions: Mapping[int, str] = {}) -
     """
     image = segmentation.frame.image_rgb.copy()
     for tracked in segmentation.objects:
-        blend_mask(image, tracked.mask_hw, object_colour(tracked.object_id))
+        if tracked.pixel_count:
+            _draw_mask(image, tracked)
     for tracked in segmentation.objects:
         if tracked.visibility is Visibility.VISIBLE:
             _draw_label(image, tracked)
@@ -42,11 +50,11 @@ def draw_overlay(segmentation: Segmentation, captions: Mapping[int, str] = {}) -
 
 def colour_heat(heat: HeatMap) -> UInt8Array:
     """Draw a heat map over its frame, ``(H, W, 3)`` uint8 RGB: blue where nothing is attended, red where everything is."""
-    height, width = heat.frame.size_hw
-    values = np.clip(cv2.resize(heat.values_hw, (width, height), interpolation=cv2.INTER_LINEAR), 0.0, 1.0)
-    mapped = cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    opacity = (0.35 + 0.4 * values)[..., None]
-    return np.asarray(heat.frame.image_rgb * (1 - opacity) + mapped * opacity, dtype=np.uint8)
+    cells = np.round(np.clip(heat.values_hw, 0.0, 1.0) * 255).astype(np.uint8)
+    levels = cv2.resize(cells, heat.frame.size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    shares = cv2.cvtColor(cv2.LUT(levels, _IMAGE_SHARES), cv2.COLOR_GRAY2RGB)
+    image = cv2.multiply(heat.frame.image_rgb, shares, scale=1 / 255)
+    return np.asarray(cv2.add(image, cv2.applyColorMap(levels, _HEAT_SHARES)), dtype=np.uint8)
 
 
 def draw_points(image_rgb: UInt8Array, points: Iterable[PointPrompt]) -> UInt8Array:
@@ -61,24 +69,24 @@ def draw_points(image_rgb: UInt8Array, points: Iterable[PointPrompt]) -> UInt8Ar
     return image
 
 
-def blend_mask(image_rgb: UInt8Array, mask_hw: BoolArray, colour: Colour) -> None:
-    """Lay a colour over a mask's pixels and draw its contour, in place."""
-    if not mask_hw.any():
-        return
-    covered = image_rgb[mask_hw] * (1 - _MASK_OPACITY) + np.array(colour) * _MASK_OPACITY
-    image_rgb[mask_hw] = covered.astype(np.uint8)
-    draw_contour(image_rgb, mask_hw, colour)
-
-
-def draw_contour(image_rgb: UInt8Array, mask_hw: BoolArray, colour: Colour) -> None:
-    """Draw the outlines of a mask and of its holes, in place."""
-    contours, _ = cv2.findContours(mask_hw.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+def draw_contour(image_rgb: UInt8Array, mask_hw: BoolArray, colour: Colour, offset_xy: tuple[int, int] = (0, 0)) -> None:
+    """Draw the outlines of a mask and of its holes, in place; ``offset_xy`` is the image's pixel under the mask's first one."""
+    contours, _ = cv2.findContours(mask_hw.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_TC89_L1, offset=offset_xy)
     cv2.drawContours(image_rgb, contours, -1, colour, max(1, round(2 * _scale(image_rgb))), cv2.LINE_AA)
 
 
-def object_colour(object_id: int) -> Colour:
-    """A colour that an object keeps for life; steps of the golden ratio in hue keep neighbouring ids far apart."""
-    red, green, blue = colorsys.hsv_to_rgb(object_id * _GOLDEN_RATIO % 1.0, 0.85, 1.0)
+def query_colour(query_id: int) -> Colour:
+    """A colour that a query keeps for life; steps of the golden ratio in hue keep neighbouring ids far apart."""
+    return _shaded(query_id, 0)
+
+
+def object_colour(object_id: int, query_id: int) -> Colour:
+    """A colour that an object keeps for life: its query's hue, in another shade than that of neighbouring ids."""
+    return _shaded(query_id, object_id % len(_SHADES))
+
+
+def _shaded(query_id: int, shade: int) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(query_id * _GOLDEN_RATIO % 1.0, *_SHADES[shade])
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
@@ -94,7 +102,7 @@ def draw_text(image_rgb: UInt8Array, text: str, left_top: tuple[int, int], colou
     left = max(0, min(left_top[0], width - text_width - 2 * pad))
     top = max(0, min(left_top[1], height - line_height(image_rgb)))
     plate = image_rgb[top : top + text_height + below + 2 * pad, left : left + text_width + 2 * pad]
-    plate[:] = plate // 4
+    plate >>= 2
     cv2.putText(image_rgb, text, (left + pad, top + pad + text_height), _FONT, font_scale, colour, thickness, cv2.LINE_AA)
 
 
@@ -104,21 +112,36 @@ def line_height(image_rgb: UInt8Array) -> int:
     return text_height + below + 2 * _padding(image_rgb)
 
 
+def _draw_mask(image: UInt8Array, tracked: ObjectMask) -> None:
+    rows, columns = tracked.box_slices
+    covered, mask_hw = image[rows, columns], tracked.mask_hw[rows, columns]
+    colour = object_colour(tracked.object_id, tracked.query_id)
+    tint = np.full_like(covered, colour)
+    tinted = cv2.addWeighted(covered, 1 - _MASK_OPACITY, tint, _MASK_OPACITY, 0)
+    cv2.copyTo(tinted, mask_hw.view(np.uint8), covered)
+    draw_contour(image, mask_hw, colour, (columns.start, rows.start))
+
+
 def _draw_label(image: UInt8Array, tracked: ObjectMask) -> None:
     x_min, y_min, _, _ = tracked.box_xyxy
     text = f"{tracked.label or 'object'} #{tracked.object_id} {tracked.score:.2f}"
-    draw_text(image, text, (x_min, y_min - line_height(image)), object_colour(tracked.object_id))
+    colour = object_colour(tracked.object_id, tracked.query_id)
+    draw_text(image, text, (x_min, y_min - line_height(image)), _lightened(colour))
 
 
 def _draw_captions(image: UInt8Array, objects: Iterable[ObjectMask], captions: Mapping[int, str]) -> None:
-    lines = []
-    for query_id, sentence in captions.items():
+    top = image.shape[0] - len(captions) * line_height(image)
+    for row, (query_id, sentence) in enumerate(captions.items()):
         mine = [tracked for tracked in objects if tracked.query_id == query_id]
         lost = bool(mine) and all(tracked.visibility is Visibility.LOST for tracked in mine)
-        lines.append(f"{query_id}: {sentence}" + (" (lost)" if lost else ""))
-    top = image.shape[0] - len(lines) * line_height(image)
-    for row, line in enumerate(lines):
-        draw_text(image, line, (0, top + row * line_height(image)))
+        line = f"{query_id}: {sentence}" + (" (lost)" if lost else "")
+        draw_text(image, line, (0, top + row * line_height(image)), _lightened(query_colour(query_id)))
+
+
+def _lightened(colour: Colour) -> Colour:
+    """Halfway to white: pure blue cannot be read on a dark plate."""
+    red, green, blue = ((value + 255) // 2 for value in colour)
+    return red, green, blue
 
 
 def _scale(image: UInt8Array) -> float:

@@ -5,10 +5,13 @@ Messages are taken by their fields: those of rclpy serve as well as those that a
 
 from __future__ import annotations
 
+import io
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import PIL
+import PIL.Image
 
 from decaf_ros.datatypes import Frame, UInt8Array
 
@@ -23,6 +26,7 @@ _TO_RGB = {
     "mono8": cv2.COLOR_GRAY2RGB,
     "mono16": cv2.COLOR_GRAY2RGB,
 }
+_CHECK_LINK = "check the camera driver and the link to it"
 
 
 class StampMessage(Protocol):
@@ -64,59 +68,112 @@ def stamp_to_ns(stamp: StampMessage) -> int:
     return stamp.sec * NANOSECONDS_PER_SECOND + stamp.nanosec
 
 
-def frame_from_image(image: ImageMessage) -> Frame:
+def frame_from_image(image: ImageMessage, max_pixels: int | None = None) -> Frame:
     """Decode a camera image.
 
     Packed rgb8 is not copied: the frame then shares the memory of the message, which must not be written to. mono16 is scaled
     so that 65535 becomes 255.
 
     Args:
-        image: rgb8, bgr8, rgba8, bgra8, mono8 or mono16 in either byte order, rows padded to ``step`` or not.
+        image: rgb8, bgr8, rgba8, bgra8, mono8 or mono16 in either byte order, rows padded to ``step`` or not; with cv_bridge
+            installed, every encoding that it converts to rgb8, such as bayer_rggb8 and yuv422.
+        max_pixels: larger images are refused; ``None`` for no limit.
 
     Raises:
-        ValueError: another encoding, an image without pixels, a ``step`` too small for the width, or less data than
+        ValueError: another encoding, too many pixels or none, a ``step`` too small for the width, or less data than
             ``height * step`` bytes.
     """
+    _check_size(image.width, image.height, max_pixels)
+    rgb = _rgb(image) if image.encoding in _CAMERA_LAYOUTS else _rgb_by_cv_bridge(image)
+    return Frame(stamp_to_ns(image.header.stamp), image.header.frame_id, rgb)
+
+
+def frame_from_compressed(image: CompressedImageMessage, max_pixels: int | None = None) -> Frame:
+    """Decode a JPEG or PNG image, with the channels in the order that image_transport takes them to be in.
+
+    An orientation in the file is ignored, as image_transport does: pixels stay where the camera's calibration has them. Of
+    16-bit samples the upper 8 bits are taken; transparency is dropped.
+
+    Args:
+        image: its ``format`` is "jpeg", "png", or as image_transport writes it: "rgb8; jpeg compressed bgr8".
+        max_pixels: larger images are refused before they are decoded; ``None`` for no limit.
+
+    Raises:
+        ValueError: data that is no JPEG or PNG image or breaks off, too many pixels, or a Bayer mosaic.
+    """
+    encoding, _, compression = image.format.partition(";")
+    if encoding.startswith("bayer_") and "compressed bgr" not in compression:
+        raise ValueError(f"a compressed Bayer mosaic (format '{image.format}') has no colours: use the camera's colour topic")
+    _check_size(*_size_of_file(image), max_pixels)
+    image_bgr = _decoded(image.data)
+    if image_bgr is None:
+        raise ValueError(f"{len(image.data)} bytes of the format '{image.format}' break off or are damaged: {_CHECK_LINK}")
+    # Some publishers encode RGB as if it were BGR. Like image_transport, tell them by what their format string leaves out.
+    swapped = encoding.startswith(("rgb", "bgr")) and bool(compression) and "compressed bgr" not in compression
+    rgb = image_bgr if swapped else cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return Frame(stamp_to_ns(image.header.stamp), image.header.frame_id, rgb)
+
+
+def _check_size(width: int, height: int, max_pixels: int | None) -> None:
+    if height == 0 or width == 0:
+        raise ValueError(f"the image has no pixels: width {width}, height {height}; check the camera driver")
+    if max_pixels is not None and width * height > max_pixels:
+        raise ValueError(
+            f"the image is {width} x {height}, that is {width * height} pixels; at most {max_pixels} are accepted "
+            "(parameter max_image_pixels)"
+        )
+
+
+def _size_of_file(image: CompressedImageMessage) -> tuple[int, int]:
+    """Width and height as the file's header says, without decoding it: a few kilobytes can stand for gigabytes."""
+    try:
+        with PIL.Image.open(io.BytesIO(image.data), formats=("JPEG", "PNG")) as header:
+            return header.size
+    except PIL.UnidentifiedImageError:
+        raise ValueError(
+            f"{len(image.data)} bytes of the format '{image.format}' are neither a JPEG nor a PNG image "
+            f"(image_transport's compressedDepth and theora are not supported): {_CHECK_LINK}"
+        ) from None
+    except (PIL.Image.DecompressionBombError, OSError, ValueError) as error:
+        raise ValueError(f"the header of an image of the format '{image.format}' cannot be used: {error}") from error
+
+
+def _decoded(data: Any) -> UInt8Array | None:
+    """``(H, W, 3)`` uint8 BGR; ``None`` when OpenCV cannot."""
+    try:
+        image_bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    return None if image_bgr is None else np.asarray(image_bgr, dtype=np.uint8)
+
+
+def _rgb(image: ImageMessage) -> UInt8Array:
     pixels = _pixels(image)
     if image.encoding == "mono16":
         pixels = _scale_to_8_bits(pixels, bool(image.is_bigendian))
     if image.encoding == "rgb8":
-        rgb = np.ascontiguousarray(pixels).reshape(image.height, image.width, 3)
-    else:
-        converted = cv2.cvtColor(pixels.reshape(image.height, image.width, -1), _TO_RGB[image.encoding])
-        rgb = converted.astype(np.uint8, copy=False)
-    return Frame(stamp_to_ns(image.header.stamp), image.header.frame_id, rgb)
+        return np.ascontiguousarray(pixels).reshape(image.height, image.width, 3)
+    converted = cv2.cvtColor(pixels.reshape(image.height, image.width, -1), _TO_RGB[image.encoding])
+    return converted.astype(np.uint8, copy=False)
 
 
-def frame_from_compressed(image: CompressedImageMessage) -> Frame:
-    """Decode a compressed camera image, such as JPEG or PNG.
-
-    An orientation in the file is ignored, as image_transport does: pixels stay where the camera's calibration has them.
-
-    Raises:
-        ValueError: no data, or data that OpenCV cannot decode as an image.
-    """
-    data = np.frombuffer(image.data, dtype=np.uint8)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image_bgr = cv2.imdecode(data, flags) if data.size else None
-    if image_bgr is None:
+def _rgb_by_cv_bridge(image: ImageMessage) -> UInt8Array:
+    try:
+        from cv_bridge import CvBridge  # type: ignore[import-not-found]  # part of a ROS distribution, not of PyPI
+    except ImportError as error:
         raise ValueError(
-            f"{data.size} bytes of the format '{image.format}' cannot be decoded as an image; JPEG and PNG can "
-            "(image_transport's compressedDepth and theora cannot)"
-        )
-    rgb = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-    return Frame(stamp_to_ns(image.header.stamp), image.header.frame_id, rgb)
+            f"images with encoding '{image.encoding}' are not supported: use one of {', '.join(_CAMERA_LAYOUTS)}. Others are "
+            f"converted by cv_bridge, which cannot be imported ({error}): install ros-$ROS_DISTRO-cv-bridge, or let image_proc "
+            "convert the images"
+        ) from error
+    try:
+        return np.asarray(CvBridge().imgmsg_to_cv2(image, "rgb8"), dtype=np.uint8)
+    except (TypeError, ValueError, RuntimeError) as error:  # its own is a TypeError; short data is numpy's
+        raise ValueError(f"cv_bridge cannot convert an image with encoding '{image.encoding}' to rgb8: {error}") from error
 
 
 def _pixels(image: ImageMessage) -> UInt8Array:
     """A view ``(height, bytes of a row without padding)`` of a camera image's data."""
-    if image.encoding not in _CAMERA_LAYOUTS:
-        raise ValueError(
-            f"images with encoding '{image.encoding}' are not supported: use one of {', '.join(_CAMERA_LAYOUTS)}"
-            " (image_proc converts Bayer images, image_transport republishes compressed ones)"
-        )
-    if image.height == 0 or image.width == 0:
-        raise ValueError(f"the image has no pixels: width {image.width}, height {image.height}; check the camera driver")
     sample_bytes, channels = _CAMERA_LAYOUTS[image.encoding]
     row_bytes = image.width * channels * sample_bytes
     if image.step < row_bytes:

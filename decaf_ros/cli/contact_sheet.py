@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from decaf_ros.datatypes import BoolArray, Frame, HeatMap, UInt8Array
-from decaf_ros.drawing import Colour, colour_heat, draw_contour, draw_points, object_colour
+from decaf_ros.drawing import Colour, colour_heat, draw_contour, draw_points, query_colour
 from decaf_ros.method.fusion import coarse_masks
 from decaf_ros.session.grounding import Grounding
 
@@ -60,7 +60,7 @@ def _cells(row: SheetRow) -> list[UInt8Array]:
         colour_heat(HeatMap(frame, 1, heat_thw[key].numpy())),
         _with_points(grounding, key, frame),
         _with_mask(frame, coarse, _COARSE_COLOUR),
-        _with_mask(frame, grounding.union_masks()[key], object_colour(1)),
+        _with_mask(frame, grounding.union_masks()[key], query_colour(1)),
         _with_mask(frame, row.truth_thw[key], _TRUTH_COLOUR),
         row.live_rgb,
     ]

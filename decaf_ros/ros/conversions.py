@@ -1,6 +1,7 @@
 """Between ROS messages and the types of decaf_ros: images, stamps and tracked objects.
 
-Own code in place of cv_bridge: that one needs a ROS distribution, does not check the length of the data and costs a copy.
+Own code in place of cv_bridge: that one needs a ROS distribution, does not check the length of the data and costs a copy. How
+camera images are decoded is in :mod:`decaf_ros.imaging`, which needs no ROS.
 """
 
 from __future__ import annotations
@@ -10,30 +11,18 @@ from array import array
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from decaf_ros.datatypes import BoolArray, Frame, ObjectMask, Segmentation, UInt8Array, Visibility
+from decaf_ros.datatypes import BoolArray, ObjectMask, Segmentation, UInt8Array, UInt16Array, Visibility
+from decaf_ros.imaging import NANOSECONDS_PER_SECOND
+from decaf_ros.imaging import frame_from_image as frame_from_image
+from decaf_ros.imaging import stamp_to_ns as stamp_to_ns
 from decaf_ros.msg import TrackedObject, TrackedObjectArray
 
-NANOSECONDS_PER_SECOND = 1_000_000_000
-
-# Bytes of a sample and samples of a pixel.
-_CAMERA_LAYOUTS = {"rgb8": (1, 3), "bgr8": (1, 3), "rgba8": (1, 4), "bgra8": (1, 4), "mono8": (1, 1), "mono16": (2, 1)}
-_TO_RGB = {
-    "bgr8": cv2.COLOR_BGR2RGB,
-    "rgba8": cv2.COLOR_RGBA2RGB,
-    "bgra8": cv2.COLOR_BGRA2RGB,
-    "mono8": cv2.COLOR_GRAY2RGB,
-    "mono16": cv2.COLOR_GRAY2RGB,
-}
 _OUTPUT_LAYOUTS = {"mono8": (np.uint8, 1), "mono16": (np.uint16, 1), "rgb8": (np.uint8, 3), "32FC1": (np.float32, 1)}
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    """Nanoseconds of a ``builtin_interfaces/Time``."""
-    return stamp.sec * NANOSECONDS_PER_SECOND + stamp.nanosec
 
 
 def stamp_from_ns(stamp_ns: int) -> Time:
@@ -45,62 +34,6 @@ def stamp_from_ns(stamp_ns: int) -> Time:
 def make_header(stamp_ns: int, frame_id: str) -> Header:
     """The header of everything that is derived from the camera image with this stamp and frame."""
     return Header(stamp=stamp_from_ns(stamp_ns), frame_id=frame_id)
-
-
-def frame_from_image(image: Image) -> Frame:
-    """Decode a camera image.
-
-    Packed rgb8 is not copied: the frame then shares the memory of the message, which must not be written to. mono16 is scaled
-    so that 65535 becomes 255.
-
-    Args:
-        image: rgb8, bgr8, rgba8, bgra8, mono8 or mono16 in either byte order, rows padded to ``step`` or not.
-
-    Raises:
-        ValueError: another encoding, an image without pixels, a ``step`` too small for the width, or less data than
-            ``height * step`` bytes.
-    """
-    pixels = _pixels(image)
-    if image.encoding == "mono16":
-        pixels = _scale_to_8_bits(pixels, bool(image.is_bigendian))
-    if image.encoding == "rgb8":
-        rgb = np.ascontiguousarray(pixels).reshape(image.height, image.width, 3)
-    else:
-        converted = cv2.cvtColor(pixels.reshape(image.height, image.width, -1), _TO_RGB[image.encoding])
-        rgb = converted.astype(np.uint8, copy=False)
-    return Frame(stamp_to_ns(image.header.stamp), image.header.frame_id, rgb)
-
-
-def _pixels(image: Image) -> UInt8Array:
-    """A view ``(height, bytes of a row without padding)`` of a camera image's data."""
-    if image.encoding not in _CAMERA_LAYOUTS:
-        raise ValueError(
-            f"images with encoding '{image.encoding}' are not supported: use one of {', '.join(_CAMERA_LAYOUTS)}"
-            " (image_proc converts Bayer images, image_transport republishes compressed ones)"
-        )
-    if image.height == 0 or image.width == 0:
-        raise ValueError(f"the image has no pixels: width {image.width}, height {image.height}; check the camera driver")
-    sample_bytes, channels = _CAMERA_LAYOUTS[image.encoding]
-    row_bytes = image.width * channels * sample_bytes
-    if image.step < row_bytes:
-        raise ValueError(
-            f"step is {image.step} bytes, but a row of {image.width} {image.encoding} pixels takes {row_bytes}; "
-            "check the camera driver"
-        )
-    expected = image.height * image.step
-    if len(image.data) < expected:
-        raise ValueError(
-            f"the image has {len(image.data)} bytes of data, but height {image.height} x step {image.step} is {expected}; "
-            "check the camera driver or the node that resized the image"
-        )
-    data = np.frombuffer(image.data, dtype=np.uint8, count=expected)
-    return data.reshape(image.height, image.step)[:, :row_bytes]
-
-
-def _scale_to_8_bits(pixels: UInt8Array, big_endian: bool) -> UInt8Array:
-    """16-bit samples as bytes, ``(H, 2 W)``, to 8 bits ``(H, W)``: rounded ``value * 255 / 65535``."""
-    samples = pixels.view(">u2" if big_endian else "<u2").astype(np.uint32)
-    return ((samples + 128) // 257).astype(np.uint8)
 
 
 def image_from_array(values: np.ndarray, encoding: str, header: Header) -> Image:
@@ -124,16 +57,44 @@ def image_from_array(values: np.ndarray, encoding: str, header: Header) -> Image
     height, width = values.shape[:2]
     image = Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=int(sys.byteorder == "big"))
     image.step = width * channels * values.itemsize
-    # rclpy takes an array.array as it is; it checks and copies anything else element by element, 200 ms for a 720p image.
+    image.data = _byte_array(values)
+    return image
+
+
+def jpeg_from_rgb(image_rgb: UInt8Array, header: Header, quality: int) -> CompressedImage:
+    """Encode ``(H, W, 3)`` uint8 RGB as a JPEG message for image_transport's "compressed"; quality 1 to 100."""
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return _compressed(encoded, "rgb8; jpeg compressed bgr8", header)
+
+
+def png_from_array(values: UInt8Array | UInt16Array, header: Header) -> CompressedImage:
+    """Encode ``(H, W)`` uint8 or uint16 without loss as a PNG message for image_transport's "compressed"."""
+    _, encoded = cv2.imencode(".png", values)
+    # image_transport, too, ends with a blank where a colour format would stand.
+    return _compressed(encoded, f"mono{8 * values.itemsize}; png compressed ", header)
+
+
+def _compressed(encoded: npt.NDArray[np.uint8], image_format: str, header: Header) -> CompressedImage:
+    message = CompressedImage(header=header, format=image_format)
+    message.data = _byte_array(encoded)
+    return message
+
+
+def _byte_array(values: np.ndarray) -> array[int]:
+    """A copy as rclpy takes it as it is; it checks and copies anything else element by element, 200 ms for a 720p image."""
     data = array("B")
     data.frombytes(np.ascontiguousarray(values).data.cast("B"))
-    image.data = data
-    return image
+    return data
+
+
+def mask_pixels(mask_hw: BoolArray) -> UInt8Array:
+    """A ``(H, W)`` bool mask as uint8: 255 inside, 0 outside."""
+    return mask_hw.view(np.uint8) * np.uint8(255)
 
 
 def mask_image(mask_hw: BoolArray, header: Header) -> Image:
     """A ``(H, W)`` bool mask as mono8: 255 inside, 0 outside."""
-    return image_from_array(mask_hw.astype(np.uint8) * np.uint8(255), "mono8", header)
+    return image_from_array(mask_pixels(mask_hw), "mono8", header)
 
 
 def tracked_object(tracked: ObjectMask) -> TrackedObject:

@@ -2,54 +2,90 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from decaf_ros.datatypes import Float32Array, Frame, HeatMap, Segmentation
 from decaf_ros.drawing import colour_heat, draw_overlay
 from decaf_ros.msg import TrackedObjectArray
-from decaf_ros.ros.conversions import image_from_array, make_header, mask_image, tracked_objects
+from decaf_ros.ros.conversions import (
+    image_from_array,
+    jpeg_from_rgb,
+    make_header,
+    mask_pixels,
+    png_from_array,
+    tracked_objects,
+)
 
-# RViz subscribes reliable by default, and gets nothing from a publisher that offers less.
+# RViz subscribes reliable by default, and gets nothing from a publisher that offers less. "Keep last" lets a new message take
+# the place of one that a slow subscriber has not acknowledged; "keep all" would wait for it.
 OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
+def publish_asynchronously() -> None:
+    """Have Fast DDS send on a thread of its own; to be called before ``rclpy.init``. Other middlewares take no notice.
+
+    By default ``publish`` itself sends to every subscriber, and a process that is suspended while it subscribes holds it up,
+    for a second at worst. A value of ``RMW_FASTRTPS_PUBLICATION_MODE`` that is set already stays.
+    """
+    os.environ.setdefault("RMW_FASTRTPS_PUBLICATION_MODE", "ASYNCHRONOUS")
+
+
 class ResultPublisher:
-    """Publishes masks and heat maps, each under the header of the frame it was computed from. Any thread may call it."""
+    """Publishes masks and heat maps, each under the header of the frame it was computed from. Any thread may call it.
 
-    def __init__(self, node: Node) -> None:
-        def image_topic(name: str) -> Publisher[Image]:
-            return node.create_publisher(Image, f"~/{name}", OUTPUT_QOS)
+    Attributes:
+        jpeg_quality: of ``~/overlay/compressed`` and ``~/heatmap/compressed``, 1 to 100.
+    """
 
-        self._mask, self._labels, self._overlay = image_topic("mask"), image_topic("labels"), image_topic("overlay")
-        self._heatmap, self._attention = image_topic("heatmap"), image_topic("attention")
-        self._objects = node.create_publisher(TrackedObjectArray, "~/objects", OUTPUT_QOS)
+    def __init__(self, node: Node, jpeg_quality: int = 90) -> None:
+        def topic(name: str, kind: type) -> Publisher[Any]:
+            return node.create_publisher(kind, f"~/{name}", OUTPUT_QOS)
+
+        self.jpeg_quality = jpeg_quality
+        self._objects = topic("objects", TrackedObjectArray)
+        self._mask, self._mask_png = topic("mask", Image), topic("mask/compressed", CompressedImage)
+        self._labels, self._labels_png = topic("labels", Image), topic("labels/compressed", CompressedImage)
+        self._overlay, self._overlay_jpeg = topic("overlay", Image), topic("overlay/compressed", CompressedImage)
+        self._heatmap, self._heatmap_jpeg = topic("heatmap", Image), topic("heatmap/compressed", CompressedImage)
+        self._attention = topic("attention", Image)
 
     def publish_segmentation(self, segmentation: Segmentation, captions: Mapping[int, str]) -> None:
-        """Publish ``~/objects``, ``~/mask``, ``~/labels`` and ``~/overlay``.
+        """Publish ``~/objects``, ``~/mask``, ``~/labels`` and ``~/overlay``, the last three compressed as well.
 
         Args:
             segmentation: a frame and its objects.
             captions: the sentence of each query by its id, for the overlay.
         """
-        frame = segmentation.frame
+        header = _header(segmentation.frame)
+        mask = cache(lambda: mask_pixels(segmentation.union_hw()))
+        labels = cache(lambda: segmentation.labels_hw())
+        overlay = cache(lambda: draw_overlay(segmentation, captions))
         _publish(self._objects, lambda: tracked_objects(segmentation))
-        _publish(self._mask, lambda: mask_image(segmentation.union_hw(), _header(frame)))
-        _publish(self._labels, lambda: image_from_array(segmentation.labels_hw(), "mono16", _header(frame)))
-        _publish(self._overlay, lambda: image_from_array(draw_overlay(segmentation, captions), "rgb8", _header(frame)))
+        _publish(self._mask, lambda: image_from_array(mask(), "mono8", header))
+        _publish(self._mask_png, lambda: png_from_array(mask(), header))
+        _publish(self._labels, lambda: image_from_array(labels(), "mono16", header))
+        _publish(self._labels_png, lambda: png_from_array(labels(), header))
+        _publish(self._overlay, lambda: image_from_array(overlay(), "rgb8", header))
+        _publish(self._overlay_jpeg, lambda: jpeg_from_rgb(overlay(), header, self.jpeg_quality))
 
     def publish_heat_map(self, heat: HeatMap) -> None:
-        """Publish ``~/attention`` and ``~/heatmap``, both at the size of the camera image."""
-        frame = heat.frame
-        _publish(self._attention, lambda: image_from_array(attention_hw(heat), "32FC1", _header(frame)))
-        _publish(self._heatmap, lambda: image_from_array(colour_heat(heat), "rgb8", _header(frame)))
+        """Publish ``~/attention`` and ``~/heatmap``, both at the size of the camera image, the latter compressed as well."""
+        header = _header(heat.frame)
+        coloured = cache(lambda: colour_heat(heat))
+        _publish(self._attention, lambda: image_from_array(attention_hw(heat), "32FC1", header))
+        _publish(self._heatmap, lambda: image_from_array(coloured(), "rgb8", header))
+        _publish(self._heatmap_jpeg, lambda: jpeg_from_rgb(coloured(), header, self.jpeg_quality))
 
 
 def attention_hw(heat: HeatMap) -> Float32Array:
@@ -63,6 +99,6 @@ def _header(frame: Frame) -> Header:
     return make_header(frame.stamp_ns, frame.frame_id)
 
 
-def _publish(publisher: Publisher, make_message: Callable[[], object]) -> None:
+def _publish(publisher: Publisher[Any], make_message: Callable[[], object]) -> None:
     if publisher.get_subscription_count() > 0:
         publisher.publish(make_message())

@@ -210,13 +210,13 @@ def _query_summary(query: QueryInfo, tracked: dict[int, TrackedObject]) -> dict[
         "object_name": query.object_name,
         "state": _QUERY_STATES.get(query.state, "unknown"),
         "message": query.message,
-        "objects": [_object_summary(object_id, tracked.get(object_id)) for object_id in query.object_ids],
+        "objects": [_object_summary(object_id, query.query_id, tracked.get(object_id)) for object_id in query.object_ids],
     }
 
 
-def _object_summary(object_id: int, tracked: TrackedObject | None) -> dict[str, Any]:
+def _object_summary(object_id: int, query_id: int, tracked: TrackedObject | None) -> dict[str, Any]:
     """An object that was on no image yet has neither state nor score."""
-    summary: dict[str, Any] = {"id": object_id, "colour": "#{:02x}{:02x}{:02x}".format(*object_colour(object_id))}
+    summary: dict[str, Any] = {"id": object_id, "colour": "#{:02x}{:02x}{:02x}".format(*object_colour(object_id, query_id))}
     if tracked is not None:
         summary |= {
             "label": tracked.label,
