@@ -110,6 +110,7 @@ class DepthCamera:
     def values(self) -> dict[str, object]:
         """What became of the depth images, for /diagnostics."""
         return {
+            "camera_info": "received" if self._info else "none",
             "depth_received": self._received,
             "frames_with_depth": self._used,
             "frames_without_depth": self._missing,

@@ -1,0 +1,393 @@
+"""From depth images on a topic to objects, markers and points in space, over real DDS.
+
+The masks are the test's own, so that every number is known; the node is a minimal one that wires depth as decaf_node does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import NodeProcess, Recorder, stamps_of, wait_until
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from decaf_ros.datatypes import Frame, ObjectMask, Segmentation, Visibility
+from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
+from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.conversions import frame_from_image, image_from_array, make_header, stamp_to_ns
+from decaf_ros.ros.depth import DepthCamera, depth_samples, intrinsics_from_info
+from decaf_ros.ros.objects_3d import SpacePublisher
+from decaf_ros.synthetic.world import sample_scene
+
+MS = 1_000_000
+SECOND = 1000 * MS
+SIZE_HW = (48, 64)
+# Two bodies that stand still.
+SEED = 113
+_NUMBERS = itertools.count()
+
+
+class HeardDepth(DepthCamera):
+    """Knows which depth images came in."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.stamps: set[int] = set()
+
+    def _on_depth(self, depth: Image) -> None:
+        super()._on_depth(depth)
+        self.stamps.add(stamp_to_ns(depth.header.stamp))
+
+
+class DepthNode(Node):
+    """Hears images and depth, and publishes what it is told to be on an image."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.declare_parameter("depth_slop_seconds", 0.05)
+        self.depth = HeardDepth(self)
+        self.space = SpacePublisher(self, self.depth)
+        self.frames: dict[int, Frame] = {}
+        self.depth.subscribe()
+        self.create_subscription(Image, "image", self._on_image, 10)
+        self.create_subscription(Image, "ground_truth", self._on_truth, 10)
+
+    def count(self, name: str) -> int:
+        """A counter of the diagnostics."""
+        return int(str(self.depth.values()[name]))
+
+    def _on_image(self, image: Image) -> None:
+        self.depth.note_image(image)
+        self.frames[stamp_to_ns(image.header.stamp)] = frame_from_image(image)
+
+    def _on_truth(self, truth: Image) -> None:
+        """Ground truth of the simulated camera: body ``i`` is object ``i + 1``."""
+        frame = self.frames.get(stamp_to_ns(truth.header.stamp))
+        if frame is not None:
+            instances = np.frombuffer(truth.data, np.uint16).reshape(frame.size_hw)
+            masks = [instances == label for label in range(1, instances.max() + 1)]
+            self.space.publish(segmentation_of(frame, *masks))
+
+
+def segmentation_of(frame: Frame, *masks: np.ndarray) -> Segmentation:
+    """Objects 1, 2, ... with these masks."""
+    objects = [
+        ObjectMask(number, 4, f"box {number}", mask, 0.9, 0.9, Visibility.VISIBLE) for number, mask in enumerate(masks, start=1)
+    ]
+    return Segmentation(frame, tuple(objects))
+
+
+def depth_image(stamp_ns: int, frame_id: str = "camera") -> Image:
+    """The left half at 1 m, the right half at 2 m."""
+    metres = np.full(SIZE_HW, 1.0, np.float32)
+    metres[:, SIZE_HW[1] // 2 :] = 2.0
+    return image_from_array(metres, "32FC1", make_header(stamp_ns, frame_id))
+
+
+class Rig:
+    """A depth camera, a colour camera and a node that hears both."""
+
+    def __init__(self, name: str) -> None:
+        self.node = DepthNode(name)
+        self.client = DecafClient(f"/{name}", f"{name}_client")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        self._images, self._depths, self._infos = (
+            self.client.node.create_publisher(kind, topic, 10)
+            for kind, topic in ((Image, "image"), (Image, "depth"), (CameraInfo, "camera_info"))
+        )
+        self.now_ns = 100 * SECOND
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self.client.close()
+        self.node.destroy_node()
+
+    def send_info(self) -> None:
+        height, width = SIZE_HW
+        info = CameraInfo(height=height, width=width, k=[64.0, 0.0, 31.5, 0.0, 64.0, 23.5, 0.0, 0.0, 1.0])
+        self._send(lambda: self._infos.publish(info), lambda: self.node.depth.values()["camera_info"] == "received")
+
+    def send_depth(self, depth: Image) -> None:
+        stamp_ns = stamp_to_ns(depth.header.stamp)
+        self._send(lambda: self._depths.publish(depth), lambda: stamp_ns in self.node.depth.stamps)
+
+    def send_image(self, stamp_ns: int) -> Segmentation:
+        """Two objects, of 28 x 44 and 28 x 40 pixels without their rim of 1 pixel, 4 pixels apart."""
+        colours = np.zeros((*SIZE_HW, 3), np.uint8)
+        colours[:, :32], colours[:, 32:] = (200, 100, 50), (10, 20, 30)
+        image = image_from_array(colours, "rgb8", make_header(stamp_ns, "camera"))
+        self.node.frames.pop(stamp_ns, None)
+        self._send(lambda: self._images.publish(image), lambda: stamp_ns in self.node.frames)
+        left, right = np.zeros(SIZE_HW, np.bool_), np.zeros(SIZE_HW, np.bool_)
+        left[1:47, 1:31], right[1:43, 33:63] = True, True
+        return segmentation_of(self.node.frames[stamp_ns], left, right)
+
+    def publish(self, depth_lag_ns: int = 0, **header: Any) -> int:
+        """One more image with its depth, and what is on it; its stamp."""
+        self.now_ns += SECOND
+        self.send_depth(depth_image(self.now_ns + depth_lag_ns, **header))
+        self.node.space.publish(self.send_image(self.now_ns))
+        return self.now_ns
+
+    def publish_until_heard(self, *recorders: Recorder) -> None:
+        """Topics are matched a while after they are subscribed."""
+
+        def attempt() -> bool:
+            self.publish()
+            return all(recorder.messages for recorder in recorders)
+
+        wait_until(attempt, "a message on every topic", 60.0)
+
+    def objects(self) -> Recorder:
+        recorder = Recorder(self.client, "~/objects_3d", TrackedObject3DArray)
+        self.send_info()
+        self.publish_until_heard(recorder)
+        return recorder
+
+    def _send(self, send: Callable[[], None], arrived: Callable[[], bool]) -> None:
+        """Best effort may lose any single message."""
+
+        def attempt() -> bool:
+            send()
+            with contextlib.suppress(AssertionError):
+                wait_until(arrived, "this one", 0.5)
+            return arrived()
+
+        wait_until(attempt, "a message to arrive", 60.0)
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+
+@pytest.fixture
+def rig(ros: None) -> Iterator[Rig]:
+    rig = Rig(f"depth_node_{next(_NUMBERS)}")
+    yield rig
+    rig.close()
+
+
+def heard(recorder: Recorder, stamp_ns: int) -> Any:
+    """The message of a frame."""
+
+    def found() -> list[Any]:
+        return [each for each in recorder.messages if stamp_to_ns(_header(each).stamp) == stamp_ns]
+
+    return wait_until(found, "the message of a frame", 60.0)[0]
+
+
+def _header(message: Any) -> Header:
+    return message.markers[0].header if isinstance(message, MarkerArray) else message.header
+
+
+def test_objects_markers_and_points_agree(rig: Rig) -> None:
+    markers = Recorder(rig.client, "~/markers", MarkerArray)
+    points = Recorder(rig.client, "~/points", PointCloud2)
+    objects = rig.objects()
+    rig.publish_until_heard(markers, points)
+    stamp_ns = rig.publish()
+
+    array = heard(objects, stamp_ns)
+    assert array.header == make_header(stamp_ns, "camera")
+    left, right = array.objects
+    assert (left.id, left.query_id, left.label, left.point_count) == (1, 4, "box 1", 28 * 44)
+    assert (right.id, right.label, right.point_count) == (2, "box 2", 28 * 40)
+    # Columns 2..29 and rows 2..45 at 1 m, columns 34..61 and rows 2..41 at 2 m; a pixel is 1/64 of the depth.
+    assert _xyz(left.position) == pytest.approx([(15.5 - 31.5) / 64, 0.0, 1.0], abs=1e-6)
+    assert _xyz(right.position) == pytest.approx([(47.5 - 31.5) / 32, (21.5 - 23.5) / 32, 2.0], abs=1e-6)
+    assert left.covariance.reshape(3, 3) == pytest.approx(
+        np.diag([(28**2 - 1) / 12 / 64**2, (44**2 - 1) / 12 / 64**2, 0]), abs=1e-7
+    )
+    assert _xyz(left.box_size) == pytest.approx([27 / 64, 43 / 64, 0.0], abs=1e-6)
+
+    cloud = heard(points, stamp_ns)
+    assert (cloud.header, cloud.height, cloud.width, cloud.is_dense) == (array.header, 1, 28 * 84, True)
+    values = _points(cloud)
+    for tracked, colour in ((left, 0xC86432), (right, 0x0A141E)):
+        own = values[values["label"] == tracked.id]
+        assert len(own) == tracked.point_count
+        assert [own[axis].mean() for axis in "xyz"] == pytest.approx(_xyz(tracked.position), abs=1e-5)
+        assert set(own["rgb"].view(np.uint32)) == {colour}
+
+    clear, *drawn = heard(markers, stamp_ns).markers
+    assert clear.action == Marker.DELETEALL
+    assert all(each.header == array.header for each in drawn)
+    assert [(each.ns, each.id, each.type) for each in drawn] == [
+        ("box", 1, Marker.CUBE),
+        ("label", 1, Marker.TEXT_VIEW_FACING),
+        ("box", 2, Marker.CUBE),
+        ("label", 2, Marker.TEXT_VIEW_FACING),
+    ]
+    assert _xyz(drawn[0].pose.position) == _xyz(left.box_center)
+    assert drawn[1].text == "box 1 #1"
+    assert drawn[1].pose.position.y < left.box_center.y - left.box_size.y / 2, "above: y points down"
+
+
+def test_a_frame_without_depth_is_counted_and_not_published(rig: Rig) -> None:
+    objects = rig.objects()
+    before = rig.node.count("frames_without_depth")
+    rig.now_ns += SECOND
+    alone_ns = rig.now_ns
+    rig.node.space.publish(rig.send_image(alone_ns))
+    assert rig.node.count("frames_without_depth") == before + 1
+    assert "no depth image came within 0.05 s" in rig.node.depth.problem()
+    heard(objects, rig.publish())
+    assert alone_ns not in stamps_of(objects.messages)
+    assert rig.node.depth.problem() == ""
+
+
+def test_depth_within_the_slop_is_taken_under_the_stamp_of_the_image(rig: Rig) -> None:
+    objects = rig.objects()
+    for lag_ns, fits in ((49 * MS, True), (-49 * MS, True), (50 * MS, False), (0, True)):
+        before = rig.node.count("frames_with_depth")
+        stamp_ns = rig.publish(lag_ns)
+        assert rig.node.count("frames_with_depth") == before + fits
+        if fits:
+            heard(objects, stamp_ns)
+
+
+def test_a_bag_that_starts_over(rig: Rig) -> None:
+    objects = rig.objects()
+    for _ in range(12):  # enough to fill the queues with stamps that are later than all that come
+        rig.now_ns += SECOND
+        rig.send_depth(depth_image(rig.now_ns + SECOND // 2))
+        rig.send_image(rig.now_ns)
+    rig.now_ns = 10 * SECOND
+    rig.send_image(rig.now_ns)
+    heard(objects, rig.publish())
+
+
+def test_broken_depth_is_told_and_survived(rig: Rig) -> None:
+    objects = rig.objects()
+    for change, cause in (
+        ({"encoding": "8UC1"}, "its encoding is '8UC1', but depth is 32FC1"),
+        ({"height": 480}, "64x480 pixels of 4 bytes do not fit"),
+        ({"width": 32, "step": 256}, "cannot show the same view"),
+    ):
+        before = rig.node.count("depth_rejected")
+        rig.now_ns += SECOND
+        depth = depth_image(rig.now_ns)
+        for name, value in change.items():
+            setattr(depth, name, value)
+        rig.send_depth(depth)
+        rig.node.space.publish(rig.send_image(rig.now_ns))
+        assert rig.node.count("depth_rejected") == before + 1
+        assert cause in rig.node.depth.problem()
+    heard(objects, rig.publish())
+
+
+def test_depth_that_is_not_registered_is_told(rig: Rig) -> None:
+    objects = rig.objects()
+    heard(objects, rig.publish(frame_id="depth_camera"))
+    assert "depth is in frame 'depth_camera', the image in 'camera'" in rig.node.depth.problem()
+
+
+def test_what_never_came_is_named(rig: Rig) -> None:
+    rig.send_image(SECOND)
+    assert rig.node.depth.view_of(rig.node.frames[SECOND]) is None
+    assert rig.node.depth.problem().startswith("nothing came on /depth, which has")
+    rig.send_depth(depth_image(2 * SECOND))
+    rig.send_image(2 * SECOND)
+    assert rig.node.depth.view_of(rig.node.frames[2 * SECOND]) is None
+    assert rig.node.depth.problem().startswith("nothing came on /camera_info, which has")
+
+
+def test_nothing_is_computed_while_nobody_listens(rig: Rig) -> None:
+    rig.send_info()
+    rig.publish()
+    assert (rig.node.count("frames_with_depth"), rig.node.count("frames_without_depth")) == (0, 0)
+
+
+@pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
+def test_the_simulated_camera_shows_bodies_where_they_are(rig: Rig, tmp_path: Path, encoding: str) -> None:
+    objects = Recorder(rig.client, "~/objects_3d", TrackedObject3DArray)
+    parameters = {"seeds": f"[{SEED}]", "reliability": "reliable", "depth": "true", "depth_encoding": encoding}
+    camera = NodeProcess("sim_camera", tmp_path / "sim_camera.log", parameters)
+    try:
+        array = objects.next("objects in space", 60.0)
+    finally:
+        status = camera.stop()
+    assert status == 0, camera.output()
+    scene = sample_scene(SEED)
+    assert [each.id for each in array.objects] == [1, 2]
+    for index, each in enumerate(array.objects):
+        assert _xyz(each.position) == pytest.approx(scene.body_position(index, 0.0), abs=0.02)
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize(
+    ("encoding", "big_endian", "row", "expected"),
+    [
+        ("16UC1", False, "e803 0000", [1000, 0]),
+        ("16UC1", True, "03e8 0000", [1000, 0]),
+        ("mono16", False, "e803 0000", [1000, 0]),
+        ("32FC1", False, "0000803f 0000c07f", [1.0, np.nan]),
+        ("32FC1", True, "3f800000 7fc00000", [1.0, np.nan]),
+    ],
+)
+def test_every_depth_encoding(encoding: str, big_endian: bool, row: str, expected: list[float], padding: int) -> None:
+    data = bytes.fromhex(row) + b"\xde" * padding
+    image = Image(height=2, width=2, encoding=encoding, step=len(data), is_bigendian=int(big_endian), data=data * 2)
+    samples = depth_samples(image)
+    assert samples.dtype == (np.float32 if encoding == "32FC1" else np.uint16)
+    assert np.array_equal(samples, [expected] * 2, equal_nan=True)
+
+
+def test_intrinsics_of_camera_info() -> None:
+    info = CameraInfo(height=480, width=640, k=[500.0, 0.0, 319.5, 0.0, 501.0, 239.5, 0.0, 0.0, 1.0])
+    raw = intrinsics_from_info(info)
+    assert (raw.fx, raw.fy, raw.cx, raw.cy, raw.size_hw) == (500.0, 501.0, 319.5, 239.5, (480, 640))
+    info.p = [400.0, 0.0, 320.0, 0.0, 0.0, 401.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 50, 320, 240
+    info.binning_x = info.binning_y = 2
+    cut = intrinsics_from_info(info)
+    assert (cut.fx, cut.fy, cut.cx, cut.cy, cut.size_hw) == (200.0, 200.5, 109.75, 94.75, (120, 160))
+    with pytest.raises(ValueError, match="not calibrated"):
+        intrinsics_from_info(CameraInfo(height=480, width=640))
+    with pytest.raises(ValueError, match="no width and height"):
+        intrinsics_from_info(CameraInfo())
+
+
+def test_the_types_that_carry_the_contract() -> None:
+    assert TrackedObject3D.get_fields_and_field_types() == {
+        "id": "uint32",
+        "query_id": "uint32",
+        "label": "string",
+        "position": "geometry_msgs/Point",
+        "covariance": "double[9]",
+        "box_center": "geometry_msgs/Point",
+        "box_size": "geometry_msgs/Vector3",
+        "point_count": "uint32",
+    }
+
+
+def _xyz(message: Any) -> list[float]:
+    return [message.x, message.y, message.z]
+
+
+def _points(cloud: PointCloud2) -> np.ndarray:
+    """A cloud as its own description says."""
+    kinds = {PointField.FLOAT32: "<f4", PointField.UINT32: "<u4"}
+    layout = np.dtype(
+        {
+            "names": [field.name for field in cloud.fields],
+            "formats": [kinds[field.datatype] for field in cloud.fields],
+            "offsets": [field.offset for field in cloud.fields],
+            "itemsize": cloud.point_step,
+        }
+    )
+    return np.frombuffer(cloud.data, layout)
