@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from harness import NodeProcess, Recorder, stamps_of, wait_until
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -391,3 +392,14 @@ def _points(cloud: PointCloud2) -> np.ndarray:
         }
     )
     return np.frombuffer(cloud.data, layout)
+
+
+def test_rviz_shows_what_is_published(rig: Rig) -> None:
+    config = yaml.safe_load((Path(__file__).parents[2] / "config" / "decaf.rviz").read_text())
+    kinds = {"rviz_default_plugins/MarkerArray": MarkerArray, "rviz_default_plugins/PointCloud2": PointCloud2}
+    displays = [each for each in config["Visualization Manager"]["Displays"] if each["Class"] in kinds]
+    published = {publisher.topic_name.rpartition("/")[2]: publisher.msg_type for publisher in rig.node.publishers}
+    assert len(displays) == 2
+    for display in displays:
+        node, _, topic = display["Topic"]["Value"].rpartition("/")
+        assert (node, published[topic]) == ("/decaf_node", kinds[display["Class"]])

@@ -98,15 +98,19 @@ def test_a_ball_far_away() -> None:
     assert placement.box_size_xyz[:2] == pytest.approx([0.959 * 2 * a * 0.1] * 2, rel=0.02)
 
 
-def test_flying_pixels_at_the_rim_and_a_view_through_the_object_change_nothing() -> None:
+@pytest.mark.parametrize("slope", [0.0, 0.5])
+def test_flying_pixels_at_the_rim_and_a_view_through_the_object_change_nothing(slope: float) -> None:
     inner, mask = rectangle(slice(202, 278), slice(222, 418)), rectangle(slice(200, 280), slice(220, 420))
     window = rectangle(slice(230, 250), slice(300, 340))
+    x_over_z, _ = rays()
+    surface = 1 / (1 - slope * x_over_z)
     flying = np.random.default_rng(0).uniform(1.0, 4.0, CAMERA.size_hw)
-    depth = np.where(inner & ~window, 1.0, np.where(mask & ~window, flying, 4.0))
+    depth = np.where(inner & ~window, surface, np.where(mask & ~window, flying, 4.0))
     placement = place(mask, view_of(depth))
-    assert placement.point_count == 76 * 196 - 20 * 40
-    assert placement.box_size_xyz[2] == 0.0
-    assert placement.centroid_xyz == pytest.approx([0.0, 0.0, 1.0], abs=1e-6)
+    expected = surface[inner & ~window]
+    assert placement.point_count == expected.size == 76 * 196 - 20 * 40
+    assert placement.centroid_xyz[2] == pytest.approx(expected.mean(), abs=1e-6)
+    assert placement.box_size_xyz[2] <= np.ptp(expected) + 1e-6
 
 
 def test_noise_and_whole_millimetres_are_not_taken_for_outliers() -> None:
