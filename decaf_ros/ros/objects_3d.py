@@ -9,7 +9,6 @@ import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Pose, Vector3
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
@@ -20,9 +19,8 @@ from decaf_ros.geometry import DepthView, Float64Array, LocatedObject, colours_o
 from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
 from decaf_ros.ros.conversions import make_header
 from decaf_ros.ros.depth import DepthCamera
+from decaf_ros.ros.publishers import OUTPUT_QOS
 
-# RViz subscribes reliable by default.
-_OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 _BOX_OPACITY = 0.35
 _LABEL_METRES = 0.05
 # Markers vanish when the camera stops.
@@ -45,9 +43,9 @@ class SpacePublisher:
 
     def __init__(self, node: Node, depth: DepthCamera) -> None:
         self._depth = depth
-        self._objects = node.create_publisher(TrackedObject3DArray, "~/objects_3d", _OUTPUT_QOS)
-        self._markers = node.create_publisher(MarkerArray, "~/markers", _OUTPUT_QOS)
-        self._points = node.create_publisher(PointCloud2, "~/points", _OUTPUT_QOS)
+        self._objects = node.create_publisher(TrackedObject3DArray, "~/objects_3d", OUTPUT_QOS)
+        self._markers = node.create_publisher(MarkerArray, "~/markers", OUTPUT_QOS)
+        self._points = node.create_publisher(PointCloud2, "~/points", OUTPUT_QOS)
 
     def publish(self, segmentation: Segmentation) -> None:
         """Publish where the objects of a frame are, if its depth is there."""
@@ -84,7 +82,7 @@ def marker_array(located: Sequence[LocatedObject], header: Header) -> MarkerArra
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for each in located:
         tracked, placement = each.tracked, each.placement
-        red, green, blue = (value / 255 for value in object_colour(tracked.object_id))
+        red, green, blue = (value / 255 for value in object_colour(tracked.object_id, tracked.query_id))
         common = {"header": header, "id": tracked.object_id, "lifetime": _MARKER_LIFETIME}
         box = Marker(ns="box", type=Marker.CUBE, pose=Pose(position=_point(placement.box_center_xyz)), **common)
         box.scale = _vector(np.maximum(placement.box_size_xyz, 1e-3))  # RViz complains about boxes without thickness

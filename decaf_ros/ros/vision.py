@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header
 
 from decaf_ros.datatypes import ObjectMask, Segmentation, Visibility
 from decaf_ros.ros.conversions import make_header
+from decaf_ros.ros.publishers import OUTPUT_QOS
 
 try:
     from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
@@ -15,8 +15,6 @@ except ImportError:
     INSTALLED = False
 else:
     INSTALLED = True
-
-_OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class VisionPublisher:
@@ -29,8 +27,8 @@ class VisionPublisher:
     """
 
     def __init__(self, node: Node) -> None:
-        self._detections = node.create_publisher(Detection2DArray, "~/detections", _OUTPUT_QOS)
-        self._label_info = node.create_publisher(LabelInfo, "~/label_info", _OUTPUT_QOS)
+        self._detections = node.create_publisher(Detection2DArray, "~/detections", OUTPUT_QOS)
+        self._label_info = node.create_publisher(LabelInfo, "~/label_info", OUTPUT_QOS)
 
     def publish(self, segmentation: Segmentation) -> None:
         """Publish the objects of a frame."""
