@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from harness import Recorder, pixels, wait_until
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, Visibility
+from decaf_ros.drawing import colour_heat
+from decaf_ros.imaging import frame_from_compressed
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.publishers import ResultPublisher, attention_hw
 
@@ -45,6 +48,34 @@ def test_only_topics_with_a_subscriber_are_computed(client: DecafClient) -> None
     assert mask.encoding == "mono8"
     assert np.array_equal(pixels(mask)[0], [255, 255, 255, 255, 0, 0])
     assert (mask.header.stamp.sec, mask.header.stamp.nanosec, mask.header.frame_id) == (1, 500_000_000, "camera")
+
+
+def test_compressed_topics_carry_what_the_raw_ones_do(client: DecafClient) -> None:
+    results = ResultPublisher(client.node, jpeg_quality=95)
+    name = client.node.get_fully_qualified_name()
+    kinds = {"mask": Image, "mask/compressed": CompressedImage, "labels/compressed": CompressedImage}
+    kinds |= {"overlay/compressed": CompressedImage, "heatmap/compressed": CompressedImage}
+    heard = {topic: Recorder(client, f"{name}/{topic}", kind) for topic, kind in kinds.items()}
+    segmentation = Segmentation(FRAME, (_object(3, slice(0, 2)), _object(500, slice(3, 4))))
+    heat = HeatMap(FRAME, 1, np.zeros((2, 2), dtype=np.float32))
+
+    def publish() -> bool:
+        results.publish_segmentation(segmentation, {})
+        results.publish_heat_map(heat)
+        return all(each.messages for each in heard.values())
+
+    wait_until(publish, "a message on every topic")
+    messages = {topic: each.messages[-1] for topic, each in heard.items()}
+    assert all(message.header == messages["mask"].header for message in messages.values())
+    assert np.array_equal(_file(messages["mask/compressed"]), pixels(messages["mask"]))
+    assert _file(messages["labels/compressed"])[0].tolist() == [3, 3, 0, 500, 0, 0]
+    overlay, heatmap = (frame_from_compressed(messages[f"{topic}/compressed"]).image_rgb for topic in ("overlay", "heatmap"))
+    assert overlay.shape == heatmap.shape == FRAME.image_rgb.shape
+    assert np.abs(heatmap.astype(int) - colour_heat(heat)).max() < 12
+
+
+def _file(message: CompressedImage) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def test_attention_is_bilinear_between_the_centres_of_its_cells() -> None:

@@ -1,14 +1,18 @@
 """Image messages made byte by byte, against the pixels they stand for."""
 
 import array
+import importlib.util
 import math
-import time
+import struct
+import zlib
 
+import cv2
 import numpy as np
 import pytest
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from decaf_ros.datatypes import Frame, ObjectMask, Segmentation, Visibility
+from decaf_ros.imaging import frame_from_compressed
 from decaf_ros.msg import TrackedObject
 from decaf_ros.ros import conversions
 
@@ -55,8 +59,6 @@ def test_packed_rgb8_shares_the_memory_of_the_message():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoding": "yuv422_yuy2"}, "'yuv422_yuy2' are not supported: use one of rgb8, bgr8, rgba8, bgra8, mono8, mono16"),
-        ({"encoding": ""}, "'' are not supported"),
         ({"data": array.array("B", [0] * 17)}, "17 bytes of data, but height 3 x step 6 is 18"),
         ({"data": array.array("B")}, "0 bytes of data"),
         ({"step": 5}, "step is 5 bytes, but a row of 2 rgb8 pixels takes 6"),
@@ -71,6 +73,121 @@ def test_broken_images_are_refused_with_the_cause(change, message):
         setattr(image, name, value)
     with pytest.raises(ValueError, match=message):
         conversions.frame_from_image(image)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cv_bridge") is not None, reason="cv_bridge is installed")
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "yuv422_yuy2", "nv12", ""])
+def test_without_cv_bridge_other_encodings_are_refused_with_the_way_out(encoding):
+    with pytest.raises(ValueError, match=f"'{encoding}' are not supported: use one of rgb8, .*cv_bridge.*-cv-bridge"):
+        conversions.frame_from_image(camera_image(encoding, [[0] * 4] * 2, 2))
+
+
+def test_cv_bridge_converts_other_encodings():
+    pytest.importorskip("cv_bridge")
+    # U, Y, V, Y: without colour all three channels are the same.
+    grey = conversions.frame_from_image(camera_image("yuv422", [[128, 100] * 4] * 2, 4)).image_rgb
+    assert (grey == grey[0, 0, 0]).all()
+    # In a red mosaic every second sample of every second row is lit.
+    red = conversions.frame_from_image(camera_image("bayer_rggb8", [[200, 0] * 4, [0] * 8] * 4, 8)).image_rgb
+    assert red[4, 4].tolist() == [200, 0, 0]
+    for encoding in ("no_such_encoding", "yuv422"):
+        with pytest.raises(ValueError, match=f"cv_bridge cannot convert an image with encoding '{encoding}'"):
+            conversions.frame_from_image(camera_image(encoding, [[0] * 4] * 2, 200))
+
+
+def test_an_image_above_the_limit_is_refused_and_one_at_the_limit_is_not():
+    image = camera_image("rgb8", [[0] * 6] * 3, 2)
+    assert conversions.frame_from_image(image, max_pixels=6).size_hw == (3, 2)
+    with pytest.raises(ValueError, match=r"2 x 3, that is 6 pixels; at most 5 are accepted \(parameter max_image_pixels\)"):
+        conversions.frame_from_image(image, max_pixels=5)
+
+
+def compressed_image(data: bytes, image_format: str) -> CompressedImage:
+    image = CompressedImage(format=image_format, data=array.array("B", data))
+    image.header.stamp.sec, image.header.frame_id = 12, "camera_link"
+    return image
+
+
+def encoded(suffix: str, pixels: np.ndarray) -> bytes:
+    """A file from pixels in OpenCV's order, BGR."""
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+RED_BGR = np.full((16, 24, 3), (0, 0, 200), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image_format", "suffix", "pixels", "expected"),
+    [
+        ("jpeg", ".jpg", RED_BGR, [200, 0, 0]),
+        ("rgb8; jpeg compressed bgr8", ".jpg", RED_BGR, [200, 0, 0]),
+        ("bgr8; png compressed bgr8", ".png", RED_BGR, [200, 0, 0]),
+        ("bayer_rggb8; jpeg compressed bgr8", ".jpg", RED_BGR, [200, 0, 0]),
+        # By image_transport's rule the file holds RGB that was encoded as if it were BGR.
+        ("rgb8; jpeg compressed ", ".jpg", RED_BGR, [0, 0, 200]),
+        ("png", ".png", np.full((16, 24, 4), (0, 0, 200, 7), np.uint8), [200, 0, 0]),
+        ("mono8; jpeg compressed mono8", ".jpg", np.full((16, 24), 90, np.uint8), [90, 90, 90]),
+        ("mono16; png compressed ", ".png", np.full((16, 24), 90 * 256, np.uint16), [90, 90, 90]),
+        ("rgb16; png compressed bgr16", ".png", RED_BGR.astype(np.uint16) * 256, [200, 0, 0]),
+    ],
+)
+def test_every_compressed_format(image_format, suffix, pixels, expected):
+    frame = frame_from_compressed(compressed_image(encoded(suffix, pixels), image_format))
+    assert frame.size_hw == (16, 24)
+    assert np.abs(frame.image_rgb.astype(int) - expected).max() <= (2 if suffix == ".jpg" else 0)
+    assert (frame.stamp_ns, frame.frame_id) == (12_000_000_000, "camera_link")
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header announces any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "image_format", "message"),
+    [
+        (b"", "jpeg", "0 bytes of the format 'jpeg' are neither a JPEG nor a PNG image"),
+        (b"\x00" * 99, "16UC1; compressedDepth png", "neither a JPEG nor a PNG image .*compressedDepth"),
+        (encoded(".bmp", RED_BGR), "bmp", "neither a JPEG nor a PNG"),
+        (encoded(".jpg", RED_BGR)[:-2], "jpeg", "break off or are damaged"),
+        (encoded(".png", RED_BGR)[:-30], "png", "break off or are damaged"),
+        (encoded(".jpg", RED_BGR)[:20], "jpeg", "format 'jpeg'"),
+        (encoded(".png", RED_BGR[..., 0]), "bayer_rggb8; png compressed ", "compressed Bayer mosaic .* has no colours"),
+        (png_that_claims(5000, 5000), "png", "5000 x 5000, that is 25000000 pixels; at most 1000000"),
+        (png_that_claims(60000, 60000), "png", "header of an image .* cannot be used: .*decompression bomb"),
+        (png_that_claims(100, 100), "png", "break off or are damaged"),
+        (png_that_claims(0, 100), "png", "neither a JPEG nor a PNG"),
+    ],
+)
+def test_broken_compressed_images_are_refused_with_the_cause(data, image_format, message):
+    with pytest.raises(ValueError, match=message):
+        frame_from_compressed(compressed_image(data, image_format), max_pixels=1_000_000)
+
+
+def test_an_orientation_in_the_file_is_ignored():
+    data = encoded(".jpg", RED_BGR)
+    # Application segment 1 with one entry: orientation 6, to be turned by 90 degrees.
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
+    turned = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (24, 16, 3)
+    assert frame_from_compressed(compressed_image(turned, "jpeg")).size_hw == (16, 24)
+
+
+def test_compressed_outputs_are_what_image_transport_reads():
+    header = conversions.make_header(5_000_000_006, "camera_link")
+    jpeg = conversions.jpeg_from_rgb(np.full((16, 24, 3), (200, 30, 0), np.uint8), header, 90)
+    assert (jpeg.format, jpeg.header) == ("rgb8; jpeg compressed bgr8", header)
+    assert np.abs(frame_from_compressed(jpeg).image_rgb.astype(int) - [200, 30, 0]).max() <= 3
+    for values in (np.array([[0, 255]], np.uint8), np.array([[0, 1], [256, 65535]], np.uint16)):
+        png = conversions.png_from_array(values, header)
+        assert png.format == f"mono{8 * values.itemsize}; png compressed "
+        restored = cv2.imdecode(np.frombuffer(png.data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert (restored.dtype, restored.tolist()) == (values.dtype, values.tolist())
 
 
 @pytest.mark.parametrize(
@@ -104,14 +221,6 @@ def test_arrays_become_little_endian_images(values, encoding, step, data):
 def test_arrays_that_do_not_fit_the_encoding_are_refused(values, encoding, message):
     with pytest.raises(ValueError, match=message):
         conversions.image_from_array(values, encoding, conversions.make_header(0, ""))
-
-
-def test_encoding_a_720p_image_takes_milliseconds():
-    values = np.zeros((720, 1280, 3), np.uint8)
-    header = conversions.make_header(0, "")
-    start = time.perf_counter()
-    conversions.image_from_array(values, "rgb8", header)
-    assert time.perf_counter() - start < 0.1  # 0.7 ms when the array is handed over; 190 ms and more through the checked setter
 
 
 @pytest.mark.parametrize("stamp_ns", [0, 1, 999_999_999, 1_000_000_000, 1_790_000_000_123_456_789])
