@@ -1,0 +1,159 @@
+"""Requests from outside, from other sites and without a token, against the policy behind a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from decaf_ros.web.access import AccessError, AccessPolicy, find_token, is_loopback, make_token
+
+TOKEN = "correct-horse-battery"
+PORT = 7777  # as in the Host header, which need not be the socket's when the port is forwarded
+
+
+def ask(policy: AccessPolicy, path: str, headers: Mapping[str, str], method: str = "GET") -> tuple[int, Mapping[str, str], str]:
+    """Status, headers and text of the answer of a small site under the policy."""
+
+    async def exchange() -> tuple[int, Mapping[str, str], str]:
+        app = web.Application()
+        policy.protect(app)
+
+        async def secret(_: web.Request) -> web.Response:
+            return web.Response(text="secret")
+
+        for known in ("/", "/api/query", "/style.css"):
+            app.router.add_route("*", known, secret)
+        async with TestClient(TestServer(app)) as client:
+            reply = await client.request(method, path, headers={"Host": f"localhost:{PORT}", **headers})
+            return reply.status, reply.headers.copy(), await reply.text()
+
+    return asyncio.run(exchange())
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:9000", 200),
+        ("LOCALHOST", 200),
+        ("127.0.0.1:8642", 200),
+        ("[::1]:8642", 200),
+        ("192.168.1.20:8642", 200),
+        ("robot.lan:8642", 200),
+        ("rebound.example:8642", 403),
+        ("localhost.rebound.example", 403),
+        ("127.0.0.1.rebound.example", 403),
+        ("user@localhost", 200),
+        ("[::1", 403),
+        ("", 403),
+    ],
+)
+def test_a_foreign_name_that_leads_here_is_refused(host: str, status: int) -> None:
+    assert ask(AccessPolicy(None, ["Robot.lan"]), "/", {"Host": host})[0] == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (f"http://localhost:{PORT}", 200),
+        (f"https://localhost:{PORT}", 200),  # behind a proxy that adds TLS
+        ("http://localhost:8000", 403),
+        ("http://localhost", 403),
+        ("https://evil.example", 403),
+        (f"https://evil.example/localhost:{PORT}", 403),
+        ("null", 403),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_requests_of_other_sites_are_refused(method: str, origin: str, status: int) -> None:
+    assert ask(AccessPolicy(None), "/api/query", {"Origin": origin}, method)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/", {}, 401),
+        ("/api/query", {}, 401),
+        ("/api/nothing", {}, 401),
+        ("/?token=wrong", {}, 401),
+        ("/?token=", {}, 401),
+        ("/?token=%ff%00", {}, 401),
+        (f"/?token={TOKEN}", {}, 200),
+        (f"/api/query?token={TOKEN}", {}, 401),
+        ("/api/query", {"Authorization": f"Bearer {TOKEN}"}, 200),
+        ("/api/query", {"Authorization": f"Bearer {TOKEN}x"}, 401),
+        ("/api/query", {"Authorization": "Bearer"}, 401),
+        ("/api/query", {"Cookie": f"decaf_web_{PORT}={TOKEN}"}, 200),
+        ("/api/query", {"Cookie": f"decaf_web_{PORT}={TOKEN[:-1]}"}, 401),
+        ("/style.css", {}, 200),
+    ],
+)
+def test_token(path: str, headers: dict[str, str], status: int) -> None:
+    answered, answer_headers, text = ask(AccessPolicy(TOKEN), path, headers)
+    assert answered == status
+    assert (text == "secret") == (status == 200)
+    assert TOKEN not in text
+    assert ("Set-Cookie" in answer_headers) == (path == f"/?token={TOKEN}")
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites() -> None:
+    _, headers, _ = ask(AccessPolicy(TOKEN), f"/?token={TOKEN}", {})
+    cookie = headers["Set-Cookie"]
+    assert cookie.startswith(f"decaf_web_{PORT}={TOKEN};")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing"])
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_every_answer_has_the_security_headers(token: str | None, path: str) -> None:
+    _, headers, _ = ask(AccessPolicy(token), path, {})
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DECAF_WEB_TOKEN", raising=False)
+    assert find_token(None) is None
+    monkeypatch.setenv("DECAF_WEB_TOKEN", TOKEN)
+    assert find_token(None) == TOKEN
+    file = tmp_path / "token"
+    file.write_text("another-good-token\n")
+    assert find_token(file) == "another-good-token"
+    for unfit in ("", "short", "sixteen characters", "ünusual-characters"):
+        file.write_text(unfit)
+        with pytest.raises(AccessError, match="16 or more"):
+            find_token(file)
+    with pytest.raises(AccessError, match="cannot be read"):
+        find_token(tmp_path / "none")
+
+
+def test_made_tokens_are_fit_and_differ(tmp_path: Path) -> None:
+    made = {make_token() for _ in range(100)}
+    assert len(made) == 100
+    for token in made:
+        (tmp_path / "token").write_text(token)
+        assert find_token(tmp_path / "token") == token
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.20", False),
+        ("robot", False),
+        ("", False),
+    ],
+)
+def test_only_loopback_addresses_go_without_a_token(host: str, local: bool) -> None:
+    assert is_loopback(host) == local

@@ -1,0 +1,239 @@
+"""decaf_web over HTTP beside a real decaf_node: access, bad input, and processes that are killed and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, wait_until
+from page_process import TIMEOUT_S, PageProcess
+from sensor_msgs.msg import Image
+
+from decaf_ros.ros.client import DecafClient
+
+TOKEN = "a-token-of-the-test"
+ANSWER_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def system(client: DecafClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    process = NodeProcess("node", tmp_path_factory.mktemp("node") / "decaf_node.log")
+    system = System(process, client, Camera(client.node), Recorder(client, "~/mask", Image))
+    try:
+        client.wait_until_ready()
+        yield system
+    finally:
+        status = system.process.stop()
+    assert status == 0, system.process.output()
+
+
+@pytest.fixture(scope="module")
+def page(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
+    """The page, with the node in view."""
+    with PageProcess(tmp_path_factory.mktemp("page") / "decaf_web.log") as page:
+        page.state(lambda state: state["node"]["presence"] == "online" and state["diagnostics"], "the node")
+        yield page
+        assert page.stop() == 0, page.output()
+        assert "Traceback" not in page.output(), page.output()
+
+
+def test_without_a_node_the_page_says_so(tmp_path: Path) -> None:
+    with PageProcess(tmp_path / "log", "--node", "nowhere", "--ros-args", "-r", "__ns:=/robot") as page:
+        state = page.state(lambda state: True, "any state")
+        assert state["node"] == {"name": "/robot/nowhere", "presence": "waiting", "restarts": 0}
+        assert state["queries"] == state["diagnostics"] == []
+        reply = page.post("query", expression=EXPRESSION, replace=True)
+        assert reply.status == 503
+        assert "nowhere/query" in reply.json()["message"]
+        assert page.request("GET", "/").status == 200
+        assert page.stop() == 0
+
+
+def test_services_and_state(page: PageProcess, system: System) -> None:
+    system.client.reset()
+    with system.camera.filming():
+        system.masks.next("a mask before the query")
+        answer = page.post("query", expression=EXPRESSION, replace=True).json()
+        assert answer["success"], answer
+        assert sum(stage["ms"] for stage in answer["stages"]) <= answer["total_ms"]
+        state = page.state(lambda state: tracked(state), "an object on an image")
+    (query,) = state["queries"]
+    assert (query["expression"], query["state"]) == (EXPRESSION, "active")
+    assert state["answer"] == answer
+    assert {status["part"] for status in state["diagnostics"]} >= {"camera", "tracking", "queries"}
+    first = query["objects"][0]
+    assert 0 <= first["score"] <= 1
+    assert first["colour"].startswith("#")
+
+    refused = page.post("remove_object", object_id=9999).json()
+    assert refused == {"success": False, "message": system.client.remove_object(9999).message}
+    assert page.post("remove_object", object_id=first["id"]).json()["success"]
+    page.state(lambda state: first["id"] not in [each["id"] for each in tracked(state)], "the object to go")
+    assert page.post("remove_query", query_id=query["id"]).json()["success"]
+    assert system.client.list_queries().queries == []
+    assert page.post("reset").json()["success"]
+    assert page.state(lambda state: not state["queries"], "nothing")["answer"] is None
+
+
+def tracked(state: dict) -> list[dict]:
+    """Objects that were on an image."""
+    return [each for query in state["queries"] for each in query["objects"] if "state" in each]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "cause"),
+    [
+        (b"", 400, "not JSON"),
+        (b"\xff", 400, "not JSON"),
+        (b"{" * 5000, 400, "not JSON"),
+        (b"[]", 400, "expression, replace"),
+        (b'{"expression": "x"}', 400, "expression, replace"),
+        (b'{"expression": "x", "replace": true, "more": 1}', 400, "expression, replace"),
+        (b'{"expression": 1, "replace": true}', 400, "must be text"),
+        (b'{"expression": "\\ud800", "replace": true}', 400, "must be text"),
+        (b'{"expression": "x", "replace": "yes"}', 400, "true or false"),
+        (b'{"expression": "' + b"x" * 100_000 + b'", "replace": true}', 413, ""),
+    ],
+)
+def test_bad_bodies(page: PageProcess, body: bytes, status: int, cause: str) -> None:
+    reply = page.request("POST", "/api/query", body, {"Content-Type": "application/json"})
+    assert (reply.status, cause in reply.text) == (status, True), reply
+
+
+@pytest.mark.parametrize("object_id", [-1, 2**32, 1.5, True, "1", None])
+def test_bad_ids(page: PageProcess, object_id: object) -> None:
+    reply = page.post("remove_object", object_id=object_id)
+    assert reply.status == 400
+    assert "whole number" in reply.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("POST", "/api/reset", {"Content-Type": "text/plain"}, 415),
+        ("POST", "/api/reset", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ("GET", "/api/reset", {}, 405),
+        ("GET", "/live/state", {}, 400),
+        ("GET", "/live/../../../etc/passwd", {}, 404),
+        ("GET", "/%2e%2e/access.py", {}, 404),
+        ("GET", "/", {"Host": "rebound.example"}, 403),
+        ("GET", "/live/state", {"Origin": "https://evil.example", "Connection": "Upgrade", "Upgrade": "websocket"}, 403),
+    ],
+)
+def test_bad_requests(page: PageProcess, method: str, path: str, headers: dict[str, str], status: int) -> None:
+    assert page.request(method, path, b"{}" if method == "POST" else None, headers).status == status
+
+
+@pytest.mark.parametrize("expression", ["", "   ", "x" * 501])
+def test_errors_of_the_node_come_as_they_are(page: PageProcess, system: System, expression: str) -> None:
+    reply = page.post("query", expression=expression, replace=True)
+    direct = system.client.query(expression)
+    assert not direct.success
+    assert (reply.status, reply.json()["message"]) == (200, direct.message)
+
+
+def test_a_viewer_gets_an_image_only_when_it_asks(page: PageProcess, system: System) -> None:
+    """So nothing piles up for one that is slow, and the others do not notice it."""
+
+    async def check() -> None:
+        async with page.socket("overlay") as slow, page.socket("overlay") as quick:
+            await slow.send_str("next")
+            assert (await slow.receive_bytes(timeout=TIMEOUT_S)).startswith(b"\xff\xd8")
+            for _ in range(10):
+                await quick.send_str("next")
+                await quick.receive_bytes(timeout=TIMEOUT_S)
+            with pytest.raises(asyncio.TimeoutError):
+                await slow.receive(timeout=0.2)
+            await slow.send_str("next")
+            assert (await slow.receive_bytes(timeout=TIMEOUT_S)).startswith(b"\xff\xd8")
+
+    with system.camera.filming():
+        asyncio.run(check())
+    wait_until(lambda: system.client.node.count_subscribers("/decaf_node/overlay") == 0, "the page to unsubscribe", TIMEOUT_S)
+
+
+def test_a_token_is_demanded_of_other_machines_and_never_logged(tmp_path: Path) -> None:
+    with PageProcess(tmp_path / "made", "--host", "0.0.0.0") as page:
+        assert page.request("GET", "/").status == 401
+        assert page.request("POST", "/api/reset", b"{}", {"Content-Type": "application/json"}).status == 401
+        entered = page.request("GET", f"/?token={page.printed_token}")
+        assert entered.status == 200
+        cookie = entered.headers["Set-Cookie"].partition(";")[0]
+        assert page.request("GET", "/", headers={"Cookie": cookie}).status == 200
+        assert page.stop() == 0
+        assert page.output().count(page.printed_token) == 1
+    with PageProcess(tmp_path / "chosen", token=TOKEN) as page:
+        assert page.request("GET", "/", headers={"Accept": "*/*"}).status == 401
+        assert page.request("GET", f"/?token={TOKEN}").status == 200
+        assert page.request("GET", "/nothing").status == 404
+        assert page.stop() == 0
+        assert TOKEN not in page.output()
+
+
+def test_what_keeps_it_from_starting_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for arguments, cause in (
+            (["--port", str(taken.getsockname()[1])], "--port"),
+            (["--token-file", str(tmp_path / "none")], "cannot be read"),
+        ):
+            command = [sys.executable, "-m", "decaf_ros.web.main", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+            assert done.returncode == 1
+            assert cause in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_kill_and_restart_of_the_page_in_mid_query(system: System, tmp_path: Path) -> None:
+    """Three times: the node goes on, and the next page finds it as it is."""
+    with system.camera.filming():
+        for _ in range(3):
+            with PageProcess(tmp_path / "log") as page:
+                page.state(lambda state: state["node"]["presence"] == "online", "the node")
+                asking = threading.Thread(target=lambda page=page: post_in_vain(page))
+                asking.start()
+                page.state(lambda state: state["queries"], "the query to begin")
+                page.kill()
+                asking.join()
+            system.masks.next("a mask after the page was killed")
+        assert system.process.is_alive()
+        assert system.client.query(EXPRESSION, timeout_s=ANSWER_S).success
+        with PageProcess(tmp_path / "log") as page:
+            state = page.state(lambda state: tracked(state), "what is tracked")
+            assert [query["expression"] for query in state["queries"]] == [EXPRESSION]
+    assert "Traceback" not in system.process.output()
+
+
+def post_in_vain(page: PageProcess) -> None:
+    with pytest.raises(ConnectionError):
+        page.post("query", expression=EXPRESSION, replace=True)
+
+
+def test_restart_of_the_node(system: System, page: PageProcess, client: DecafClient, tmp_path: Path) -> None:
+    """Kill -9 in mid-query: whoever asked is told, and the page shows the new node, without the old one's queries."""
+    replies = []
+    with system.camera.filming():
+        system.masks.next("a mask before the query")
+        asking = threading.Thread(target=lambda: replies.append(page.post("query", expression=EXPRESSION, replace=False)))
+        asking.start()
+        page.state(lambda state: [query for query in state["queries"] if query["state"] == "running"], "the query to run")
+        system.process.process.kill()
+        system.process.process.wait()
+        page.state(lambda state: state["node"]["presence"] != "online", "the node to be missed")
+    system.process = NodeProcess("node", tmp_path / "decaf_node.log")
+    state = page.state(lambda state: state["node"]["presence"] == "online", "the new node")
+    assert state["node"]["restarts"] == 1
+    assert state["queries"] == []
+    asking.join(TIMEOUT_S)
+    (reply,) = replies
+    assert reply.status == 503
+    assert "before it answered" in reply.json()["message"]
+    with system.camera.filming():
+        client.wait_until_ready()
+        system.masks.next("a mask of the new node")
+        assert page.post("query", expression=EXPRESSION, replace=True).json()["success"]

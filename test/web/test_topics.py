@@ -1,0 +1,90 @@
+"""Lazy topics against a real publisher."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import Image
+
+from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.conversions import image_from_array, make_header
+from decaf_ros.web.topics import ImageFeed, encode_jpeg
+
+TIMEOUT_S = 60.0
+
+
+def grey_image(level: int, width: int = 64) -> Image:
+    return image_from_array(np.full((48, width, 3), level, np.uint8), "rgb8", make_header(level, "camera"))
+
+
+def decoded(jpeg: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+
+
+async def wait_for(condition: Callable[[], Any], what: str) -> None:
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.02)
+
+    try:
+        await asyncio.wait_for(poll(), TIMEOUT_S)
+    except asyncio.TimeoutError:
+        raise AssertionError(f"waited in vain for {what}") from None
+
+
+@pytest.fixture(scope="module")
+def publisher(client: DecafClient) -> Publisher:
+    return client.node.create_publisher(Image, "/shown", 5)
+
+
+def test_subscribed_only_while_somebody_watches(client: DecafClient, publisher: Publisher) -> None:
+    async def check() -> None:
+        topic = ImageFeed(client, "/shown").topic
+        for _ in range(2):
+            await wait_for(lambda: publisher.get_subscription_count() == 0, "no subscription")
+            with topic.watched():
+                with topic.watched():
+                    await wait_for(lambda: publisher.get_subscription_count() == 1, "one subscription for two viewers")
+                publisher.publish(grey_image(100))
+                await wait_for(lambda: topic.newest, "an image for the viewer that stays")
+            assert topic.newest is None, "the next viewer must not see an image of long ago"
+        await wait_for(lambda: publisher.get_subscription_count() == 0, "no subscription")
+
+    asyncio.run(check())
+
+
+def test_the_newest_image_wins_and_is_encoded_once(client: DecafClient, publisher: Publisher) -> None:
+    async def check() -> None:
+        feed = ImageFeed(client, "/shown")
+        with feed.topic.watched():
+            await wait_for(lambda: publisher.get_subscription_count() == 1, "the subscription")
+            for level in range(10, 201, 10):
+                publisher.publish(grey_image(level))
+            await wait_for(lambda: feed.topic.newest and feed.topic.newest.data[0] == 200, "the last image")
+            (number, jpeg), (same_number, same_jpeg) = await asyncio.gather(feed.next_jpeg(0), feed.next_jpeg(0))
+            assert np.abs(decoded(jpeg).astype(int) - 200).max() <= 2
+            assert (number, jpeg) == (same_number, same_jpeg)
+            assert jpeg is same_jpeg
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(feed.next_jpeg(number), 0.2)
+
+    asyncio.run(check())
+
+
+def test_large_images_are_scaled_down() -> None:
+    assert decoded(encode_jpeg(grey_image(90, width=64))).shape == (48, 64, 3)
+    assert decoded(encode_jpeg(grey_image(90, width=2560))).shape == (24, 1280, 3)
+
+
+def test_red_stays_red() -> None:
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 255
+    blue, green, reddish = decoded(encode_jpeg(image_from_array(red, "rgb8", make_header(0, "camera"))))[8, 8]
+    assert reddish > 240
+    assert max(blue, green) < 15
