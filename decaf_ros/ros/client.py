@@ -1,4 +1,4 @@
-"""A client of decaf_node for programs and tests: service calls that wait, topics, parameters and diagnostics."""
+"""A client of decaf_node for programs and tests: service calls that wait, topics, parameters, states and diagnostics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -28,6 +30,8 @@ _SERVICES = {
     "remove_query": RemoveQuery,
     "list_queries": ListQueries,
     "reset": Trigger,
+    "change_state": ChangeState,
+    "get_state": GetState,
 }
 
 
@@ -98,6 +102,22 @@ class DecafClient:
         """Forget everything."""
         return self.call("reset", Trigger.Request())
 
+    def state(self) -> str:
+        """Lifecycle state of the target, such as "inactive"."""
+        return str(self.call("get_state", GetState.Request()).current_state.label)
+
+    def change_state(self, transition: str, timeout_s: float = 120.0) -> bool:
+        """Take the target through "configure", "activate", "deactivate", "cleanup" or "shutdown".
+
+        Returns:
+            Whether it went; if not, diagnostics and the target's log tell the reason.
+
+        Raises:
+            TimeoutError: no answer came.
+        """
+        request = ChangeState.Request(transition=Transition(label=transition))
+        return bool(self.call("change_state", request, timeout_s).success)
+
     def call(self, service: str, request: Any, timeout_s: float = 10.0) -> Any:
         """Call one of the node's services and wait.
 
@@ -154,7 +174,7 @@ class DecafClient:
         return {pair.key: pair.value for pair in found.values} if found else {}
 
     def wait_until_ready(self, timeout_s: float = 120.0) -> None:
-        """Wait until the node has loaded both models.
+        """Wait until the node is active and has loaded both models.
 
         Raises:
             TimeoutError: it has not; the message tells what diagnostics say.

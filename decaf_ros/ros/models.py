@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import threading
@@ -120,6 +121,9 @@ class Models:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        # glibc keeps what is freed in the arenas of threads, which may have ended.
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
 
     def interrupt(self) -> None:
         """Let nobody wait for a model any more, now or later: the node ends."""
@@ -142,6 +146,8 @@ def _load(name: str, values: Mapping[str, Value]) -> Any:
         )
     except ModelNotFound:
         raise
+    except ValueError as error:  # a setting that this model or machine cannot have
+        raise ModelNotFound(f"{values[name]!r} cannot be loaded: {error}") from error
     except Exception as error:  # whatever a foreign file or a full GPU brings about, the node goes on
         logger.exception("%s %s", name, values[name])
         raise ModelNotFound(f"{values[name]!r} cannot be loaded: {type(error).__name__}: {error}") from error
