@@ -1,22 +1,25 @@
-"""The SAM 2 network behind four typed calls: encode an image, decode points, memorise given masks, track on.
+"""The SAM 2 network behind five typed calls: encode an image, propose masks, memorise given masks, prompt, and track on.
 
 All of sam2's own modules and weights are used as they are; what is replaced is its string-keyed state, which grows with the
 video. The values are those of the official video predictor with ``apply_postprocessing=False``, the setting of the published
 evaluation: no hole filling, soft masks into memory, no fallback among masks by stability. In float32 and with one object a
 call they are the same bit by bit.
+
+With several objects a call, what does not depend on the object is computed once (the first self-attention of the memory
+attention, the image's part of the memory encoder), masks that are not chosen are not enlarged, and no object waits for another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from PIL import Image
-from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 
 from decaf_ros.datatypes import BoolArray, UInt8Array
@@ -58,9 +61,9 @@ class Sam2Features:
         """The two finer levels, which sharpen the mask decoder's output."""
         return list(self.levels[:-1])
 
-    def tokens_nbc(self, batch: int) -> torch.Tensor:
-        """``(h * w, batch, C)``: the coarsest level as a sequence, shared by all objects of a batch."""
-        return self.levels[-1].flatten(2).permute(2, 0, 1).expand(-1, batch, -1)
+    def tokens_bnc(self) -> torch.Tensor:
+        """``(1, h * w, C)``: the coarsest level as a sequence."""
+        return self.levels[-1].flatten(2).transpose(1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,7 @@ class MemoryBatch:
 
 @dataclass(frozen=True, eq=False)
 class TrackedBatch:
-    """Several objects on their next frame.
+    """Several objects on one frame.
 
     Attributes:
         masks: their masks; all logits are -1024 for an object that is not there.
@@ -124,8 +127,10 @@ class Sam2Network:
         self._dtype = dtype
         self._model = model.to(self.device).eval()
         self._mean, self._std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (_MEAN_RGB, _STD_RGB))
-        # The encodings of position depend on the image size only, so a blank image gives them.
-        blank, self._image_positions_nbc = self._blank()
+        # The encodings of position depend on the image size only, so a blank image gives them; those of a prompt, on nothing.
+        blank, self._image_positions_bnc = self._blank()
+        self._no_prompt = self._embedded_points(torch.zeros(1, 1, 2), torch.full((1, 1), -1))
+        self._dense_positions = self._dense_position_encoding()
         self._memory_positions_anc = self._memory_positions(blank)
         self._warm_up(blank)
 
@@ -139,31 +144,35 @@ class Sam2Network:
         with self._inference():
             return Sam2Features(image_rgb.shape[:2], self._backbone(image_rgb)[0])
 
-    def decode_points(self, features: Sam2Features, points_xy_px: Sequence[tuple[float, float]]) -> MaskBatch:
+    def propose(self, features: Sam2Features, points_xy_px: Sequence[tuple[float, float]]) -> MaskBatch:
         """Prompt with each point alone and keep the best of its three masks by predicted IoU, as on a still image.
 
         Args:
             features: of the frame.
             points_xy_px: in pixels of the camera image.
         """
-        height, width = features.size_hw
         with self._inference():
-            points = torch.tensor(points_xy_px, dtype=torch.float32, device=self.device)
-            points = points / points.new_tensor([width, height]) * self._model.image_size
-            labels = torch.ones(len(points), 1, dtype=torch.int32, device=self.device)
-            sparse, dense = self._model.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
-            logits, predicted_iou, _, _ = self._model.sam_mask_decoder(
-                image_embeddings=features.levels[-1] + self._model.no_mem_embed.view(1, -1, 1, 1),
-                image_pe=self._model.sam_prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=True,
-                repeat_image=True,
-                high_res_features=features.high_resolution,
-            )
-            best = predicted_iou.argmax(dim=1, keepdim=True)
-            logits = torch.take_along_dim(logits, best[..., None, None], dim=1)
-            return _mask_batch(logits, predicted_iou)
+            points = self._scaled(points_xy_px, features)[:, None]
+            prompt = self._embedded_points(points, torch.ones(points.shape[:2]))
+            return self._decode(self._without_memory(features), features, prompt, multimask=True).masks
+
+    def prompt(
+        self, features: Sam2Features, points_xy_px: Sequence[tuple[float, float]], labels: Sequence[int]
+    ) -> TrackedBatch:
+        """One object from points on a frame, and the memory of it.
+
+        Args:
+            features: of the frame.
+            points_xy_px: in pixels of the camera image.
+            labels: what each point is: 0 ground, 1 object, 2 and 3 the upper left and lower right corner of its box.
+        """
+        with self._inference():
+            points, kinds = self._scaled(points_xy_px, features)[None], torch.tensor([labels])
+            several = self._model._use_multimask(True, {"point_labels": kinds})
+            prompt = self._embedded_points(points, kinds)
+            decoded = self._decode_in_video(self._without_memory(features), features, prompt, several)
+            square = self._enlarged(decoded.chosen(decoded.logits_bmhw))
+            return decoded.remembered(self._spatial_memory(features, square, decoded.presence_logits_b1, prompted=True))
 
     def memorise(self, features: Sam2Features, masks_bhw: BoolArray) -> MemoryBatch:
         """Take given masks as the truth of a frame and encode them into memory.
@@ -178,8 +187,8 @@ class Sam2Network:
             outputs = self._model._use_mask_as_output(image, features.high_resolution, masks)
             _, _, _, logits, _, pointers, presence_logits = outputs
             # The official predictor keeps the prompt at low resolution until tracking begins; its memory is of that mask.
-            logits = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
-            return MemoryBatch(self._spatial_memory(features, logits, presence_logits, prompted=True), pointers)
+            spatial = self._spatial_memory(features, self._enlarged(logits), presence_logits, prompted=True)
+            return MemoryBatch(spatial, pointers)
 
     def track(self, features: Sam2Features, memories: Sequence[Recollection]) -> TrackedBatch:
         """Find several objects on a frame by their memories and memorise what was found.
@@ -189,18 +198,11 @@ class Sam2Network:
             memories: one per object, all with the same :attr:`Recollection.token_counts`.
         """
         with self._inference():
-            outputs = self._model._forward_sam_heads(
-                backbone_features=self._attend_to_memory(features, memories),
-                high_res_features=features.high_resolution,
-                multimask_output=self._model._use_multimask(False, None),
-            )
-            _, _, predicted_iou, logits, square_logits, pointers, presence_logits = outputs
-            spatial = self._spatial_memory(features, square_logits, presence_logits, prompted=False)
-            return TrackedBatch(
-                _mask_batch(logits, predicted_iou),
-                presence_logits.float().sigmoid().squeeze(1),
-                MemoryBatch(spatial, pointers),
-            )
+            several = self._model._use_multimask(False, None)
+            decoded = self._decode_in_video(self._attend_to_memory(features, memories), features, self._no_prompt, several)
+            # All masks are enlarged, and then one is chosen: the other way round would be rounded in another way.
+            square = decoded.chosen(self._enlarged(decoded.logits_bmhw))
+            return decoded.remembered(self._spatial_memory(features, square, decoded.presence_logits_b1, prompted=False))
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -217,20 +219,20 @@ class Sam2Network:
         return tuple(output["backbone_fpn"]), output["vision_pos_enc"][-1]
 
     def _blank(self) -> tuple[Sam2Features, torch.Tensor]:
-        """Features of a black image, and ``(h * w, 1, C)`` the position encoding of its coarsest level."""
+        """Features of a black image, and ``(1, h * w, C)`` the position encoding of its coarsest level."""
         size_hw = (self._model.image_size,) * 2
         with self._inference():
             levels, positions = self._backbone(np.zeros((*size_hw, 3), dtype=np.uint8))
-            return Sam2Features(size_hw, levels), positions.flatten(2).permute(2, 0, 1)
+            return Sam2Features(size_hw, levels), positions.flatten(2).transpose(1, 2)
 
     def _memory_positions(self, blank: Sam2Features) -> torch.Tensor:
         """``(1 + past frames, h * w, C_mem)``: a memory's encoding by its age in frames; age 0 is for conditioning frames."""
         with self._inference():
-            logits = torch.zeros(1, 1, *blank.size_hw, device=self.device)
-            _, positions = self._encode_memory(blank, logits, presence_logits=logits[:, :, 0, 0], prompted=False)
+            memory = blank.levels[-1].new_zeros(1, self._model.mem_dim, *blank.levels[-1].shape[-2:])
+            positions = self._model.memory_encoder.position_encoding(memory).to(memory.dtype)
             # sam2 lists the encodings of time by age from 1 on, and that of conditioning frames last.
             by_age = self._model.maskmem_tpos_enc.squeeze(1).roll(1, dims=0)
-            return positions[-1].flatten(2).transpose(1, 2) + by_age
+            return positions.flatten(2).transpose(1, 2) + by_age
 
     def _warm_up(self, blank: Sam2Features) -> None:
         """Track once, so that modules that cache by size (rotary frequencies) never change under two threads."""
@@ -246,62 +248,143 @@ class Sam2Network:
         masks = F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         return (masks >= 0.5).float()
 
+    def _scaled(self, points_xy_px: Sequence[tuple[float, float]], features: Sam2Features) -> torch.Tensor:
+        """``(P, 2)`` float32: points of the camera image on the network's square image."""
+        height, width = features.size_hw
+        points = torch.tensor(points_xy_px, dtype=torch.float32, device=self.device).view(-1, 2)
+        return points / points.new_tensor([width, height]) * self._model.image_size
+
+    def _embedded_points(self, points_bp2: torch.Tensor, labels_bp: torch.Tensor) -> _Prompt:
+        """A prompt for each row of points; a label of -1 says that there is none."""
+        with self._inference():
+            points = (points_bp2.to(self.device), labels_bp.to(self.device, torch.int32))
+            return _Prompt(*self._model.sam_prompt_encoder(points=points, boxes=None, masks=None))
+
+    def _dense_position_encoding(self) -> torch.Tensor:
+        """``(1, C, h, w)``, as the mask decoder wants it."""
+        with self._inference():
+            return self._model.sam_prompt_encoder.get_dense_pe()
+
+    def _without_memory(self, features: Sam2Features) -> torch.Tensor:
+        """``(1, C, h, w)``: the coarsest feature level of a frame that nothing is remembered before."""
+        return features.levels[-1] + self._model.no_mem_embed.view(1, -1, 1, 1)
+
+    def _decode(self, image_bchw: torch.Tensor, features: Sam2Features, prompt: _Prompt, multimask: bool) -> _Decoded:
+        """Run the mask decoder on each prompt and image (one of them may stand for all), and keep the best of its masks."""
+        model = self._model
+        batch = max(len(image_bchw), len(prompt.sparse))
+        masks, predicted_iou, tokens, presence_logits = model.sam_mask_decoder(
+            image_embeddings=image_bchw.expand(batch, -1, -1, -1),
+            image_pe=self._dense_positions,
+            sparse_prompt_embeddings=prompt.sparse.expand(batch, -1, -1),
+            dense_prompt_embeddings=prompt.dense.expand(batch, -1, -1, -1),
+            multimask_output=multimask,
+            repeat_image=False,
+            high_res_features=features.high_resolution,
+        )
+        best = predicted_iou.argmax(dim=1)
+        pointers = model.obj_ptr_proj(tokens[torch.arange(batch), best if tokens.shape[1] > 1 else 0])
+        return _Decoded(masks.float(), predicted_iou.float(), best, presence_logits, pointers)
+
+    def _decode_in_video(self, image_bchw: torch.Tensor, features: Sam2Features, prompt: _Prompt, multimask: bool) -> _Decoded:
+        """As :meth:`_decode`, for an object that may be absent: on a still image a prompt always means something."""
+        model, decoded = self._model, self._decode(image_bchw, features, prompt, multimask)
+        if not model.pred_obj_scores:
+            return decoded
+        there = decoded.presence_logits_b1 > 0
+        masks = torch.where(there[..., None, None], decoded.logits_bmhw, NO_OBJ_SCORE)
+        there = decoded.presence_logits_b1.sigmoid() if model.soft_no_obj_ptr else there.float()
+        pointers = there * decoded.pointers_bc if model.fixed_no_obj_ptr else decoded.pointers_bc
+        return replace(decoded, logits_bmhw=masks, pointers_bc=pointers + (1 - there) * model.no_obj_ptr)
+
+    def _enlarged(self, logits_b1hw: torch.Tensor) -> torch.Tensor:
+        """``(B, 1, S, S)``: mask logits at the network's image size."""
+        return F.interpolate(logits_b1hw, (self._model.image_size,) * 2, mode="bilinear", align_corners=False)
+
     def _attend_to_memory(self, features: Sam2Features, memories: Sequence[Recollection]) -> torch.Tensor:
         """``(B, C, h, w)``: the coarsest feature level, told apart by what each object's memory says."""
+        attention = self._model.memory_attention
         spatial, spatial_positions = self._spatial_tokens(memories)
         pointers, pointer_positions = self._pointer_tokens(memories)
-        attended = self._model.memory_attention(
-            curr=[features.tokens_nbc(len(memories))],
-            curr_pos=[self._image_positions_nbc.expand(-1, len(memories), -1)],
-            memory=torch.cat([spatial, pointers]),
-            memory_pos=torch.cat([spatial_positions, pointer_positions]),
-            num_obj_ptr_tokens=len(pointers),
-        )
-        return attended.permute(1, 2, 0).view(len(memories), -1, *features.levels[-1].shape[-2:])
+        memory = torch.cat([spatial, pointers], dim=1)
+        positions = torch.cat([spatial_positions, pointer_positions], dim=1)
+        here = self._image_positions_bnc
+        # Before the first look at the memories all objects are alike: one row stands for all of them.
+        tokens = features.tokens_bnc()
+        if attention.pos_enc_at_input:
+            tokens = tokens + 0.1 * here
+        for layer in attention.layers:
+            tokens = layer._forward_sa(tokens, here).expand(len(memories), -1, -1)
+            tokens = layer._forward_ca(tokens, memory, here, positions, num_k_exclude_rope=pointers.shape[1])
+            tokens = tokens + layer.linear2(layer.activation(layer.linear1(layer.norm3(tokens))))
+        return attention.norm(tokens).transpose(1, 2).unflatten(2, features.levels[-1].shape[-2:])
 
     def _spatial_tokens(self, memories: Sequence[Recollection]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Spatial memories and their positions in the image and in time, both ``(memories * h * w, B, C_mem)``."""
-        tokens = torch.stack([torch.cat(memory.spatial) for memory in memories], dim=1)
-        positions = [self._memory_positions_anc[list(memory.spatial_ages)].flatten(0, 1) for memory in memories]
-        return tokens, torch.stack(positions, dim=1)
+        """Spatial memories and their positions in the image and in time, both ``(B, memories * h * w, C_mem)``."""
+        tokens = torch.stack([torch.cat(memory.spatial) for memory in memories])
+        ages = torch.tensor([memory.spatial_ages for memory in memories], device=self.device)
+        return tokens, self._memory_positions_anc[ages].flatten(1, 2)
 
     def _pointer_tokens(self, memories: Sequence[Recollection]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Object pointers, each cut into tokens of a memory's width, and their positions in time: ``(tokens, B, C_mem)``."""
-        pointers = torch.stack([torch.stack(memory.pointers) for memory in memories], dim=1)
-        ages = torch.tensor([memory.pointer_ages for memory in memories], device=self.device).T
-        count, batch, channels = pointers.shape
+        """Object pointers, each cut into tokens of a memory's width, and their positions in time: ``(B, tokens, C_mem)``."""
+        pointers = torch.stack([torch.stack(memory.pointers) for memory in memories])
+        ages = torch.tensor([memory.pointer_ages for memory in memories], device=self.device)
+        batch, count, channels = pointers.shape
         width = self._model.mem_dim
         if self._model.add_tpos_enc_to_obj_ptrs:
             dim = channels if self._model.proj_tpos_enc_in_obj_ptrs else width
             sines = get_1d_sine_pe(ages / (self._model.max_obj_ptrs_in_encoder - 1), dim=dim)
             positions = self._model.obj_ptr_tpos_proj(sines)
         else:
-            positions = pointers.new_zeros(count, batch, width)
+            positions = pointers.new_zeros(batch, count, width)
         pieces = channels // width
-        tokens = pointers.reshape(count, batch, pieces, width).permute(0, 2, 1, 3).flatten(0, 1)
-        return tokens, positions.repeat_interleave(pieces, dim=0)
+        return pointers.reshape(batch, count * pieces, width), positions.repeat_interleave(pieces, dim=1)
 
     def _spatial_memory(
         self, features: Sam2Features, square_logits: torch.Tensor, presence_logits: torch.Tensor, prompted: bool
     ) -> torch.Tensor:
         """``(B, h * w, C_mem)`` bfloat16 (as the official predictor keeps it) from ``(B, 1, S, S)`` mask logits."""
-        memory, _ = self._encode_memory(features, square_logits, presence_logits, prompted)
+        model, encoder = self._model, self._model.memory_encoder
+        hard = prompted and model.binarize_mask_from_pts_for_mem_enc
+        masks = (square_logits > 0).float() if hard else square_logits.sigmoid()
+        masks = masks * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
+        # Contiguous, since the layout of the first summand is that of all that follows, and rounding depends on it.
+        image = encoder.pix_feat_proj(features.levels[-1]).contiguous()
+        memory = encoder.out_proj(encoder.fuser(image + encoder.mask_downsampler(masks)))
+        if model.no_obj_embed_spatial is not None:
+            gone = 1 - (presence_logits > 0).float()
+            memory = memory + (gone * model.no_obj_embed_spatial)[..., None, None]
         return memory.to(torch.bfloat16).flatten(2).transpose(1, 2)
 
-    def _encode_memory(
-        self, features: Sam2Features, square_logits: torch.Tensor, presence_logits: torch.Tensor, prompted: bool
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """``(B, C_mem, h, w)`` memories, and their encodings of position by level (there is one)."""
-        memory, positions = self._model._encode_new_memory(
-            [features.tokens_nbc(len(square_logits))],
-            [features.levels[-1].shape[-2:]],
-            square_logits,
-            presence_logits,
-            is_mask_from_pts=prompted,
-        )
-        return memory, positions
+
+@dataclass(frozen=True, eq=False)
+class _Prompt:
+    """Embedded prompts: ``(B, points, C)`` and ``(B, C, h, w)``; one may stand for all."""
+
+    sparse: torch.Tensor
+    dense: torch.Tensor
 
 
-def _mask_batch(logits_b1hw: torch.Tensor, predicted_iou_bm: torch.Tensor) -> MaskBatch:
-    """The chosen masks, with the best of their ``m`` predicted IoUs."""
-    return MaskBatch(logits_b1hw.squeeze(1).float(), predicted_iou_bm.float().amax(dim=1).clamp(0, 1))
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """What the mask decoder says: ``(B, M, h, w)`` masks, of which one is chosen, and all else by object."""
+
+    logits_bmhw: torch.Tensor
+    predicted_iou_bm: torch.Tensor
+    best_b: torch.Tensor
+    presence_logits_b1: torch.Tensor
+    pointers_bc: torch.Tensor
+
+    def chosen(self, masks_bmhw: torch.Tensor) -> torch.Tensor:
+        """``(B, 1, H, W)``: of each object's masks the one with the best predicted IoU."""
+        return masks_bmhw[torch.arange(len(masks_bmhw)), self.best_b][:, None]
+
+    @property
+    def masks(self) -> MaskBatch:
+        """The chosen masks."""
+        return MaskBatch(self.chosen(self.logits_bmhw).squeeze(1), self.predicted_iou_bm.amax(dim=1).clamp(0, 1))
+
+    def remembered(self, spatial_bnc: torch.Tensor) -> TrackedBatch:
+        """With the spatial memory that was made of the masks."""
+        presence = self.presence_logits_b1.float().sigmoid().squeeze(1)
+        return TrackedBatch(self.masks, presence, MemoryBatch(spatial_bnc, self.pointers_bc))

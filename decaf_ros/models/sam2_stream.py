@@ -88,7 +88,7 @@ class Sam2Tracker:
         masks = np.zeros((len(points_xy_px), height, width), dtype=np.bool_)
         predicted_iou = torch.zeros(len(points_xy_px))
         for chunk in _chunks(range(len(points_xy_px)), self._batch_size):
-            decoded = self._network.decode_points(features, [points_xy_px[index] for index in chunk])
+            decoded = self._network.propose(features, [points_xy_px[index] for index in chunk])
             masks[chunk] = _camera_masks(decoded.logits_bhw, features.size_hw)
             predicted_iou[chunk] = decoded.predicted_iou_b.cpu()
         return MaskProposals(masks, predicted_iou)
