@@ -82,10 +82,15 @@ class DepthCamera:
         self._newest_image_ns = stamp_ns
         self._images.signalMessage(image)
 
+    def is_there(self, frame: Frame) -> bool:
+        """Whether the depth image of a frame has come."""
+        with self._lock:
+            return frame.stamp_ns in self._pairs
+
     def view_of(self, frame: Frame) -> DepthView | None:
         """The depth image of a frame; ``None``, counted and with the reason for /diagnostics, when there is none.
 
-        Ask for each frame once, in the order of their stamps: what belongs to earlier ones is dropped.
+        To be asked once for each frame, in the order of their stamps: with a depth image go all that are older.
         """
         depth = self._take(frame.stamp_ns)
         if depth is None or self._info is None:
@@ -140,10 +145,10 @@ class DepthCamera:
                 del self._pairs[next(iter(self._pairs))]
 
     def _take(self, stamp_ns: int) -> Image | None:
-        """The depth image of a stamp; what came before will not be asked for any more."""
         with self._lock:
             depth = self._pairs.get(stamp_ns)
-            self._pairs = {stamp: each for stamp, each in self._pairs.items() if stamp > stamp_ns}
+            if depth is not None:
+                self._pairs = {stamp: each for stamp, each in self._pairs.items() if stamp > stamp_ns}
             return depth
 
     def _what_is_missing(self) -> str:
@@ -154,8 +159,8 @@ class DepthCamera:
                 return f"nothing came on {name}, which has {publishers} publishers: check the topic (remap {topic}:=...)"
         slop = float(self._node.get_parameter("depth_slop_seconds").value)
         return (
-            f"no depth image came within {slop:g} s of the stamp of the last image, or it came after its masks: "
-            "is the depth camera slow, or are the cameras not synchronised (depth_slop_seconds)?"
+            f"no depth image came within {slop:g} s of the image's stamp, or it came too late: is the depth camera slow, "
+            "or are the cameras not synchronised (depth_slop_seconds)?"
         )
 
 

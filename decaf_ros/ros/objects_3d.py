@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Pose, Vector3
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
@@ -23,6 +26,8 @@ from decaf_ros.ros.publishers import OUTPUT_QOS
 
 _BOX_OPACITY = 0.35
 _LABEL_METRES = 0.05
+# Frames that may wait for depth: a tenth of a second at 30 Hz, by which drivers register it later than they send colour.
+_LONGEST_WAIT = 3
 # Markers vanish when the camera stops.
 _MARKER_LIFETIME = Duration(sec=2)
 
@@ -34,7 +39,8 @@ _FIELD_TYPES = {"x": PointField.FLOAT32, "y": PointField.FLOAT32, "z": PointFiel
 class SpacePublisher:
     """Publishes ``~/objects_3d``, ``~/markers`` and ``~/points`` under the header of the camera image.
 
-    Nothing is computed while nobody listens, and nothing is published for a frame without depth. Any thread may call it.
+    Nothing is computed while nobody listens, and nothing is published for a frame without depth. A frame whose depth is late is
+    published together with one of the next three; masks do not wait for that. One thread may call it at a time.
 
     Args:
         node: whose topics they are.
@@ -43,15 +49,27 @@ class SpacePublisher:
 
     def __init__(self, node: Node, depth: DepthCamera) -> None:
         self._depth = depth
+        self._waiting: deque[Segmentation] = deque()
         self._objects = node.create_publisher(TrackedObject3DArray, "~/objects_3d", OUTPUT_QOS)
         self._markers = node.create_publisher(MarkerArray, "~/markers", OUTPUT_QOS)
         self._points = node.create_publisher(PointCloud2, "~/points", OUTPUT_QOS)
 
     def publish(self, segmentation: Segmentation) -> None:
-        """Publish where the objects of a frame are, if its depth is there."""
-        frame = segmentation.frame
+        """Publish where the objects of a frame, and of earlier ones that waited, are: those whose depth is there by now."""
         wanted = {topic for topic in (self._objects, self._markers, self._points) if topic.get_subscription_count() > 0}
-        if not wanted or (view := self._depth.view_of(frame)) is None:
+        if not wanted:
+            self._waiting.clear()
+            return
+        self._waiting.append(segmentation)
+        # Depth comes in order: a frame before one that has its depth will not get any.
+        due = max((count for count, each in enumerate(self._waiting, start=1) if self._depth.is_there(each.frame)), default=0)
+        for _ in range(max(due, len(self._waiting) - _LONGEST_WAIT)):
+            self._publish_to(wanted, self._waiting.popleft())
+
+    def _publish_to(self, wanted: Collection[Publisher[Any]], segmentation: Segmentation) -> None:
+        frame = segmentation.frame
+        view = self._depth.view_of(frame)
+        if view is None:
             return
         located, header = locate_objects(segmentation, view), make_header(frame.stamp_ns, frame.frame_id)
         if self._objects in wanted:

@@ -241,14 +241,29 @@ def test_objects_markers_and_points_agree(rig: Rig) -> None:
 def test_a_frame_without_depth_is_counted_and_not_published(rig: Rig) -> None:
     objects = rig.objects()
     before = rig.node.count("frames_without_depth")
-    rig.now_ns += SECOND
-    alone_ns = rig.now_ns
-    rig.node.space.publish(rig.send_image(alone_ns))
-    assert rig.node.count("frames_without_depth") == before + 1
+    alone = []
+    for _ in range(5):
+        rig.now_ns += SECOND
+        alone.append(rig.now_ns)
+        rig.node.space.publish(rig.send_image(rig.now_ns))
+    assert rig.node.count("frames_without_depth") == before + 2, "three wait"
     assert "no depth image came within 0.05 s" in rig.node.depth.problem()
     heard(objects, rig.publish())
-    assert alone_ns not in stamps_of(objects.messages)
+    assert rig.node.count("frames_without_depth") == before + 5
+    assert not set(alone) & set(stamps_of(objects.messages))
     assert rig.node.depth.problem() == ""
+
+
+def test_depth_that_comes_after_the_masks_is_published_with_the_next_frame(rig: Rig) -> None:
+    objects = rig.objects()
+    before = rig.node.count("frames_without_depth")
+    rig.now_ns += SECOND
+    late_ns = rig.now_ns
+    rig.node.space.publish(rig.send_image(late_ns))
+    rig.send_depth(depth_image(late_ns))
+    heard(objects, rig.publish())
+    assert stamps_of(objects.messages)[-2:] == [late_ns, rig.now_ns]
+    assert rig.node.count("frames_without_depth") == before
 
 
 def test_depth_within_the_slop_is_taken_under_the_stamp_of_the_image(rig: Rig) -> None:
