@@ -1,4 +1,4 @@
-"""``decaf bench``: scores on held-out clips, what each part of the method contributes, and the node's latency, as Markdown."""
+"""``decaf bench``: scores on held-out clips, what each part of the method contributes, latency, and what ROS costs."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.quick:
         arguments.queries, arguments.ablation_queries, arguments.node_frames = 24, 8, 500
+        arguments.node_seconds, arguments.ros_frames = 20.0, 60
     if arguments.processes is None:
         arguments.processes = (os.cpu_count() or 1) if arguments.device.type == "cpu" else 1
     if arguments.threads > 0:
@@ -73,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ablation-queries", type=positive_int, default=60, help="for each variant (default: %(default)s)")
     parser.add_argument(
         "--node-frames", type=positive_int, default=3000, help="to watch the node's memory for (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--node-seconds", type=float, default=300.0, help="to watch the node beside a slow subscriber (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ros-frames", type=positive_int, default=300, help="to publish for each set of subscribers (default: %(default)s)"
     )
     parser.add_argument("--quick", action="store_true", help="a few queries only, to see that it works")
     parser.add_argument(
@@ -130,10 +137,23 @@ def _node(setup: Setup, arguments: argparse.Namespace) -> str:
     """Always with the embedded models: what is measured is the node."""
     from decaf_ros.cli import bench_node  # the other parts work without ROS
 
-    return bench_node.report(bench_node.measure_latency(300), bench_node.measure_memory(arguments.node_frames))
+    latency, memory = bench_node.measure_latency(300), bench_node.measure_memory(arguments.node_frames)
+    return bench_node.report(latency, memory, bench_node.measure_slow_subscriber(arguments.node_seconds))
 
 
-_PARTS: dict[str, Callable[[Setup, argparse.Namespace], str]] = {"held-out": _held_out, "ablation": _ablation, "node": _node}
+def _ros(setup: Setup, arguments: argparse.Namespace) -> str:
+    """Without models: what is measured is what surrounds them."""
+    from decaf_ros.cli import bench_ros  # the other parts work without ROS
+
+    return bench_ros.report(bench_ros.measure(arguments.ros_frames), arguments.ros_frames)
+
+
+_PARTS: dict[str, Callable[[Setup, argparse.Namespace], str]] = {
+    "held-out": _held_out,
+    "ablation": _ablation,
+    "node": _node,
+    "ros": _ros,
+}
 
 
 def _clips(queries: Sequence[HeldOutQuery]) -> str:

@@ -1,4 +1,4 @@
-"""How late masks are and whether memory grows: decaf_node and a simulated camera as processes, as on a robot."""
+"""How late masks are, whether memory grows, and what a slow subscriber does: processes of their own, as on a robot."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ _CAMERA_HZ = 10.0
 _ENDURANCE_HZ = 30.0
 _WARM_UP_FRAMES = 20
 _SETTLED_AFTER_FRAMES = 300
+_SLOW_TOPICS = ("mask", "overlay")
+_SLOW_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,20 +76,44 @@ class MemoryFigures:
         return self.peak_mib - self.settled_mib
 
 
+@dataclass(frozen=True)
+class SlowSubscriberFigures:
+    """Masks of a 30 Hz camera while another, reliable subscriber takes half a second for each message.
+
+    Attributes:
+        seconds: it was watched for.
+        first_p50_ms, last_p50_ms: median age of the masks in the first and in the last fifth of that time.
+        first_p95_ms, last_p95_ms: 95th percentiles.
+        mask_hz: masks a second.
+        received, superseded: images that came to the node, and those that a newer one replaced before their turn, which the
+            node counts.
+    """
+
+    seconds: float
+    first_p50_ms: float
+    last_p50_ms: float
+    first_p95_ms: float
+    last_p95_ms: float
+    mask_hz: float
+    received: int
+    superseded: int
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print Markdown; returns the exit status, 1 when a target was missed."""
     parser = argparse.ArgumentParser(description="Latency and memory of decaf_node.")
     parser.add_argument("--latency-frames", type=int, default=300, help="masks to time (default: %(default)s)")
     parser.add_argument("--memory-frames", type=int, default=3000, help="frames to run for (default: %(default)s)")
+    parser.add_argument("--slow-seconds", type=float, default=300.0, help="with a slow subscriber (default: %(default)s)")
     arguments = parser.parse_args(argv)
     latency = measure_latency(arguments.latency_frames)
     memory = measure_memory(arguments.memory_frames)
-    print(report(latency, memory))
+    print(report(latency, memory, measure_slow_subscriber(arguments.slow_seconds)))
     met = latency.p95_ms < LATENCY_TARGET_MS and memory.growth_mib <= GROWTH_TARGET_MIB
     return 0 if met else 1
 
 
-def report(latency: LatencyFigures, memory: MemoryFigures) -> str:
+def report(latency: LatencyFigures, memory: MemoryFigures, slow: SlowSubscriberFigures) -> str:
     """The figures with their targets as a page of Markdown."""
     rows = [
         ["image stamp to mask, p50", f"{latency.p50_ms:.0f} ms", ""],
@@ -99,12 +125,24 @@ def report(latency: LatencyFigures, memory: MemoryFigures) -> str:
         [f"memory after {memory.frames} frames", f"{memory.final_mib:.0f} MiB", ""],
         ["growth at most", f"{memory.growth_mib:.1f} MiB", f"<= {GROWTH_TARGET_MIB:.0f} MiB"],
     ]
+    beside_slow = [
+        ["age of masks, p50", f"{slow.first_p50_ms:.0f} ms", f"{slow.last_p50_ms:.0f} ms"],
+        ["age of masks, p95", f"{slow.first_p95_ms:.0f} ms", f"{slow.last_p95_ms:.0f} ms"],
+    ]
     return f"""# The node
 
 {markdown_table(("figure", "measured", "target"), rows)}
 `decaf_node` with the embedded models and `decaf_sim_camera` (192 x 256, rgb8) as processes, one object tracked, its heat map
 refreshed once a second. Latency: {latency.frames} masks after {_WARM_UP_FRAMES} of warm-up, measured by a subscriber in a third
 process. Memory: resident, as the node reports it.
+
+## Beside a slow subscriber
+
+{markdown_table(("figure", "first fifth", "last fifth"), beside_slow)}
+{slow.seconds:.0f} s with a camera at {_ENDURANCE_HZ:g} Hz and two subscribers: the one that measures, and one that subscribes
+reliably to {" and ".join(f"`~/{topic}`" for topic in _SLOW_TOPICS)} and takes {_SLOW_PAUSE_SECONDS:g} s for each message.
+{slow.mask_hz:.1f} masks a second; of {slow.received} images {slow.superseded} were overtaken by a newer one and counted as
+`dropped_superseded`.
 
 {os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, PyTorch {torch.__version__}.
 """
@@ -145,6 +183,39 @@ def measure_memory(frames: int) -> MemoryFigures:
     return MemoryFigures(_SETTLED_AFTER_FRAMES + 50 * len(later), settled, later[-1], max(later), rate)
 
 
+def measure_slow_subscriber(seconds: float) -> SlowSubscriberFigures:
+    """Track one object at 30 Hz while another subscriber is slow, and watch the age of the masks.
+
+    Raises:
+        RuntimeError: the query failed.
+        TimeoutError: the processes do not start, or masks do not come.
+    """
+    with _tracking(_ENDURANCE_HZ) as masks, tempfile.TemporaryDirectory() as folder:
+        topics = [f"/decaf_node/{name}" for name in _SLOW_TOPICS]
+        arguments = [*topics, "--pause", str(_SLOW_PAUSE_SECONDS)]
+        with ChildProcess("decaf_ros.cli.listener", arguments, Path(folder) / "listener.log"):
+            masks.wait_for_subscribers(topics[-1])
+            masks.wait_for(_WARM_UP_FRAMES)
+            first, counted, start = len(masks.ages_ms), masks.camera_counters(), time.monotonic()
+            while time.monotonic() - start < seconds:
+                masks.wait_for(1)
+            elapsed, ages = time.monotonic() - start, np.array(masks.ages_ms[first:])
+            counts = {name: value - counted[name] for name, value in masks.camera_counters().items()}
+    fifth = max(1, len(ages) // 5)
+    first_p50, first_p95 = map(float, np.percentile(ages[:fifth], [50, 95]))
+    last_p50, last_p95 = map(float, np.percentile(ages[-fifth:], [50, 95]))
+    return SlowSubscriberFigures(
+        seconds=elapsed,
+        first_p50_ms=first_p50,
+        last_p50_ms=last_p50,
+        first_p95_ms=first_p95,
+        last_p95_ms=last_p95,
+        mask_hz=len(ages) / elapsed,
+        received=counts["received"],
+        superseded=counts["dropped_superseded"],
+    )
+
+
 class _Masks:
     """Hears the masks of a running node."""
 
@@ -165,9 +236,34 @@ class _Masks:
                 raise TimeoutError("decaf_node publishes less than one mask a second")
             time.sleep(0.02)
 
+    def wait_for_subscribers(self, topic: str) -> None:
+        """Wait until somebody listens to a topic."""
+        deadline = time.monotonic() + 60.0
+        while not self._client.node.count_subscribers(topic):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nobody subscribes to {topic}")
+            time.sleep(0.02)
+
+    def camera_counters(self) -> dict[str, int]:
+        """What became of the images, as the node's diagnostics say."""
+        values = self._client.diagnostic_values("camera")
+        return {name: int(values[name]) for name in ("received", "dropped_superseded")}
+
     def node_memory_mib(self) -> float:
         """What the node's diagnostics say."""
         return float(self._client.diagnostic_values("tracking")["memory_rss_mib"])
+
+
+@contextmanager
+def ros_of_its_own() -> Iterator[None]:
+    """ROS for this process and its children, apart from other nodes on this machine and network."""
+    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    rclpy.init()
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
 
 
 @contextmanager
@@ -176,11 +272,7 @@ def _tracking(rate_hz: float) -> Iterator[_Masks]:
     camera_arguments = ["--ros-args", "-p", f"seeds:=[{_SEED}]", "-p", f"rate:={rate_hz}"]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        # Other nodes on this machine and network are kept out; the children inherit it.
-        os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        rclpy.init()
-        stack.callback(rclpy.try_shutdown)
+        stack.enter_context(ros_of_its_own())
         stack.enter_context(ChildProcess("decaf_ros.ros.sim_camera", camera_arguments, folder / "camera.log"))
         stack.enter_context(ChildProcess("decaf_ros.ros.node", [], folder / "node.log"))
         client = stack.enter_context(DecafClient(name="bench_client"))

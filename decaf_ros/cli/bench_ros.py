@@ -1,0 +1,243 @@
+"""What ROS adds to each frame: from the message of the camera to the return of ``publish``, with subscribers over DDS."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from decaf_ros.cli.bench_node import ros_of_its_own
+from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8Array, Visibility
+from decaf_ros.drawing import object_colour
+from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.ros.conversions import frame_from_image, image_from_array, make_header
+from decaf_ros.ros.publishers import OUTPUT_QOS, ResultPublisher, publish_asynchronously
+from decaf_ros.synthetic.world import sample_scene
+
+SIZE_HW = (720, 1280)
+FRAMES = 300
+
+_SEED = 14
+_OBJECTS = 3
+_VIEWS = 10
+_RATE_HZ = 20.0
+_WARM_UP_FRAMES = 30
+_NODE = "bench_ros"
+_START_SECONDS = 60.0
+
+_EACH_FRAME = ("objects", "mask", "labels", "overlay")
+_HEAT = ("attention", "heatmap")
+_COMPRESSED = ("mask/compressed", "labels/compressed", "overlay/compressed", "heatmap/compressed")
+# Topics with a subscriber, and what p95 may be in milliseconds.
+CASES: dict[str, tuple[tuple[str, ...], float | None]] = {
+    "nothing: decoding alone": ((), None),
+    **{f"`~/{name}`": ((name,), 2.0 if name == "mask" else None) for name in (*_EACH_FRAME, *_HEAT)},
+    "all four of each frame": (_EACH_FRAME, None),
+    "all six, a heat map with each frame": ((*_EACH_FRAME, *_HEAT), 8.0),
+    **{f"`~/{name}`": ((name,), None) for name in _COMPRESSED},
+}
+_REFERENCE_TOPICS = ("mask", "labels", "overlay", "heatmap")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Milliseconds a frame."""
+
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """A camera image as it arrives, and what models would say about it."""
+
+    message: Image
+    masks: tuple[np.ndarray, ...]
+    heat_hw: np.ndarray
+
+    def results(self, frame: Frame) -> tuple[Segmentation, HeatMap]:
+        objects = tuple(
+            ObjectMask(index, 1, "box", mask, 0.9, 0.9, Visibility.VISIBLE) for index, mask in enumerate(self.masks, 1)
+        )
+        return Segmentation(frame, objects), HeatMap(frame, 1, self.heat_hw)
+
+
+def measure(frames: int = FRAMES) -> dict[str, tuple[Cost, Cost | None]]:
+    """The cost by case, and that of the naive way for the topics that it knows.
+
+    Raises:
+        TimeoutError: a subscriber does not come or go.
+    """
+    samples = _samples()
+    costs: dict[str, tuple[Cost, Cost | None]] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        publish_asynchronously()
+        stack.enter_context(ros_of_its_own())
+        node = rclpy.create_node(_NODE)
+        results = ResultPublisher(node)
+        naive = _NaivePublisher(node)
+        cost = partial(_cost, node, samples, frames, folder)
+        for name, (topics, _) in CASES.items():
+            measured = cost(topics, partial(_publish, results, topics))
+            known = bool(topics) and set(topics) <= set(_REFERENCE_TOPICS)
+            naive_topics = [f"naive/{topic}" for topic in topics]
+            costs[name] = (measured, cost(naive_topics, partial(naive.publish, topics)) if known else None)
+    return costs
+
+
+def report(costs: dict[str, tuple[Cost, Cost | None]], frames: int = FRAMES) -> str:
+    """The costs with their targets as a page of Markdown."""
+    rows = []
+    for name, (cost, reference) in costs.items():
+        target = CASES[name][1]
+        rows.append(
+            [
+                name,
+                f"{cost.p50_ms:.2f} ms",
+                f"{cost.p95_ms:.2f} ms",
+                f"<= {target:g} ms" if target else "",
+                f"{reference.p50_ms:.2f} ms" if reference else "",
+                f"{reference.p50_ms / cost.p50_ms:.1f}" if reference else "",
+            ]
+        )
+    height, width = SIZE_HW
+    return f"""# The ROS layer
+
+{markdown_table(("subscribed", "p50", "p95", "target of p95", "naive way, p50", "times faster"), rows)}
+Time that ROS adds to a frame in the thread that follows objects: decoding of the camera's message ({width} x {height}, rgb8),
+then everything from the masks of {_OBJECTS} objects to the return of the last `publish`. Subscribers are reliable, in a process
+of their own, over {rclpy.get_rmw_implementation_identifier()} with `RMW_FASTRTPS_PUBLICATION_MODE` set to
+{os.environ["RMW_FASTRTPS_PUBLICATION_MODE"]}. {frames} frames at {_RATE_HZ:g} Hz after {_WARM_UP_FRAMES} of warm-up.
+
+The naive way: `message.data = values.tobytes()`, masks blended over the whole image with numpy, contours with every pixel, heat
+maps blended in floating point.
+
+{os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, OpenCV {cv2.__version__},
+Python {platform.python_version()}. `decaf bench --parts ros`
+"""
+
+
+def _samples() -> list[_Sample]:
+    scene = sample_scene(_SEED, SIZE_HW)
+    heat = np.random.default_rng(_SEED).random((20, 36), dtype=np.float32)
+    samples = []
+    for index in range(_VIEWS):
+        view = scene.render(0.1 * index)
+        message = image_from_array(view.image_rgb, "rgb8", make_header(index, "camera"))
+        samples.append(_Sample(message, _disjoint_ellipses(index), heat))
+    return samples
+
+
+def _disjoint_ellipses(index: int) -> tuple[np.ndarray, ...]:
+    """Masks of ``_OBJECTS`` objects, each of about 6 % of the image, that move with the index."""
+    height, width = SIZE_HW
+    masks = []
+    for number in range(_OBJECTS):
+        mask = np.zeros(SIZE_HW, np.uint8)
+        centre = (width * (2 * number + 1) // (2 * _OBJECTS) + 4 * index, height // 2)
+        cv2.ellipse(mask, centre, (width // 11, height // 5), 10 * index, 0, 360, 1, cv2.FILLED)
+        masks.append(mask.astype(np.bool_))
+    return tuple(masks)
+
+
+def _cost(
+    node: Node, samples: Sequence[_Sample], frames: int, folder: Path, topics: Sequence[str], publish: Callable[[_Sample], None]
+) -> Cost:
+    """Milliseconds that ``publish`` takes while each of the topics has one subscriber."""
+    names = [f"/{_NODE}/{topic}" for topic in topics]
+    with ExitStack() as stack:
+        if names:
+            stack.enter_context(ChildProcess("decaf_ros.cli.listener", names, folder / "listener.log"))
+        _wait_for_subscribers(node, names, 1)
+        elapsed_ms = []
+        for index in range(_WARM_UP_FRAMES + frames):
+            time.sleep(1.0 / _RATE_HZ)
+            start = time.perf_counter()
+            publish(samples[index % len(samples)])
+            elapsed_ms.append((time.perf_counter() - start) * 1e3)
+    _wait_for_subscribers(node, names, 0)
+    p50, p95 = np.percentile(elapsed_ms[_WARM_UP_FRAMES:], [50, 95])
+    return Cost(float(p50), float(p95))
+
+
+def _wait_for_subscribers(node: Node, names: Sequence[str], count: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while any(node.count_subscribers(name) != count for name in names):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{', '.join(names)} should have {count} subscribers each, and have not")
+        time.sleep(0.05)
+
+
+def _publish(results: ResultPublisher, topics: Sequence[str], sample: _Sample) -> None:
+    segmentation, heat = sample.results(frame_from_image(sample.message))
+    results.publish_segmentation(segmentation, {1: "the red box"})
+    if any(topic.startswith(_HEAT) for topic in topics):
+        results.publish_heat_map(heat)
+
+
+class _NaivePublisher:
+    """The outputs as they are written at first."""
+
+    def __init__(self, node: Node) -> None:
+        self._publishers = {name: node.create_publisher(Image, f"~/naive/{name}", OUTPUT_QOS) for name in _REFERENCE_TOPICS}
+        self._draw: dict[str, Callable[[Any], np.ndarray]] = {
+            "mask": _naive_mask,
+            "labels": _naive_labels,
+            "overlay": _naive_overlay,
+            "heatmap": _naive_heat,
+        }
+
+    def publish(self, topics: Sequence[str], sample: _Sample) -> None:
+        pixels = np.frombuffer(sample.message.data, np.uint8).reshape(*SIZE_HW, 3).copy()
+        segmentation, heat = sample.results(Frame(0, "camera", pixels))
+        for topic in topics:
+            values = self._draw[topic](heat if topic == "heatmap" else segmentation)
+            message = Image(header=sample.message.header, height=SIZE_HW[0], width=SIZE_HW[1], step=values.strides[0])
+            message.encoding = "mono16" if values.dtype == np.uint16 else "mono8" if values.ndim == 2 else "rgb8"
+            message.data = values.tobytes()
+            self._publishers[topic].publish(message)
+
+
+def _naive_mask(segmentation: Segmentation) -> np.ndarray:
+    return np.any([tracked.mask_hw for tracked in segmentation.objects], axis=0).astype(np.uint8) * 255
+
+
+def _naive_labels(segmentation: Segmentation) -> np.ndarray:
+    labels = np.zeros(SIZE_HW, np.uint16)
+    for tracked in segmentation.objects:
+        labels[tracked.mask_hw] = tracked.object_id
+    return labels
+
+
+def _naive_overlay(segmentation: Segmentation) -> UInt8Array:
+    image = segmentation.frame.image_rgb.copy()
+    for tracked in segmentation.objects:
+        colour = object_colour(tracked.object_id, tracked.query_id)
+        inside = tracked.mask_hw[..., None]
+        image = np.where(inside, image * 0.55 + np.array(colour) * 0.45, image).astype(np.uint8)
+        contours, _ = cv2.findContours(tracked.mask_hw.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(image, contours, -1, colour, 3, cv2.LINE_AA)
+        cv2.putText(image, tracked.label, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, 1, cv2.LINE_AA)
+    return image
+
+
+def _naive_heat(heat: HeatMap) -> UInt8Array:
+    values = cv2.resize(heat.values_hw, SIZE_HW[::-1])
+    mapped = cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    opacity = (0.35 + 0.4 * values)[..., None]
+    return (heat.frame.image_rgb * (1 - opacity) + mapped * opacity).astype(np.uint8)
