@@ -122,6 +122,39 @@ class PointPrompt:
 
 
 @dataclass(frozen=True, eq=False)
+class ObjectPrompt:
+    """Where an object is on one frame, as somebody other than DecAF says: a person's click, a detector's box, a known mask.
+
+    Attributes:
+        on_xy_px, off_xy_px: points on the object, and on what does not belong to it, in pixels.
+        box_xyxy_px: ``(x_min, y_min, x_max, y_max)`` around it, in pixels.
+        mask_hw: ``(H, W)`` bool, its pixels; stands alone.
+
+    Raises:
+        ValueError: nothing that tells the object from the rest, an empty box, or a mask together with anything else.
+    """
+
+    on_xy_px: tuple[tuple[float, float], ...] = ()
+    off_xy_px: tuple[tuple[float, float], ...] = ()
+    box_xyxy_px: tuple[float, float, float, float] | None = None
+    mask_hw: BoolArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask_hw is not None:
+            _require(self.mask_hw, "ObjectPrompt.mask_hw", np.bool_, 2)
+            if self.on_xy_px or self.off_xy_px or self.box_xyxy_px:
+                raise ValueError("a mask says all there is to say: give no points or box beside it")
+            if not self.mask_hw.any():
+                raise ValueError("the mask of the prompt is empty")
+        elif not self.on_xy_px and self.box_xyxy_px is None:
+            raise ValueError("a prompt needs a point on the object, a box around it, or its mask")
+        if self.box_xyxy_px is not None:
+            x_min, y_min, x_max, y_max = self.box_xyxy_px
+            if not (x_min < x_max and y_min < y_max):
+                raise ValueError(f"the box of the prompt is empty: {self.box_xyxy_px} (x_min, y_min, x_max, y_max)")
+
+
+@dataclass(frozen=True, eq=False)
 class Tracklet:
     """A mask that was proposed on one key frame and propagated over the whole window.
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from decaf_ros.datatypes import BoolArray, Frame, FrameWindow
+from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, ObjectPrompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +143,13 @@ class MaskTracker(Protocol[_Features, _Track]):
 
     def start_track(self, features: _Features, mask_hw: BoolArray) -> _Track:
         """A new object from its mask on a frame, which becomes its first conditioning frame."""
+
+    def prompt(self, features: _Features, prompt: ObjectPrompt) -> tuple[_Track, TrackOutput]:
+        """A new object from points, a box or a mask on a frame, and where it is there.
+
+        Raises:
+            ValueError: a point or a box outside the image, or a mask of another size.
+        """
 
     def condition(self, track: _Track, features: _Features, mask_hw: BoolArray) -> None:
         """Give a track its mask on its next frame: one more conditioning frame (capped: first and newest are kept)."""

@@ -114,18 +114,28 @@ class Sam2Network:
         model: built by :func:`decaf_ros.models.sam2_loading.load_sam2`.
         device: where to compute.
         dtype: float32, or a half precision to compute in under autocast.
+        compile_encoder: compile the image encoder, before this returns.
 
     Raises:
         ValueError: the model has a setting that no published config has and that the tracker cannot honour.
     """
 
-    def __init__(self, model: SAM2Base, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: SAM2Base,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        compile_encoder: bool = False,
+    ) -> None:
         settings = {name: getattr(model, name) for name in _REQUIRED_SETTINGS}
         if settings != _REQUIRED_SETTINGS:
             raise ValueError(f"unsupported SAM 2 settings {settings}; they must be {_REQUIRED_SETTINGS}")
         self.device = torch.device(device)
         self._dtype = dtype
         self._model = model.to(self.device).eval()
+        if compile_encoder:  # its input never changes shape, so that the first image, below, is the only slow one
+            self._model.image_encoder.compile(dynamic=False)
         self._mean, self._std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (_MEAN_RGB, _STD_RGB))
         # The encodings of position depend on the image size only, so a blank image gives them; those of a prompt, on nothing.
         blank, self._image_positions_bnc = self._blank()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
-from decaf_ros.datatypes import BoolArray, Frame
+from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt
 from decaf_ros.models.protocols import MaskProposals, TrackOutput
 from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_memory import MemoryEntry, ObjectPointer, Recollection, Sam2Track
@@ -28,17 +28,22 @@ class Sam2Tracker:
         max_conditioning: conditioning frames that a track keeps: the first and the newest. The official predictor keeps all,
             so that a track prompted more often is not bit by bit the same.
         batch_size: points or objects in one call of the network at most; bounds its working memory.
+        memory_gating: whether :meth:`step` forgets at once a frame without the object, so that the memory of the last frames
+            that showed it lasts as long as it is hidden. The official predictor remembers all frames.
 
     Raises:
         ValueError: ``max_conditioning`` below 2 or ``batch_size`` below 1.
     """
 
-    def __init__(self, network: Sam2Network, *, max_conditioning: int = 4, batch_size: int = 32) -> None:
+    def __init__(
+        self, network: Sam2Network, *, max_conditioning: int = 4, batch_size: int = 32, memory_gating: bool = False
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self._network = network
         self._span = replace(network.span, conditioning=max_conditioning)
         self._batch_size = batch_size
+        self._memory_gating = memory_gating
 
     @classmethod
     def load(
@@ -48,8 +53,10 @@ class Sam2Tracker:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         image_size: int | None = None,
+        compile_encoder: bool = False,
         max_conditioning: int = 4,
         batch_size: int = 32,
+        memory_gating: bool = False,
     ) -> Sam2Tracker:
         """Load a model by id or path.
 
@@ -58,14 +65,15 @@ class Sam2Tracker:
             device: where to compute.
             dtype: float32, or bfloat16 or float16 to compute under autocast.
             image_size: side in pixels of the square that images are resized to; the model's own by default.
-            max_conditioning, batch_size: see the class.
+            compile_encoder: compile the image encoder, which takes minutes here and pays on every frame.
+            max_conditioning, batch_size, memory_gating: see the class.
 
         Raises:
             ModelNotFound: nothing usable behind ``model_id``.
             ValueError: ``image_size`` is not a multiple of 32, or another argument is out of range.
         """
-        network = Sam2Network(load_sam2(model_id, image_size), device, dtype)
-        return cls(network, max_conditioning=max_conditioning, batch_size=batch_size)
+        network = Sam2Network(load_sam2(model_id, image_size), device, dtype, compile_encoder=compile_encoder)
+        return cls(network, max_conditioning=max_conditioning, batch_size=batch_size, memory_gating=memory_gating)
 
     def encode(self, frame: Frame) -> Sam2Features:
         """Run the image encoder once; everything below shares the result."""
@@ -81,10 +89,8 @@ class Sam2Tracker:
         Raises:
             ValueError: a point outside the image.
         """
+        _require_inside(points_xy_px, features)
         height, width = features.size_hw
-        outside = [(x, y) for x, y in points_xy_px if not (0 <= x <= width and 0 <= y <= height)]
-        if outside:
-            raise ValueError(f"points outside the image of {width} x {height} pixels: {outside}")
         masks = np.zeros((len(points_xy_px), height, width), dtype=np.bool_)
         predicted_iou = torch.zeros(len(points_xy_px))
         for chunk in _chunks(range(len(points_xy_px)), self._batch_size):
@@ -128,6 +134,25 @@ class Sam2Tracker:
         _require_masks(mask_hw[None], features)
         return Sam2Track.starting(self._span, _entry(self._network.memorise(features, mask_hw[None]), 0, time=0))
 
+    def prompt(self, features: Sam2Features, prompt: ObjectPrompt) -> tuple[Sam2Track, TrackOutput]:
+        """A new object from points, a box or a mask on a frame, which becomes its first conditioning frame.
+
+        Returns:
+            Its track, and where it is on the frame.
+
+        Raises:
+            ValueError: a point or a corner outside the image, or a mask of another size.
+        """
+        if prompt.mask_hw is not None:
+            return self.start_track(features, prompt.mask_hw), TrackOutput(prompt.mask_hw, presence=1.0)
+        corners = [] if prompt.box_xyxy_px is None else [prompt.box_xyxy_px[:2], prompt.box_xyxy_px[2:]]
+        points = [*corners, *prompt.on_xy_px, *prompt.off_xy_px]
+        labels = [*(2, 3)[: len(corners)], *(1 for _ in prompt.on_xy_px), *(0 for _ in prompt.off_xy_px)]
+        _require_inside(points, features)
+        tracked = self._network.prompt(features, points, labels)
+        [output] = _outputs(tracked, features.size_hw)
+        return Sam2Track.starting(self._span, _entry(tracked.memory, 0, time=0)), output
+
     def condition(self, track: Sam2Track, features: Sam2Features, mask_hw: BoolArray) -> None:
         """Give a track its ``(H, W)`` bool mask on its next frame, instead of a :meth:`step`.
 
@@ -143,14 +168,19 @@ class Sam2Tracker:
         Raises:
             ValueError: a track is given twice.
         """
+        return self._advance(tracks, features, self._memory_gating)
+
+    def _advance(self, tracks: Sequence[Sam2Track], features: Sam2Features, gated: bool) -> list[TrackOutput]:
+        """A step, after which a track that does not see its object is as it was before, if ``gated``."""
         if len({id(track) for track in tracks}) < len(tracks):
             raise ValueError("each track takes one step a frame, but one is given twice")
         outputs: dict[int, TrackOutput] = {}
         for indices, recollections in self._batches(tracks):
             tracked = self._network.track(features, recollections)
-            for row, index in enumerate(indices):
-                tracks[index].remember(_entry(tracked.memory, row, tracks[index].next_time))
             outputs.update(zip(indices, _outputs(tracked, features.size_hw), strict=True))
+            for row, index in enumerate(indices):
+                if not gated or outputs[index].mask_hw.any():
+                    tracks[index].remember(_entry(tracked.memory, row, tracks[index].next_time))
         return [outputs[index] for index in range(len(tracks))]
 
     def _batches(self, tracks: Sequence[Sam2Track]) -> Iterator[tuple[Sequence[int], list[Recollection]]]:
@@ -171,13 +201,13 @@ class Sam2Tracker:
         tracks = [Sam2Track.starting(self._span, start) for start in starts]
         later: list[list[MemoryEntry]] = [[] for _ in tracks]
         for index in range(key_index + 1, len(clip)):
-            result[:, index] = [output.mask_hw for output in self.step(tracks, clip[index])]
+            result[:, index] = [output.mask_hw for output in self._advance(tracks, clip[index], gated=False)]
             for entries, track in zip(later, tracks, strict=True):
                 entries.append(track.newest)
 
         tracks = [Sam2Track.backwards(self._span, start, after) for start, after in zip(starts, later, strict=True)]
         for index in reversed(range(key_index)):
-            result[:, index] = [output.mask_hw for output in self.step(tracks, clip[index])]
+            result[:, index] = [output.mask_hw for output in self._advance(tracks, clip[index], gated=False)]
         return result
 
 
@@ -207,6 +237,13 @@ def _require_masks(masks_nhw: BoolArray, features: Sam2Features) -> None:
         raise ValueError(
             f"masks must be bool at their frame's size {features.size_hw}, got {masks_nhw.dtype} of shape {masks_nhw.shape}"
         )
+
+
+def _require_inside(points_xy_px: Sequence[tuple[float, float]], features: Sam2Features) -> None:
+    height, width = features.size_hw
+    outside = [(x, y) for x, y in points_xy_px if not (0 <= x <= width and 0 <= y <= height)]
+    if outside:
+        raise ValueError(f"points outside the image of {width} x {height} pixels: {outside}")
 
 
 def _chunks(items: Sequence[int], size: int) -> Iterator[list[int]]:

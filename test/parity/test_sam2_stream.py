@@ -13,7 +13,7 @@ from PIL import Image
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from decaf_ros.datatypes import Frame
+from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.models.sam2_loading import load_sam2, locate
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
@@ -117,6 +117,51 @@ def test_second_conditioning_frame_is_bit_equal(tracker, official, video, views,
             continue
         [output] = tracker.step([track], features[frame])
         assert torch.equal(output.logits_hw, low_resolution_logits(state, 0, frame)), frame
+
+
+@pytest.mark.parametrize("kind", ["point", "points", "box", "box_and_points"])
+def test_objects_from_points_and_boxes_are_bit_equal(tracker, official, video, views, features, kind):
+    added, end = 2, 12
+    rows, columns = np.nonzero(views[added].mask_of(0))
+    centre = (float(columns.mean()), float(rows.mean()))
+    off = (centre[0] + 60.0, centre[1])
+    box = (float(columns.min()), float(rows.min()), float(columns.max()), float(rows.max()))
+    prompt = {
+        "point": ObjectPrompt(on_xy_px=(centre,)),
+        "points": ObjectPrompt(on_xy_px=(centre,), off_xy_px=(off,)),
+        "box": ObjectPrompt(box_xyxy_px=box),
+        "box_and_points": ObjectPrompt(on_xy_px=(centre,), off_xy_px=(off,), box_xyxy_px=box),
+    }[kind]
+    state = official.init_state(video)
+    points = np.array([*prompt.on_xy_px, *prompt.off_xy_px], dtype=np.float32) if prompt.on_xy_px else None
+    labels = np.array([1] * len(prompt.on_xy_px) + [0] * len(prompt.off_xy_px)) if prompt.on_xy_px else None
+    _, _, masks = official.add_new_points_or_box(state, added, 1, points, labels, box=prompt.box_xyxy_px)
+    list(official.propagate_in_video(state, added, max_frame_num_to_track=end - added))
+
+    track, output = tracker.prompt(features[added], prompt)
+    assert output.mask_hw.any()
+    np.testing.assert_array_equal(output.mask_hw, masks[0, 0].numpy() > 0)
+    for frame in range(added + 1, end):
+        [output] = tracker.step([track], features[frame])
+        assert torch.equal(output.logits_hw, low_resolution_logits(state, 0, frame)), frame
+
+
+def test_a_removal_in_between_changes_nothing_for_those_that_stay(tracker, official, video, views, features):
+    removed, end = 8, 20
+    state = official.init_state(video)
+    for body in range(2):
+        official.add_new_mask(state, 0, body, views[0].mask_of(body))
+    list(official.propagate_in_video(state, 0, max_frame_num_to_track=removed - 1))
+    official.remove_object(state, 0, need_output=False)
+    list(official.propagate_in_video(state, removed, max_frame_num_to_track=end - removed))
+
+    tracks = [tracker.start_track(features[0], views[0].mask_of(body)) for body in range(2)]
+    for frame in range(1, end):
+        if frame == removed:
+            del tracks[0]
+        outputs = [tracker.step([track], features[frame])[0] for track in tracks]  # one a call: only then bit by bit equal
+        if frame >= removed:
+            assert torch.equal(outputs[-1].logits_hw, low_resolution_logits(state, 0, frame)), frame
 
 
 def test_a_lost_object_is_bit_equal_and_has_no_mask(model, video, views, features):

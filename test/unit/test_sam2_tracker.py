@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from decaf_ros.datatypes import Frame
+from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
@@ -74,6 +74,29 @@ def test_nothing_asked_nothing_done(tracker, features):
     assert tracker.propagate(features[:2], 0, np.zeros((0, *SIZE_HW), dtype=bool)).shape == (0, 2, *SIZE_HW)
 
 
+def test_gating_keeps_the_memory_from_before_an_object_was_hidden(views):
+    model = load_sam2("embedded", image_size=64)
+    seeing = Sam2Tracker(Sam2Network(model), memory_gating=True)
+    model = load_sam2("embedded", image_size=64)
+    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data -= 100
+    blind = Sam2Tracker(Sam2Network(model), memory_gating=True)
+    features = [seeing.encode(Frame(index, "camera", view.image_rgb)) for index, view in enumerate(views[:9])]
+    track = seeing.start_track(features[0], views[0].mask_of(0))
+    for index in range(1, 4):
+        [output] = seeing.step([track], features[index])
+        assert output.mask_hw.any()
+    before = track.recall()
+    for index in range(4, 9):
+        [output] = blind.step([track], features[index])
+        assert not output.mask_hw.any()
+    after = track.recall()
+    assert before.spatial_ages == after.spatial_ages
+    assert all(torch.equal(a, b) for a, b in zip(before.spatial, after.spatial, strict=True))
+    blind_but_ungated = Sam2Tracker(Sam2Network(model))
+    blind_but_ungated.step([track], features[4])
+    assert len(track.recall().spatial) == len(before.spatial) + 1
+
+
 def test_a_clip_of_one_frame_gives_back_the_mask(tracker, views, features):
     mask = views[0].mask_of(0)[None]
     np.testing.assert_array_equal(tracker.propagate(features[:1], 0, mask), mask[:, None])
@@ -86,6 +109,9 @@ def test_a_clip_of_one_frame_gives_back_the_mask(tracker, views, features):
         (lambda t, f: t.start_track(f, np.zeros(SIZE_HW, dtype=np.uint8)), "got uint8"),
         (lambda t, f: t.propagate([f], 1, np.zeros((1, *SIZE_HW), dtype=bool)), "clip's 1 frames, got 1"),
         (lambda t, f: t.propose(f, [(3.0, 4.0), (65.0, 4.0)]), r"64 x 48 pixels: \[\(65.0, 4.0\)\]"),
+        (lambda t, f: t.prompt(f, ObjectPrompt(box_xyxy_px=(3.0, 4.0, 65.0, 8.0))), r"64 x 48 pixels: \[\(65.0, 8.0\)\]"),
+        (lambda t, f: t.prompt(f, ObjectPrompt(box_xyxy_px=(3.0, 4.0, 3.0, 8.0))), "box of the prompt is empty"),
+        (lambda t, f: t.prompt(f, ObjectPrompt(off_xy_px=((3.0, 4.0),))), "needs a point on the object"),
     ],
 )
 def test_bad_input_names_its_cause(tracker, features, call, cause):
