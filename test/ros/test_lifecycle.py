@@ -89,7 +89,7 @@ def test_each_state_offers_what_it_should(managed: System) -> None:
 
 
 def test_cycles_leak_neither_threads_nor_memory(managed: System) -> None:
-    client, process = managed.client, psutil.Process(managed.process.process.pid)
+    process = psutil.Process(managed.process.process.pid)
     threads, memory = [], []
     for _ in range(6):
         _go(managed, "configure", "activate")
@@ -154,9 +154,8 @@ def test_loading_blocks_nothing_and_can_be_interrupted(ros: None, tmp_path: Path
                 assert values[0].string_value == "auto"
                 assert client.set_parameter("point_threshold", 0.7)[0]
                 assert not client.change_state("shutdown"), "one transition at a time"
-                count = wait_until(lambda: client.diagnostics("queries"), "diagnostics")
-                assert "still being loaded" in count.message
-                assert dict((pair.key, pair.value) for pair in count.values)["state"] == "activating"
+                wait_until(lambda: client.diagnostic_values("queries").get("state") == "activating", "the state in diagnostics")
+                assert "still being loaded" in client.diagnostics("queries").message
         finally:
             assert process.stop() == 0, process.output()
 
