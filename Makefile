@@ -9,7 +9,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH _ROS_WHE
 
 help:
 	@echo "make demo    simulated camera, decaf_node and three queries; writes demo_out/"
-	@echo "make bench   held-out scores, ablations, the node's latency and memory, SAM 2 alone, speed against references"
+	@echo "make bench   held-out scores, ablations, the node's latency and memory, SAM 2 alone, rollout and tracker against references"
 	@echo "make test    the test suite"
 	@echo "make lint    ruff, mypy and the direction of imports"
 	@echo "make format  rewrite the sources in ruff's format"
@@ -24,6 +24,7 @@ demo: setup
 bench: setup
 	$(BIN)/decaf bench
 	$(BIN)/python tools/sam2_evaluation.py
+	taskset -c 0 $(BIN)/python tools/bench_rollout.py
 	$(BIN)/python tools/bench_speed.py
 
 test: setup
