@@ -60,10 +60,15 @@ class NodeLink:
         self._calls: set[asyncio.Future[Any]] = set()
         client.subscribe("/diagnostics", DiagnosticArray, self._receive_diagnostics, depth=10)
 
-    async def run(self) -> None:
-        """Watch the node for ever: whether it is there, and its queries while anybody looks at them."""
+    async def watch_presence(self) -> None:
+        """Note for ever whether the node is there, or another one in its place."""
         while True:
-            self._watch_presence()
+            self._note_presence()
+            await asyncio.sleep(_PERIOD_SECONDS)
+
+    async def watch_queries(self) -> None:
+        """Ask for ever what the node's queries are, while anybody looks at them."""
+        while True:
             if self._viewers:
                 await self._refresh_queries()
             await asyncio.sleep(_PERIOD_SECONDS)
@@ -159,7 +164,7 @@ class NodeLink:
 
     # --- presence ---
 
-    def _watch_presence(self) -> None:
+    def _note_presence(self) -> None:
         """A publisher that was not there before belongs to a node that was started since."""
         topic = f"{self._client.target}/objects"
         publishers = frozenset(bytes(found.endpoint_gid) for found in self._client.node.get_publishers_info_by_topic(topic))

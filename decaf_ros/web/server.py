@@ -120,7 +120,7 @@ class _Page:
             await socket.close(code=WSCloseCode.GOING_AWAY)
 
     async def _watch_node(self, _: web.Application) -> AsyncIterator[None]:
-        async with _beside(self._link.run()):
+        async with _beside(self._link.watch_presence()), _beside(self._link.watch_queries()):
             yield
 
 

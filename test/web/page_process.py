@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 from harness import wait_until
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is installed")
 
 TOKEN = "a-token-of-the-test"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 BROWSER_ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -92,19 +92,20 @@ def tab(browser: playwright.Browser, page: PageProcess) -> Iterator[playwright.P
 
 
 def picture(tab: playwright.Page, view: str = "overlay") -> np.ndarray:
-    """``(H, W, 3)`` int16 BGR: what a view shows."""
+    """``(H, W, 3)`` int16 BGR: what a view shows, without the camera's noise."""
     rgba = tab.locator(f"#{view} canvas").evaluate(
         "canvas => Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data)"
     )
     height, width = STILL.size_hw
-    return cv2.cvtColor(np.array(rgba, np.uint8).reshape(height, width, 4), cv2.COLOR_RGBA2BGR).astype(np.int16)
+    bgr = cv2.cvtColor(np.array(rgba, np.uint8).reshape(height, width, 4), cv2.COLOR_RGBA2BGR)
+    return cv2.blur(bgr, (7, 7)).astype(np.int16)
 
 
 def changed(before: np.ndarray, after: np.ndarray, body_index: int) -> float:
     """The part of a body's pixels, away from its border and the labels, that look different."""
     body = (STILL.render(0.0).instances_hw == body_index + 1).astype(np.uint8)
-    inside = cv2.erode(body, np.ones((9, 9), np.uint8)) > 0
-    return float((np.abs(after - before).max(axis=2) > 25)[inside].mean())
+    inside = cv2.erode(body, np.ones((13, 13), np.uint8)) > 0
+    return float((np.abs(after - before).max(axis=2) > 12)[inside].mean())
 
 
 def find(tab: playwright.Page, expression: str, mode: str = "Replace") -> None:
@@ -149,9 +150,9 @@ def test_a_query_from_the_box_to_the_mask_and_away(tab: playwright.Page, system:
 
 def test_two_queries_one_of_them_removed(tab: playwright.Page, system: System) -> None:
     system.client.reset()
-    find(tab, EXPRESSION)
+    find(tab, "the yellow box")
     tab.locator(".query[data-state=active]").wait_for()
-    find(tab, "the yellow box", "Add")
+    find(tab, EXPRESSION, "Add")
     tab.locator(".query[data-state=active]").nth(1).wait_for()
     tab.locator(".object[data-state=visible]").nth(1).wait_for()
     if SCREENSHOT:
@@ -196,7 +197,7 @@ def test_the_page_comes_back_after_decaf_web_was_killed(
     tab.locator("#overlay canvas").wait_for()
     page.kill()
     tab.locator("#presence[data-presence=connecting]").wait_for()
-    system.masks.next("a mask while there is no page")
+    system.masks.next("a mask while there is no page", TIMEOUT_S)
     with PageProcess(tmp_path / "restarted.log", port=page.port, token=TOKEN):
         tab.locator("#presence[data-presence=online]").wait_for()
         tab.locator("#overlay canvas").wait_for()

@@ -16,7 +16,7 @@ from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.web.topics import ImageFeed, encode_jpeg
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 def grey_image(level: int, width: int = 64) -> Image:
