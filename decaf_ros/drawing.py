@@ -116,7 +116,8 @@ def _draw_mask(image: UInt8Array, tracked: ObjectMask) -> None:
     rows, columns = tracked.box_slices
     covered, mask_hw = image[rows, columns], tracked.mask_hw[rows, columns]
     colour = object_colour(tracked.object_id, tracked.query_id)
-    tinted = cv2.add(cv2.convertScaleAbs(covered, alpha=1 - _MASK_OPACITY), (*np.multiply(colour, _MASK_OPACITY), 0))
+    tint = np.array([*colour, 0]) * _MASK_OPACITY  # of four numbers, which OpenCV takes for one colour
+    tinted = cv2.add(cv2.convertScaleAbs(covered, alpha=1 - _MASK_OPACITY), tint)
     cv2.copyTo(tinted, mask_hw.view(np.uint8), covered)
     draw_contour(image, mask_hw, colour, (columns.start, rows.start))
 
