@@ -40,7 +40,7 @@ _SIGN_IN = """<!doctype html>
 <body class="sign-in">
 <form class="card" action="/" method="get">
 <h1>Token needed</h1>
-<p>decaf_web printed a token when it started, unless it was given one.</p>
+<p>decaf_web prints its token when it starts, unless you gave it one of your own.</p>
 <input type="password" name="token" aria-label="Token" placeholder="Token" autocomplete="off" required autofocus>
 <button class="primary">Open</button>
 </form>

@@ -157,6 +157,7 @@ def test_two_queries_one_of_them_removed(tab: playwright.Page, system: System) -
     tab.locator(".object[data-state=visible]").nth(1).wait_for()
     if SCREENSHOT:
         tab.locator("#heatmap canvas").wait_for()
+        tab.get_by_label("What to look for").blur()
         tab.wait_for_timeout(4000)  # until rates have settled
         tab.screenshot(path=SCREENSHOT, full_page=True)
     tab.locator(".query", has_text=EXPRESSION).get_by_role("button", name="Remove this query").click()

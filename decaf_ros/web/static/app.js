@@ -333,7 +333,7 @@ function showPlaceholders() {
   if (presence !== "online" && presence !== "silent") {
     const reason = presence === "waiting" ? `Waiting for ${name}` : "Waiting for decaf_web";
     overlay.clear(reason);
-    heatmap.clear("");
+    heatmap.clear("Shown while something is tracked");
   } else {
     if (overlay.canvas.hidden) setText(overlay.placeholder, "Waiting for images");
     if (!state.queries.some((query) => query.state === "active")) heatmap.clear("Shown while something is tracked");
