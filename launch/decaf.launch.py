@@ -1,53 +1,69 @@
 """decaf_node on a robot's camera: ros2 launch decaf_ros decaf.launch.py image:=/camera/color/image_raw rviz:=true"""
 
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 SHARE = FindPackageShare("decaf_ros")
+# By parameter: how its text becomes a value. A path or an id that looks like a number must stay a text.
+PARAMETERS = {
+    "mllm_model": str,
+    "tracker_model": str,
+    "device": str,
+    "autostart": lambda text: text.lower() in ("true", "1"),
+    "use_sim_time": lambda text: text.lower() in ("true", "1"),
+}
 ARGUMENTS = {
     "image": ("/camera/image_raw", "Topic of the camera (sensor_msgs/Image)."),
     "namespace": ("", "Namespace of the node."),
     "name": ("decaf_node", "Name of the node."),
-    "mllm_model": ("embedded", "Language model: embedded, a local path, or a hub id."),
-    "tracker_model": ("embedded", "SAM 2 model: embedded, a local path, or a hub id."),
-    "device": ("auto", "auto, cpu, cuda, cuda:1, ..."),
-    "params_file": (PathJoinSubstitution([SHARE, "config", "decaf.yaml"]), "Parameters; the arguments above go before it."),
+    "params_file": (PathJoinSubstitution([SHARE, "config", "decaf.yaml"]), "Parameters; what is given below goes before it."),
+    "mllm_model": ("", "Language model: embedded, a local path, or a hub id."),
+    "tracker_model": ("", "SAM 2 model: embedded, a local path, or a hub id."),
+    "device": ("", "auto, cpu, cuda, cuda:1, ..."),
+    "autostart": ("", "false leaves configuring and activating to a lifecycle manager or ros2 lifecycle set."),
+    "use_sim_time": ("", "true for the time on /clock, as ros2 bag play --clock publishes it."),
     "log_level": ("info", "debug, info, warn or error."),
     "rviz": ("false", "Show the overlay in RViz."),
 }
 
 
-def generate_launch_description() -> LaunchDescription:
-    """The node, and RViz on demand."""
-    given = {name: LaunchConfiguration(name) for name in ARGUMENTS}
-    # Without the type, a path or id that looks like a number would become one.
-    models = {name: ParameterValue(given[name], value_type=str) for name in ("mllm_model", "tracker_model", "device")}
-    node = Node(
+def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node, with the arguments that were given as parameters; the parameter file has a say on the others."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
+    node = LifecycleNode(
         package="decaf_ros",
         executable="decaf_node",
-        name=given["name"],
-        namespace=given["namespace"],
-        parameters=[given["params_file"], models],
-        remappings=[("image", given["image"])],
-        ros_arguments=["--log-level", given["log_level"]],
+        name=LaunchConfiguration("name"),
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            LaunchConfiguration("params_file"),
+            {name: PARAMETERS[name](text) for name, text in given.items() if text},
+        ],
+        remappings=[("image", LaunchConfiguration("image"))],
+        ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         output="screen",
+        # A stage of a query that runs when the node is interrupted comes to its end, which launch's 5 s may not be enough for.
+        sigterm_timeout=LaunchConfiguration("sigterm_timeout", default="30"),
     )
+    return [node]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The node, and RViz on demand."""
+    node_name = [LaunchConfiguration("namespace"), "/", LaunchConfiguration("name")]
     rviz = Node(
         package="rviz2",
         executable="rviz2",
-        remappings=[
-            (f"/decaf_node/{topic}", [given["namespace"], "/", given["name"], "/", topic]) for topic in ("overlay", "heatmap")
-        ],
+        remappings=[(f"/decaf_node/{topic}", [*node_name, "/", topic]) for topic in ("overlay", "heatmap")],
         arguments=["-d", PathJoinSubstitution([SHARE, "config", "decaf.rviz"])],
-        condition=IfCondition(given["rviz"]),
+        condition=IfCondition(LaunchConfiguration("rviz")),
     )
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in ARGUMENTS.items()
     ]
-    return LaunchDescription([*declared, node, rviz])
+    return LaunchDescription([*declared, OpaqueFunction(function=start_node), rviz])

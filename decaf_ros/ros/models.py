@@ -44,7 +44,6 @@ class Models:
         self._problems: dict[str, str] = {}
         self._interrupted = False
         self._pending: Future[Any] = Future()
-        self._loader: threading.Thread | None = None
 
     @property
     def mllm(self) -> VideoMllm | None:
@@ -65,11 +64,6 @@ class Models:
     def problem(self) -> str:
         """All problems in one line; "" when all is well."""
         return "; ".join(f"{name}: {problem}" for name, problem in self.problems.items())
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether a model is on its way, even if nobody waits for it any more."""
-        return self._loader is not None and self._loader.is_alive()
 
     def load_all(self, values: Mapping[str, Value]) -> None:
         """Load both models; what cannot be loaded is logged and noted as a problem."""
@@ -105,8 +99,7 @@ class Models:
                     except ModelNotFound as error:
                         pending.set_exception(error)
 
-            self._loader = threading.Thread(target=work, name="decaf-loader", daemon=True)
-            self._loader.start()
+            threading.Thread(target=work, name="decaf-loader", daemon=True).start()
             return pending.result()
 
     def adopt(self, loaded: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -252,7 +253,7 @@ class DecafNode(LifecycleNodeMixin, Node):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the node until it is interrupted."""
+    """Run the node until it is interrupted, and end the process."""
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     interrupted = threading.Event()
@@ -271,6 +272,10 @@ def main(args: list[str] | None = None) -> None:
         _spin(executor, node, interrupted.is_set)
     finally:
         _end(executor, node)
+    # Python would take seconds to clear what torch brought along, while launch waits for 5 before it kills; and a thread that still
+    # reads a model, which nobody can stop, would crash on the way.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _end(executor: MultiThreadedExecutor, node: DecafNode) -> None:
@@ -284,8 +289,6 @@ def _end(executor: MultiThreadedExecutor, node: DecafNode) -> None:
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()
-    if node.models.is_loading:
-        os._exit(0)  # the thread that reads a model cannot be stopped, and would crash when Python is taken down under it
 
 
 def _spin(executor: MultiThreadedExecutor, node: Node, until: Callable[[], bool]) -> None:
