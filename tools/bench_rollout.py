@@ -1,0 +1,332 @@
+"""The rollout and its shared visual prefix against the method written down plainly: time, memory and error.
+
+``taskset -c 1 python tools/bench_rollout.py`` prints Markdown. The model is transformers' Qwen2.5-VL with random weights and
+the attention of the 7B model. Each measurement runs in a process of its own, with one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+import transformers
+from matplotlib.figure import Figure
+from measuring import HEADER, Measurement, MemoryRise, apart, machine, timed
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from decaf_ros.datatypes import FrameWindow
+from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.method.rollout import QueryKeys, attention_rollout
+from decaf_ros.models.prompts import background_prompt, object_prompt
+from decaf_ros.models.qwen2_5_vl import Qwen25Vl
+from decaf_ros.models.visual_prefix import MllmOptions
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "test" / "parity"))
+
+from family_checks import normalised, randomise  # noqa: E402
+from reference_rollout import reference_rollout  # noqa: E402
+from tiny_qwen2_5_vl import CELL_PX, random_window, tiny_model, tiny_processor, whole_prompt  # noqa: E402
+
+HEADS, KEY_HEADS, CHANNELS, HIDDEN, MLP, LAYERS = 28, 4, 128, 3584, 512, 4
+FRAMES, BFLOAT16_FRAMES, GRID_HW, WARM_UP_HW = 16, 4, (20, 20), (4, 4)
+PROMPTS = (object_prompt("the red mug on the left of the laptop"), background_prompt("video", "mug"))
+SCALING = CHANNELS**-0.5
+SWEEP_TOKENS = (1024, 2048, 4096, 8192, 16384)
+LARGEST_REFERENCE = 4096  # tokens; the matrices of twice as many take 40 GiB
+SWEEP_PROMPT_TOKENS = 32
+MIB = 2**20
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A measurement, and the maps ``(prompts, cells)`` that came out."""
+
+    measurement: Measurement
+    maps: torch.Tensor
+
+    def error(self, reference: Run) -> float:
+        """Largest difference from another run's maps, both normalised to [0, 1]."""
+        pairs = zip(self.maps, reference.maps, strict=True)
+        return max(float((normalised(ours) - normalised(plain)).abs().max()) for ours, plain in pairs)
+
+
+def main() -> None:
+    """Measure, and print Markdown."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--repetitions", type=int, default=2, help="of each timing (default: %(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page there, and its plot beside it")
+    arguments = parser.parse_args()
+    count = arguments.repetitions
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = Path(folder) / "recorded.pt"
+        query, second_share = apart(query_ours, "float32", FRAMES, count, recorded)
+        plain_query = apart(query_reference, "float32", FRAMES, count)
+        tokens = len(torch.load(recorded, weights_only=False)[-1])
+        rollouts, plain_rollouts = (apart(side, recorded, count) for side in (rollouts_ours, rollouts_reference))
+    half_query, plain_half_query = (
+        apart(query_ours, "bfloat16", BFLOAT16_FRAMES, 1, None)[0],
+        apart(query_reference, "bfloat16", BFLOAT16_FRAMES, 1),
+    )
+    sweep, plain_sweep = apart(sweep_ours), apart(sweep_reference)
+    reached = [
+        ["rollouts, times faster", _times_faster(rollouts, plain_rollouts), ">= 4"],
+        ["query, times faster", _times_faster(query, plain_query), ">= 3"],
+        ["rollouts, times less memory", _times_less(rollouts, plain_rollouts), ">= 10"],
+        ["query, times less memory", _times_less(query, plain_query), ">= 10"],
+        ["second prompt, of the first", f"{100 * second_share:.1f} %", "<= 15 %"],
+        ["error, rollouts of the same queries and keys", f"{rollouts.error(plain_rollouts):.1e}", "<= 1e-4"],
+        ["error, query in float32", f"{query.error(plain_query):.1e}", "<= 1e-4"],
+        ["error, query in bfloat16", f"{half_query.error(plain_half_query):.1e}", "<= 2e-2"],
+    ]
+    sides = [
+        ["rollouts, whole matrices", *plain_rollouts.measurement.cells(plain_rollouts.measurement)],
+        ["rollouts, decaf_ros", *rollouts.measurement.cells(plain_rollouts.measurement)],
+        ["query, whole matrices", *plain_query.measurement.cells(plain_query.measurement)],
+        ["query, decaf_ros", *query.measurement.cells(plain_query.measurement)],
+    ]
+    growth = [
+        [str(size), f"{sweep[size]:.0f}", f"{plain_sweep[size]:.0f}" if size in plain_sweep else "", f"{_held_mib(size):.0f}"]
+        for size in SWEEP_TOKENS
+    ]
+    growth_header = ("tokens", "decaf_ros in MiB", "whole matrices in MiB", "held by the prefix in MiB")
+    page = f"""# Rollout and shared prefix
+
+{markdown_table(("figure", "measured", "target"), reached)}
+transformers' Qwen2.5-VL with random weights in float32: {LAYERS} layers of {HEADS} heads over {KEY_HEADS} key heads of
+{CHANNELS} channels, hidden size {HIDDEN}, as in the 7B model; {FRAMES} frames, {tokens} tokens before the prompt, two prompts,
+rollout over the upper half of the layers. So that this takes minutes on one core, the MLP is {MLP} wide (7B: 18944), and vision
+tower, vocabulary and depth are small. What is left out costs both sides the same in each pass, and it is two passes against
+one: the wider and deeper they are, the nearer the query's advantage in time comes to 2.
+
+- *Rollouts*: from recorded queries and keys to both prompts' maps. With whole matrices: the softmax attention of all tokens and
+  the product of the matrices, for each prompt.
+- *Query*: from images to both prompts' maps. With whole matrices: for each prompt a forward pass with eager attention and
+  `output_attentions`, and the product (`test/parity/reference_rollout.py`). decaf_ros: images read once, both prompts asked,
+  their rollouts computed together. No answer is decoded.
+- *Second prompt*: what two prompts take more than the first alone (read, ask, rollout), over what the first alone takes.
+- *Error*: largest difference of the maps, each normalised to [0, 1]; in bfloat16 on {BFLOAT16_FRAMES} frames.
+
+{markdown_table(HEADER, sides)}
+Extra memory is the highest resident memory above what was there before.
+
+## Memory and length
+
+![memory of the rollout by tokens](rollout-memory.png)
+
+{markdown_table(growth_header, growth)}
+The rollout of two prompts through one layer, random queries and keys, float32: extra memory while it runs. It is the same for
+any number of layers; with whole matrices each layer adds its own. Beside it what a prefix holds for each layer that is rolled
+out, computed from shapes: queries, keys and values (keys and values alone for the other layers; half of it in bfloat16).
+
+{machine()}, transformers {transformers.__version__}. Made by `taskset -c 1 python tools/bench_rollout.py`, {count} repetitions
+after a warm-up.
+"""
+    print(page)
+    if arguments.write:
+        arguments.write.write_text(page)
+        plot(sweep, plain_sweep, arguments.write.with_name("rollout-memory.png"))
+
+
+def _times_faster(ours: Run, reference: Run) -> str:
+    return f"{reference.measurement.p50_ms / ours.measurement.p50_ms:.1f}"
+
+
+def _times_less(ours: Run, reference: Run) -> str:
+    return f"{reference.measurement.extra_mib / ours.measurement.extra_mib:.1f}"
+
+
+@torch.inference_mode()
+def query_ours(dtype: str, frames: int, repetitions: int, recorded: Path | None) -> tuple[Run, float]:
+    """Images read once, both prompts asked; also the second prompt's cost as a share of the first's.
+
+    Args:
+        dtype: of the model.
+        frames: of the video.
+        repetitions: timed ones, after a warm-up on small images.
+        recorded: where to leave the queries and keys of prefix and prompts, and which tokens are visual.
+    """
+    adapter = Qwen25Vl(_model(dtype), tiny_processor(4096), MllmOptions(video_tokens=GRID_HW[0] * GRID_HW[1]))
+
+    def ask(window: FrameWindow) -> tuple[torch.Tensor, list[float]]:
+        steps: list[float] = []
+        prefix = _step(steps, lambda: adapter.read_video(window))
+        replies = [_step(steps, lambda prompt=prompt: prefix.ask(prompt, answer=False)) for prompt in PROMPTS]
+        maps = _step(steps, lambda: prefix.rollout(replies))
+        _step(steps, lambda: prefix.rollout(replies[:1]))
+        return maps.flatten(1), steps
+
+    ask(_window(2, WARM_UP_HW))
+    memory = MemoryRise()
+    runs = [ask(_window(frames)) for _ in range(repetitions)]
+    extra = memory.mib()
+    steps_rs = np.array([steps for _, steps in runs])
+    read, first, second, both, one = np.median(steps_rs, axis=0)
+    if recorded:
+        prefix = adapter.read_video(_window(frames))
+        (batch,) = prefix._batches
+        tails = [prefix.ask(prompt, answer=False).state.batches[0] for prompt in PROMPTS]
+        visual = torch.isin(torch.arange(batch.tokens), batch.grid_tokens)
+        torch.save((batch.layers, tails, visual), recorded)
+    measurement = Measurement(tuple(steps_rs[:, :4].sum(axis=1)), extra)
+    return Run(measurement, runs[0][0]), float((second + both - one) / (read + first + one))
+
+
+@torch.inference_mode()
+def query_reference(dtype: str, frames: int, repetitions: int) -> Run:
+    """A whole forward pass with all attention matrices, and their product, for each prompt."""
+    model, processor = _model(dtype), tiny_processor(4096)
+    # The vision tower is not what is compared.
+    model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
+
+    def one_map(prompt: str, window: FrameWindow, grid_hw: tuple[int, int]) -> torch.Tensor:
+        inputs, grid_tokens = whole_prompt(processor, "video", window, grid_hw, prompt)
+        attentions = model(**inputs, output_attentions=True, use_cache=False, logits_to_keep=1).attentions
+        visual = torch.isin(torch.arange(inputs["input_ids"].shape[1]), grid_tokens)
+        return reference_rollout([layer[0].float() for layer in attentions[LAYERS // 2 :]], visual, "v_max")
+
+    def ask(window: FrameWindow, grid_hw: tuple[int, int]) -> torch.Tensor:
+        return torch.stack([one_map(prompt, window, grid_hw) for prompt in PROMPTS])
+
+    ask(_window(2, WARM_UP_HW), WARM_UP_HW)
+    return _repeated(lambda: ask(_window(frames), GRID_HW), repetitions)
+
+
+@torch.inference_mode()
+def rollouts_ours(recorded: Path, repetitions: int) -> Run:
+    """Both prompts' recurrences over one recomputation of the attention."""
+    prefix, prompts, visual = _loaded(recorded)
+    return _repeated(lambda: attention_rollout(prefix, prompts, visual, SCALING)[:, 0], repetitions)
+
+
+@torch.inference_mode()
+def rollouts_reference(recorded: Path, repetitions: int) -> Run:
+    """Whole matrices and their product, one prompt after the other."""
+    prefix, prompts, visual = _loaded(recorded)
+    return _repeated(lambda: torch.stack([_plain_rollout(prefix, prompt, visual) for prompt in prompts]), repetitions)
+
+
+@torch.inference_mode()
+def sweep_ours() -> dict[int, float]:
+    """MiB of working memory by number of tokens."""
+    extra = {}
+    for tokens in SWEEP_TOKENS:
+        prefix, prompts, visual = _random_layer(tokens)
+        memory = MemoryRise()
+        attention_rollout(prefix, prompts, visual, SCALING)
+        extra[tokens] = memory.mib()
+    return extra
+
+
+@torch.inference_mode()
+def sweep_reference() -> dict[int, float]:
+    """The same with whole matrices, as far as they fit."""
+    extra = {}
+    for tokens in (each for each in SWEEP_TOKENS if each <= LARGEST_REFERENCE):
+        prefix, prompts, visual = _random_layer(tokens)
+        memory = MemoryRise()
+        for prompt in prompts:
+            _plain_rollout(prefix, prompt, visual)
+        extra[tokens] = memory.mib()
+    return extra
+
+
+def plot(ours: dict[int, float], reference: dict[int, float], path: Path) -> None:
+    """Memory by tokens, both axes logarithmic: a slope of one is linear."""
+    held = {tokens: _held_mib(tokens) for tokens in SWEEP_TOKENS}
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for label, values in (("whole matrices", reference), ("decaf_ros", ours), ("held by the prefix, a layer", held)):
+        axes.plot(values.keys(), values.values(), marker="o", label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(SWEEP_TOKENS, [f"{tokens:,}" for tokens in SWEEP_TOKENS])
+    axes.set(xlabel="tokens", ylabel="MiB", title="Memory of the rollout of two prompts through one layer")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)
+
+
+def _model(dtype: str) -> Qwen2_5_VLForConditionalGeneration:
+    """Random weights, the same on each call."""
+    config = tiny_model(tiny_processor()).config
+    text = config.text_config
+    text.hidden_size, text.intermediate_size = HIDDEN, MLP
+    text.num_attention_heads, text.num_key_value_heads = HEADS, KEY_HEADS
+    text.num_hidden_layers, text.layer_types = LAYERS, text.layer_types[:1] * LAYERS
+    text.rope_parameters["mrope_section"] = [16, 24, 24]
+    config.vision_config.out_hidden_size = HIDDEN
+    model = Qwen2_5_VLForConditionalGeneration(config).eval().requires_grad_(False)
+    randomise(model)
+    return model.to(getattr(torch, dtype))
+
+
+def _window(frames: int, grid_hw: tuple[int, int] = GRID_HW) -> FrameWindow:
+    return random_window(frames, (grid_hw[0] * CELL_PX, grid_hw[1] * CELL_PX))
+
+
+def _step(steps_ms: list[float], compute: Callable[[], _Result]) -> _Result:
+    results: list[_Result] = []
+    steps_ms.append(timed(lambda: results.append(compute())))
+    return results[0]
+
+
+def _repeated(compute: Callable[[], torch.Tensor], repetitions: int) -> Run:
+    memory = MemoryRise()
+    times, maps = [], torch.empty(0)
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        maps = compute()
+        times.append((time.perf_counter() - start) * 1e3)
+    return Run(Measurement(tuple(times), memory.mib()), maps)
+
+
+def _loaded(recorded: Path) -> tuple[list[QueryKeys], list[list[QueryKeys]], torch.Tensor]:
+    """A prefix, the prompts behind it, and the visual tokens; ran once on a few tokens, as a warm-up."""
+    prefix, prompts, visual = torch.load(recorded, weights_only=False)
+    few = [QueryKeys(*(tensor[:, :, :64] for tensor in layer)) for layer in prefix]
+    attention_rollout(few, prompts, visual[:64], SCALING)
+    _plain_rollout(few, prompts[0], visual[:64])
+    return prefix, prompts, visual
+
+
+def _plain_rollout(prefix: list[QueryKeys], prompt: list[QueryKeys], visual: torch.Tensor) -> torch.Tensor:
+    """One prompt's map, from whole matrices as transformers' eager attention computes them."""
+    attentions = []
+    for layer, tail in zip(prefix, prompt, strict=True):
+        queries, keys = (torch.cat(parts, dim=2) for parts in zip(layer, tail, strict=True))
+        scores = queries @ keys.repeat_interleave(HEADS // KEY_HEADS, dim=1).transpose(2, 3) * SCALING
+        future = torch.full(scores.shape[2:], float("-inf")).triu(1)
+        attentions.append((scores + future).softmax(dim=-1)[0])
+    whole = torch.nn.functional.pad(visual, (0, prompt[0].queries_bhqd.shape[2]))
+    return reference_rollout(attentions, whole, "v_max")
+
+
+def _random_layer(tokens: int) -> tuple[list[QueryKeys], list[list[QueryKeys]], torch.Tensor]:
+    """One layer of a prefix and of two prompts behind it, the prompt's tokens included in the count, and the visual tokens."""
+    prefix_tokens = tokens - SWEEP_PROMPT_TOKENS
+    generator = torch.Generator().manual_seed(0)
+
+    def layer(count: int) -> list[QueryKeys]:
+        shapes = (1, HEADS, count, CHANNELS), (1, KEY_HEADS, count, CHANNELS)
+        return [QueryKeys(*(torch.randn(shape, generator=generator) for shape in shapes))]
+
+    return layer(prefix_tokens), [layer(SWEEP_PROMPT_TOKENS) for _ in PROMPTS], torch.arange(prefix_tokens) >= 8
+
+
+def _held_mib(tokens: int) -> float:
+    return (HEADS + 2 * KEY_HEADS) * CHANNELS * tokens * 4 / MIB
+
+
+if __name__ == "__main__":
+    main()
