@@ -1,6 +1,6 @@
 """The rollout and its shared visual prefix against the method written down plainly: time, memory and error.
 
-``taskset -c 1 python tools/bench_rollout.py`` prints Markdown. The model is transformers' Qwen2.5-VL with random weights and
+``taskset -c 0 python tools/bench_rollout.py`` prints Markdown. The model is transformers' Qwen2.5-VL with random weights and
 the attention of the 7B model. Each measurement runs in a process of its own, with one thread.
 """
 
@@ -129,7 +129,7 @@ The rollout of two prompts through one layer, random queries and keys, float32: 
 any number of layers; with whole matrices each layer adds its own. Beside it what a prefix holds for each layer that is rolled
 out, computed from shapes: queries, keys and values (keys and values alone for the other layers; half of it in bfloat16).
 
-{machine()}, transformers {transformers.__version__}. Made by `taskset -c 1 python tools/bench_rollout.py`, {count} repetitions
+{machine()}, transformers {transformers.__version__}. Made by `taskset -c 0 python tools/bench_rollout.py`, {count} repetitions
 after a warm-up.
 """
     print(page)
