@@ -220,6 +220,7 @@ def rollouts_reference(recorded: Path, repetitions: int) -> Run:
 def sweep_ours() -> dict[int, float]:
     """MiB of working memory by number of tokens."""
     extra = {}
+    attention_rollout(*_random_layer(256), SCALING)  # what is loaded on the first call is not working memory
     for tokens in SWEEP_TOKENS:
         prefix, prompts, visual = _random_layer(tokens)
         memory = MemoryRise()
