@@ -56,8 +56,15 @@ class SessionConfig:
         catch_up_frames: most frames kept for objects that were found in the past and must be carried to the present.
         time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame.
         refresh_hz: how often the heat map is computed anew between queries; 0 switches it off.
+        reacquire: whether the query of an object that is lost, or that attention disagrees with, is asked again.
+        reacquire_seconds: how long an object must be lost before, and how long to wait between two attempts.
+        reacquire_window_seconds: how far back such an attempt looks.
+        reacquire_consistency: attention consistency below which a heat map disagrees with a mask.
+        reacquire_after_refreshes: how many heat maps in a row must disagree.
+        same_object_likeness: cosine similarity of appearances from which a find is the object that was lost; -1 takes any.
         max_expression_length: longest sentence accepted, in characters.
         max_pending_queries: queries that may wait; more are refused.
+        max_queries: queries that may be active at a time; more are refused.
         max_objects: objects tracked at a time; a query that would exceed it keeps the best.
     """
 
@@ -67,8 +74,15 @@ class SessionConfig:
     catch_up_frames: int = 64
     time_jump_seconds: float = 1.0
     refresh_hz: float = 1.0
+    reacquire: bool = True
+    reacquire_seconds: float = 0.5
+    reacquire_window_seconds: float = 1.0
+    reacquire_consistency: float = 0.0
+    reacquire_after_refreshes: int = 2
+    same_object_likeness: float = 0.97
     max_expression_length: int = 500
     max_pending_queries: int = 8
+    max_queries: int = 16
     max_objects: int = 32
 
     def __post_init__(self) -> None:
@@ -78,8 +92,14 @@ class SessionConfig:
         _check_range(self, "catch_up_frames", 2, 1024)
         _check_range(self, "time_jump_seconds", 0.0, 3600.0)
         _check_range(self, "refresh_hz", 0.0, 60.0)
+        _check_range(self, "reacquire_seconds", 0.0, 600.0)
+        _check_range(self, "reacquire_window_seconds", 0.1, 600.0)
+        _check_range(self, "reacquire_consistency", -1.0, 1.0)
+        _check_range(self, "reacquire_after_refreshes", 1, 1000)
+        _check_range(self, "same_object_likeness", -1.0, 1.0)
         _check_range(self, "max_expression_length", 1, 100_000)
         _check_range(self, "max_pending_queries", 1, 1000)
+        _check_range(self, "max_queries", 1, 1000)
         _check_range(self, "max_objects", 1, 65535)
 
 

@@ -175,12 +175,46 @@ class Tracklet:
     def __post_init__(self) -> None:
         _require(self.masks_thw, "Tracklet.masks_thw", np.bool_, 3)
 
+    @property
+    def key_mask_hw(self) -> BoolArray:
+        """``(H, W)`` bool: the mask on its key frame."""
+        mask: BoolArray = self.masks_thw[self.prompt.key_index]
+        return mask
+
 
 class Visibility(Enum):
     """Whether the tracker sees an object on a frame."""
 
     VISIBLE = "visible"
     LOST = "lost"
+
+
+class EventKind(Enum):
+    """What can happen to an object."""
+
+    FOUND = "found"
+    LOST = "lost"
+    SEEN_AGAIN = "seen again"
+    REACQUIRED = "re-acquired"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True)
+class TrackEvent:
+    """Something happened to an object.
+
+    Attributes:
+        kind: found by a query; lost from view; seen again by the tracker itself; re-acquired by asking its query again; removed.
+        object_id, query_id, label: see :class:`ObjectMask`.
+        stamp_ns, frame_id: of the frame on which it happened.
+    """
+
+    kind: EventKind
+    object_id: int
+    query_id: int
+    label: str
+    stamp_ns: int
+    frame_id: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -141,6 +141,13 @@ class MaskTracker(Protocol[_Features, _Track]):
     def propagate(self, clip: Sequence[_Features], key_index: int, masks_nhw: BoolArray) -> BoolArray:
         """Carry masks given on one frame of a clip over the whole clip, forwards and backwards: ``(N, T, H, W)`` bool."""
 
+    def appearance(self, features: _Features, mask_hw: BoolArray) -> torch.Tensor:
+        """What an object looks like: ``(D,)`` float32 of length 1 on the CPU, the mean feature of its mask.
+
+        Raises:
+            ValueError: an empty mask, or one of another size.
+        """
+
     def start_track(self, features: _Features, mask_hw: BoolArray) -> _Track:
         """A new object from its mask on a frame, which becomes its first conditioning frame."""
 

@@ -125,6 +125,19 @@ class Sam2Tracker:
             result[chunk] = self._propagate_batch(clip, key_index, masks_nhw[chunk])
         return result
 
+    def appearance(self, features: Sam2Features, mask_hw: BoolArray) -> torch.Tensor:
+        """``(D,)`` float32 of length 1 on the CPU: the mean over a mask of the finest features, which tell colour and texture.
+
+        Raises:
+            ValueError: an empty mask, or one of another size or dtype.
+        """
+        _require_masks(mask_hw[None], features)
+        if not mask_hw.any():
+            raise ValueError("an empty mask looks like nothing")
+        finest = features.levels[0][0].float()
+        weights = F.interpolate(torch.from_numpy(mask_hw)[None, None].to(finest), finest.shape[-2:], mode="area")[0]
+        return F.normalize((finest * weights).sum(dim=(1, 2)), dim=0).cpu()
+
     def start_track(self, features: Sam2Features, mask_hw: BoolArray) -> Sam2Track:
         """A new object from its ``(H, W)`` bool mask on a frame, which becomes its first conditioning frame.
 

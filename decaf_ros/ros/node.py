@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 import rclpy
@@ -23,7 +23,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from decaf_ros.config import GroundingConfig, SessionConfig
-from decaf_ros.datatypes import HeatMap, Segmentation
+from decaf_ros.datatypes import HeatMap, Segmentation, TrackEvent
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
@@ -39,7 +39,7 @@ from decaf_ros.ros.parameters import (
     settings_for,
     unknown_names,
 )
-from decaf_ros.ros.publishers import ResultPublisher
+from decaf_ros.ros.publishers import ResultPublisher, publish_asynchronously
 from decaf_ros.ros.services import Services
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
@@ -246,6 +246,9 @@ class DecafNode(LifecycleNodeMixin, Node):
         """Publish a heat map."""
         self._results.publish_heat_map(heat)
 
+    def on_events(self, events: Sequence[TrackEvent]) -> None:
+        """Publish what happened to objects."""
+
     def on_rejected_frame(self, reason: str) -> None:
         """Count the frame, and warn now and then."""
         self._statistics.note_rejection(reason)
@@ -254,6 +257,7 @@ class DecafNode(LifecycleNodeMixin, Node):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted, and end the process."""
+    publish_asynchronously()
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     interrupted = threading.Event()
@@ -272,8 +276,8 @@ def main(args: list[str] | None = None) -> None:
         _spin(executor, node, interrupted.is_set)
     finally:
         _end(executor, node)
-    # Python would take seconds to clear what torch brought along, while launch waits for 5 before it kills; and a thread that still
-    # reads a model, which nobody can stop, would crash on the way.
+    # Python would take seconds to clear what torch brought along, while launch waits for 5 before it kills; and a thread that
+    # still reads a model, which nobody can stop, would crash on the way.
     sys.stdout.flush()
     os._exit(0)
 

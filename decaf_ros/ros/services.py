@@ -45,7 +45,7 @@ class Services:
             self._require_ready()
             window_seconds = request.window_seconds if request.window_seconds != 0 else None
             job = self._engine.query(request.expression, window_seconds, request.replace)
-            result = await completed(self._node, job)
+            result = await completed(self._node, job.future)
         except NoFramesError as error:
             response.message = f"{error}: {self._camera_hint()}"
         except SessionError as error:
@@ -57,7 +57,7 @@ class Services:
     def _remove_object(self, request: RemoveObject.Request, response: RemoveObject.Response) -> RemoveObject.Response:
         try:
             self._require_ready()
-            self._engine.session.remove_object(request.object_id)
+            self._engine.remove_object(request.object_id)
             response.success = True
         except SessionError as error:
             response.message = str(error)

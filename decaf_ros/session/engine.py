@@ -11,17 +11,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import Frame, HeatMap, Segmentation
+from decaf_ros.datatypes import Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent
 from decaf_ros.session.grounding import Grounder, Grounding, StageClock
+from decaf_ros.session.objects import FoundObject
 from decaf_ros.session.session import (
-    FoundObject,
     QueryRecord,
     SessionError,
     Snapshot,
@@ -31,6 +31,7 @@ from decaf_ros.session.session import (
 )
 
 _FAILURES_KEPT = 32
+_IDLE_SECONDS = 0.25  # how often an idle worker looks whether an object is in doubt
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ class Listener(Protocol):
     def on_heat_map(self, heat: HeatMap) -> None:
         """A heat map was computed (worker)."""
 
+    def on_events(self, events: Sequence[TrackEvent]) -> None:
+        """Objects were found, lost, seen again, re-acquired or removed (any thread that uses the engine)."""
+
     def on_rejected_frame(self, reason: str) -> None:
         """A frame could not be decoded or followed (live thread)."""
 
@@ -54,14 +58,14 @@ class QueryResult:
 
     Attributes:
         record: ids, sentence and name.
-        segmentation: the newest frame with the masks of the objects that this query found.
-        grounding: everything that was found out on the way.
+        segmentation: the newest frame with the masks of the query's objects.
+        grounding: everything that was found out on the way; ``None`` for an object that was pointed out.
         latency_ms: by stage (see ``grounding.STAGES``).
     """
 
     record: QueryRecord
     segmentation: Segmentation
-    grounding: Grounding
+    grounding: Grounding | None
     latency_ms: dict[str, float]
 
 
@@ -98,11 +102,22 @@ class QueryStatus:
 
 
 @dataclass(eq=False)
-class _Job:
+class Job:
+    """A query on its way.
+
+    Attributes:
+        query_id: from 1 on; that of the old one for a query that is asked again.
+        expression: the sentence; "" for an object that is pointed out.
+        work: what the worker does.
+        on_stage: called on the worker with each stage that begins.
+        future: completed on the worker with the result or a :class:`SessionError`.
+        cancelled: whether nobody wants the result any more; the worker stops at the next step.
+    """
+
     query_id: int
     expression: str
-    window_seconds: float | None
-    replace: bool
+    work: Callable[[Job], QueryResult] = field(repr=False)
+    on_stage: Callable[[str], None] = lambda stage: None
     future: Future[QueryResult] = field(default_factory=Future)
     cancelled: bool = False
 
@@ -114,17 +129,22 @@ class Engine:
         self.session = session
         self.frames_superseded = 0
         self.stage = "idle"
-        self._config: SessionConfig = session.config
         self._grounder = grounder
         self._listener = listener
         self._slot: Callable[[], Frame] | None = None
-        self._jobs: deque[_Job] = deque()
-        self._current: _Job | None = None
+        self._jobs: deque[Job] = deque()
+        self._current: Job | None = None
         self._failed: deque[QueryStatus] = deque(maxlen=_FAILURES_KEPT)
+        self._attempts: dict[int, float] = {}
+        self._refreshed: tuple[int, tuple[int, ...]] | None = None
         self._frame_ready = threading.Condition()
         self._work_ready = threading.Condition()
         self._running = False
         self._threads: list[threading.Thread] = []
+
+    @property
+    def _config(self) -> SessionConfig:
+        return self.session.config
 
     def start(self) -> None:
         """Start both threads."""
@@ -155,32 +175,99 @@ class Engine:
             self._slot = decode
             self._frame_ready.notify()
 
-    def query(self, expression: str, window_seconds: float | None = None, replace: bool = True) -> Future[QueryResult]:
+    def query(
+        self,
+        expression: str,
+        window_seconds: float | None = None,
+        replace: bool = True,
+        on_stage: Callable[[str], None] = lambda stage: None,
+    ) -> Job:
         """Queue a query.
 
         Args:
             expression: what to look for.
             window_seconds: how far back to look; ``None`` for the session's window.
             replace: whether it takes the place of all earlier queries when it succeeds.
-
-        Returns:
-            A future that the worker completes with the result or a :class:`SessionError`.
+            on_stage: see :class:`Job`.
 
         Raises:
-            SessionError: the sentence or the window is not acceptable, or too many queries wait.
+            SessionError: the sentence or the window is not acceptable, or too many queries wait or are active.
         """
         expression, window_seconds = self.checked_expression(expression), self._checked_window(window_seconds)
-        job = _Job(self.session.new_query_id(), expression, window_seconds, replace)
+        if not replace:
+            self._require_room_for_query()
+        query_id = self.session.new_query_id()
+        return self._queue(Job(query_id, expression, lambda job: self._ground(job, window_seconds, replace), on_stage))
+
+    def ask_again(self, query_id: int, on_stage: Callable[[str], None] = lambda stage: None) -> Job:
+        """Queue a query that was answered before: objects that are found again keep their ids, others are added.
+
+        Raises:
+            UnknownIdError: there is no such query.
+            SessionError: it was not asked by a sentence, or too many queries wait.
+        """
+        record = next((each for each in self.session.queries if each.query_id == query_id), None)
+        if record is None:
+            raise self._unknown(query_id)
+        if not record.expression:
+            raise SessionError(f"query {query_id} is an object that was pointed out: there is no sentence to ask again")
+        return self._queue(Job(query_id, record.expression, lambda job: self._ground_again(job, None, add_new=True), on_stage))
+
+    def add_object(self, prompt: ObjectPrompt, label: str, stamp_ns: int | None = None) -> Job:
+        """Queue an object that somebody points out, on the newest frame or on a key frame of the past.
+
+        Args:
+            prompt: where it is.
+            label: what to call it.
+            stamp_ns: stamp of the frame that the prompt is about; the newest frame when ``None``.
+
+        Raises:
+            SessionError: too many queries wait or are active.
+        """
+        self._require_room_for_query()
+        query_id = self.session.new_query_id()
+        return self._queue(Job(query_id, "", lambda job: self._point_out(job, prompt, label, stamp_ns)))
+
+    def _queue(self, job: Job) -> Job:
         with self._work_ready:
             if len(self._jobs) >= self._config.max_pending_queries:
-                raise SessionError(f"{len(self._jobs)} queries are waiting already: try again later")
+                raise SessionError(
+                    f"{len(self._jobs)} queries are waiting already (parameter max_pending_queries): try again later"
+                )
             self._jobs.append(job)
             self._work_ready.notify()
-        return job.future
+        return job
+
+    def _require_room_for_query(self) -> None:
+        active = len(self.session.queries)
+        if active >= self._config.max_queries:
+            raise SessionError(f"{active} queries are active already (parameter max_queries): remove one, or replace them all")
 
     def set_grounder(self, grounder: Grounder | None) -> None:
         """Use another language model from the next query on."""
         self._grounder = grounder
+
+    def remove_object(self, object_id: int) -> None:
+        """Stop following one object.
+
+        Raises:
+            UnknownIdError: there is no such object; the message lists those there are.
+        """
+        self.session.remove_object(object_id)
+        self._tell_events()
+
+    def cancel(self, query_id: int) -> bool:
+        """Give up a query that waits or runs, at the next step of its work; objects are as they were. Whether there was one."""
+        with self._work_ready:
+            waiting = [job for job in self._jobs if job.query_id == query_id]
+            current = self._current
+            for job in waiting + ([current] if current is not None and current.query_id == query_id else []):
+                job.cancelled = True
+            for job in waiting:
+                self._jobs.remove(job)
+        for job in waiting:
+            self._fail(job, SupersededError(f"the query {job.expression!r} was cancelled"))
+        return bool(waiting) or (current is not None and current.cancelled)
 
     def remove_query(self, query_id: int) -> tuple[int, ...]:
         """Cancel a query that waits or runs, or forget one that was answered and stop following its objects.
@@ -191,17 +278,19 @@ class Engine:
         Raises:
             UnknownIdError: there is no such query; the message lists those there are.
         """
-        with self._work_ready:
-            for job in [*self._jobs, *([self._current] if self._current else [])]:
-                if job.query_id == query_id:
-                    job.cancelled = True
-                    return ()
+        cancelled = self.cancel(query_id)
         try:
-            return self.session.remove_query(query_id)
+            removed = self.session.remove_query(query_id)
         except UnknownIdError:
-            known = [status.query_id for status in self.queries() if status.state is not QueryState.FAILED]
-            listed = ", ".join(map(str, known)) or "none"
-            raise UnknownIdError(f"no query has id {query_id}; known are: {listed}") from None
+            if cancelled:
+                return ()
+            raise self._unknown(query_id) from None
+        self._tell_events()
+        return removed
+
+    def _unknown(self, query_id: int) -> UnknownIdError:
+        known = [status.query_id for status in self.queries() if status.state is not QueryState.FAILED]
+        return UnknownIdError(f"no query has id {query_id}; known are: {', '.join(map(str, known)) or 'none'}")
 
     def reset(self) -> None:
         """Forget all objects, queries and frames; queries that wait or run are given up."""
@@ -210,6 +299,7 @@ class Engine:
                 job.cancelled = True
             self._failed.clear()
         self.session.reset()
+        self._tell_events()
 
     def queries(self) -> tuple[QueryStatus, ...]:
         """All queries that wait, run or are active, and those that failed lately, in the order of their ids."""
@@ -280,34 +370,44 @@ class Engine:
             segmentation = self.session.push(decode())
             if segmentation is not None:
                 self._listener.on_segmentation(segmentation)
+                self._tell_events()
         except (ValueError, SessionError) as error:  # what came from outside is wrong, or a model is missing
             self._listener.on_rejected_frame(str(error))
         except Exception as error:  # the node goes on, whatever happens to one frame
             logger.exception("a frame could not be followed")
             self._listener.on_rejected_frame(f"internal error: {error}")
 
+    def _tell_events(self) -> None:
+        events = self.session.take_events()
+        if events:
+            self._listener.on_events(events)
+
     # --- worker ---
 
     def _worker_loop(self) -> None:
-        next_refresh = 0.0 if self._config.refresh_hz > 0 else math.inf
+        next_refresh = 0.0
         while self._running:
             with self._work_ready:
                 if not self._jobs:
-                    self._work_ready.wait(timeout=max(0.0, min(0.5, next_refresh - time.monotonic())))
+                    self._work_ready.wait(timeout=min(_IDLE_SECONDS, max(0.0, next_refresh - time.monotonic())))
                 job = self._current = self._jobs.popleft() if self._jobs else None
             if job is not None:
                 self._answer(job)
-            elif time.monotonic() >= next_refresh:
+            elif (record := self._query_to_ask_again()) is not None:
+                self._reacquire(record)
+            elif self._config.refresh_hz > 0 and time.monotonic() >= next_refresh:
                 next_refresh = time.monotonic() + 1.0 / self._config.refresh_hz
                 self._refresh()
+            elif self._config.refresh_hz == 0:
+                next_refresh = time.monotonic() + _IDLE_SECONDS
             self.stage = "idle"
 
-    def _answer(self, job: _Job) -> None:
+    def _answer(self, job: Job) -> None:
         try:
-            result = self._run(job)
+            result = job.work(job)
         except SessionError as error:
             self._fail(job, error)
-        except ValueError as error:  # the sentence is one that the model cannot take
+        except ValueError as error:  # the sentence or the prompt is one that the model cannot take
             logger.warning("the query %r was refused: %s", job.expression, error)
             self._fail(job, SessionError(str(error)))
         except Exception as error:  # the node goes on, and the caller learns the cause
@@ -318,20 +418,39 @@ class Engine:
             job.future.set_result(result)
         finally:
             self.session.end_query()
+            self._tell_events()
 
-    def _fail(self, job: _Job, error: SessionError) -> None:
+    def _fail(self, job: Job, error: SessionError) -> None:
         with self._work_ready:
-            self._current = None
+            if self._current is job:
+                self._current = None
             self._failed.append(QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error)))
         job.future.set_exception(error)
 
-    def _run(self, job: _Job) -> QueryResult:
+    def _ground(self, job: Job, window_seconds: float | None, replace: bool) -> QueryResult:
+        """Answer a new query."""
+        return self._grounded(
+            job, window_seconds, lambda snapshot, record, found: self.session.join(snapshot, record, found, replace)
+        )
+
+    def _ground_again(self, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
+        """Answer a query anew, with the objects it has."""
+        return self._grounded(
+            job, window_seconds, lambda snapshot, record, found: self.session.rejoin(snapshot, record, found, add_new)
+        )
+
+    def _grounded(
+        self,
+        job: Job,
+        window_seconds: float | None,
+        arrive: Callable[[Snapshot, QueryRecord, list[FoundObject]], Segmentation],
+    ) -> QueryResult:
         grounder = self._grounder
         if grounder is None:
             raise SessionError("no language model is loaded; see the log and diagnostics for the reason")
         self._require_wanted(job)
-        snapshot = self.session.begin_query(job.window_seconds)
-        clock = StageClock(lambda stage: self._enter(stage, job, snapshot))
+        snapshot = self.session.begin_query(window_seconds)
+        clock = StageClock(lambda stage: self._enter(stage, job, snapshot), lambda: self._require_wanted(job))
         grounding = grounder.ground(snapshot.clip, job.expression, clock)
         if not grounding.objects:
             raise SessionError(f"nothing was found for {job.expression!r}; the objects followed so far are kept")
@@ -339,39 +458,81 @@ class Engine:
         name, confident = grounding.attention.object_name, grounding.confident
         record = QueryRecord(job.query_id, job.expression, name, newest.stamp_ns, confident)
         with clock.stage("catch_up"):
-            tracks = grounder.build_tracks(grounding, snapshot.clip)
+            tracks = grounder.build_tracks(grounding, snapshot.clip, clock)
+            appearances = grounder.appearances(grounding, snapshot.clip)
             found = [
-                FoundObject(track, item.score, item.tracklets[0].masks_thw[-1])
-                for track, item in zip(tracks, grounding.objects, strict=True)
+                FoundObject(track, item.score, item.tracklets[0].masks_thw[-1], appearance)
+                for track, item, appearance in zip(tracks, grounding.objects, appearances, strict=True)
             ]
-            segmentation = self.session.join(snapshot, record, found, job.replace)
-        newest_values = grounding.attention.heat_thw[-1].numpy()
-        self._listener.on_heat_map(HeatMap(newest, record.query_id, newest_values))
+            clock.check()
+            segmentation = arrive(snapshot, record, found)
+        self._listener.on_heat_map(HeatMap(newest, record.query_id, grounding.attention.heat_thw[-1].numpy()))
         return QueryResult(record, segmentation, grounding, clock.latency_ms)
 
-    def _enter(self, stage: str, job: _Job, snapshot: Snapshot) -> None:
+    def _point_out(self, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: int | None) -> QueryResult:
+        """Follow an object that somebody points out."""
+        self._require_wanted(job)
+        clock = StageClock(lambda stage: job.on_stage(stage))
+        record = QueryRecord(job.query_id, "", label, stamp_ns or 0, confident=True)
+        with clock.stage("prompting"):
+            segmentation = self.session.add(record, prompt, stamp_ns)
+        return QueryResult(record, segmentation, None, clock.latency_ms)
+
+    def _enter(self, stage: str, job: Job, snapshot: Snapshot) -> None:
         self._require_wanted(job)
         self.session.check(snapshot)
         self.stage = stage
+        job.on_stage(stage)
 
-    def _require_wanted(self, job: _Job) -> None:
+    def _require_wanted(self, job: Job) -> None:
         if not self._running:
             raise SessionError("the node is shutting down")
         if job.cancelled:
             raise SupersededError(f"the query {job.expression!r} was cancelled")
 
+    def _query_to_ask_again(self) -> QueryRecord | None:
+        """A query with an object in doubt whose last attempt is long enough ago: the one that waits longest."""
+        doubted = self.session.queries_in_doubt()
+        now, pause = time.monotonic(), self._config.reacquire_seconds
+        due = [each for each in doubted if now - self._attempts.get(each.query_id, -math.inf) >= pause]
+        return min(due, key=lambda each: self._attempts.get(each.query_id, -math.inf), default=None)
+
+    def _reacquire(self, record: QueryRecord) -> None:
+        """Ask a query again on the last moments, for objects of it that were lost; a query that comes meanwhile waits."""
+        window_seconds = min(self._config.reacquire_window_seconds, self._config.window_seconds)
+        job = self._current = Job(
+            record.query_id, record.expression, lambda job: self._ground_again(job, window_seconds, False)
+        )
+        try:
+            job.work(job)
+        except (SessionError, ValueError) as error:
+            logger.debug("query %d, asked again: %s", record.query_id, error)
+        except Exception:
+            logger.exception("query %d could not be asked again", record.query_id)
+        finally:
+            self._current = None
+            self._attempts = {each.query_id: self._attempts.get(each.query_id, -math.inf) for each in self.session.queries}
+            self._attempts[record.query_id] = time.monotonic()
+            self.session.end_query()
+            self._tell_events()
+
     def _refresh(self) -> None:
-        """Compute the newest query's heat map anew on the newest frame, and score its objects by it."""
-        latest, queries, grounder = self.session.latest, self.session.queries, self._grounder
-        if latest is None or not queries or grounder is None:
+        """Compute the heat maps of all queries anew on the newest frame, and score their objects by them."""
+        queries = [record for record in self.session.queries if record.expression]
+        newest, grounder = self.session.newest, self._grounder
+        if newest is None or not queries or grounder is None:
             return
-        query = queries[-1]
+        stored, segmentation = newest
+        subject = (stored.frame.stamp_ns, tuple(record.query_id for record in queries))
+        if subject == self._refreshed:  # no new frame came: the maps would be the same
+            return
         self.stage = "refresh"
         try:
-            values = grounder.refresh(latest.frame, query.object_name, query.expression)
+            maps = grounder.refresh(stored.frame, [(record.expression, record.object_name) for record in queries])
+            for record, values in zip(queries, maps, strict=True):
+                heat = HeatMap(stored.frame, record.query_id, values.numpy())
+                self.session.note_heat_map(heat, segmentation.objects, stored.features())
+                self._listener.on_heat_map(heat)
+            self._refreshed = subject
         except Exception:
-            logger.exception("the heat map could not be refreshed")
-            return
-        heat = HeatMap(latest.frame, query.query_id, values.numpy())
-        self.session.note_heat_map(heat, latest.objects)
-        self._listener.on_heat_map(heat)
+            logger.exception("the heat maps could not be refreshed")

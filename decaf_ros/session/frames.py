@@ -42,14 +42,23 @@ class KeyFrameBuffer:
         self._frames: deque[StoredFrame] = deque()
         self._newest: StoredFrame | None = None
 
-    def add(self, stored: StoredFrame) -> None:
-        """Keep a frame that is newer than all before it."""
+    def add(self, stored: StoredFrame) -> bool:
+        """Take a frame that is newer than all before it; whether it is kept as a key frame."""
         stamp_ns = stored.frame.stamp_ns
-        if not self._frames or stamp_ns // self._period_ns > self._frames[-1].frame.stamp_ns // self._period_ns:
+        is_key = not self._frames or stamp_ns // self._period_ns > self._frames[-1].frame.stamp_ns // self._period_ns
+        if is_key:
             self._frames.append(stored)
         self._newest = stored
         while self._frames[0].frame.stamp_ns < stamp_ns - self._span_ns:
             self._frames.popleft()
+        return is_key
+
+    def since(self, stamp_ns: int) -> list[StoredFrame]:
+        """Key frames from a stamp on, and the newest frame, oldest first; at least the newest, once there is one."""
+        if self._newest is None:
+            return []
+        newest_ns = self._newest.frame.stamp_ns
+        return [*(stored for stored in self._frames if stamp_ns <= stored.frame.stamp_ns < newest_ns), self._newest]
 
     def clear(self) -> None:
         """Forget everything, as after a jump in time."""

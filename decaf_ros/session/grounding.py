@@ -19,15 +19,19 @@ from decaf_ros.session.frames import StoredFrame, window_of
 
 STAGES = ("prefill", "rollout", "fusion", "prompting", "catch_up")
 
-Progress = Callable[[str], None]
-"""Called with the stage that begins; raises to abandon the work."""
-
 
 @dataclass
 class StageClock:
-    """Milliseconds spent in each of :data:`STAGES`."""
+    """Milliseconds spent in each of :data:`STAGES`, and the place where work is abandoned.
 
-    progress: Progress = lambda stage: None
+    Attributes:
+        progress: called with the stage that begins; raises to abandon the work.
+        check: called often within a stage; raises to abandon the work.
+        latency_ms: by stage.
+    """
+
+    progress: Callable[[str], None] = lambda stage: None
+    check: Callable[[], None] = lambda: None
     latency_ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @contextmanager
@@ -76,7 +80,7 @@ class GroundedObject:
         """Masks ``(H, W)`` by key frame index from which SAM 2 tracks on; the better tracklet wins a shared key frame."""
         masks: dict[int, BoolArray] = {}
         for tracklet in self.tracklets:
-            masks.setdefault(tracklet.prompt.key_index, tracklet.masks_thw[tracklet.prompt.key_index])
+            masks.setdefault(tracklet.prompt.key_index, tracklet.key_mask_hw)
         return dict(sorted(masks.items()))
 
 
@@ -147,7 +151,8 @@ class Grounder:
         with clock.stage("prompting"):
             found = points.select_points(attention.heat_thw, self._config.point_threshold, window.size_hw)
             features = [stored.features() for stored in clip]
-            tracklets = self._scored(self._candidates(features, found), features, attention.heat_thw)
+            candidates = self._candidates(features, found, clock)
+            tracklets = self._scored(candidates, features, attention.heat_thw, clock)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self._config.tracklet_threshold]
         objects = merge_same(passed or tracklets[:1], self._config.nms_iou)
         return Grounding(window, attention, tuple(found), tuple(tracklets), tuple(objects), confident=bool(passed))
@@ -156,8 +161,9 @@ class Grounder:
         """The first half of the method: name and heat map, no masks."""
         clock = clock or StageClock()
         with clock.stage("prefill"):
-            prefixes = self._read(window)
+            prefixes = self._read(window, clock)
             asked = {path: prefix.ask(prompts.object_prompt(expression)) for path, prefix in prefixes.items()}
+            clock.check()
             answers = tuple(answer for reply in asked.values() for answer in reply.answers)
             name = prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
             replies = {path: self._with_background(path, prefixes[path], asked[path], name) for path in prefixes}
@@ -168,18 +174,38 @@ class Grounder:
             heat = fuse(rollouts, stride, len(window))
         return Attention(heat, name, answers)
 
-    def refresh(self, frame: Frame, object_name: str, expression: str) -> torch.Tensor:
-        """The frame path alone on one new frame: ``(H', W')`` float32 in [0, 1]."""
-        prefix = self._mllm.read_frames(FrameWindow((frame,)))
-        reply = prefix.ask(prompts.object_prompt(expression), answer=False)
-        rollout = prefix.rollout(self._with_background("frame", prefix, reply, object_name)).float().cpu()
-        return fuse({"frame": rollout}, 1, 1)[0]
+    def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
+        """The frame path alone on one new frame, which is read once for all queries.
 
-    def build_tracks(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[ObjectTrack]:
+        Args:
+            frame: the frame.
+            queries: expression and object name of each.
+
+        Returns:
+            ``(H', W')`` float32 in [0, 1] for each query.
+        """
+        prefix = self._mllm.read_frames(FrameWindow((frame,)))
+        maps = []
+        for expression, name in queries:
+            asked = prefix.ask(prompts.object_prompt(expression), answer=False)
+            rollout = prefix.rollout(self._with_background("frame", prefix, asked, name)).float().cpu()
+            maps.append(fuse({"frame": rollout}, 1, 1)[0])
+        return maps
+
+    def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
+        """What every object looks like on the key frame of its best tracklet."""
+        best = [found.tracklets[0] for found in grounding.objects]
+        return [self._tracker.appearance(clip[each.prompt.key_index].features(), each.key_mask_hw) for each in best]
+
+    def build_tracks(
+        self, grounding: Grounding, clip: Sequence[StoredFrame], clock: StageClock | None = None
+    ) -> list[ObjectTrack]:
         """Streaming memory for every object, carried from its first key frame to the last frame of the clip."""
+        clock = clock or StageClock()
         masks = [found.conditioning_masks() for found in grounding.objects]
         tracks: list[ObjectTrack | None] = [None] * len(masks)
         for index, stored in enumerate(clip):
+            clock.check()
             going_on = [track for track, given in zip(tracks, masks, strict=True) if track is not None and index not in given]
             if going_on:
                 self._tracker.step(going_on, stored.features())
@@ -188,9 +214,13 @@ class Grounder:
                     tracks[slot] = self._condition(tracks[slot], stored.features(), given[index])
         return [track for track in tracks if track is not None]
 
-    def _read(self, window: FrameWindow) -> dict[str, VisualPrefix]:
-        readers = {"video": self._mllm.read_video, "frame": self._mllm.read_frames}
-        return {path: read(window) for path, read in readers.items() if self._config.paths in (path, "both")}
+    def _read(self, window: FrameWindow, clock: StageClock) -> dict[str, VisualPrefix]:
+        prefixes = {}
+        for path, read in (("video", self._mllm.read_video), ("frame", self._mllm.read_frames)):
+            if self._config.paths in (path, "both"):
+                prefixes[path] = read(window)
+                clock.check()
+        return prefixes
 
     def _with_background(self, path: str, prefix: VisualPrefix, asked: Reply, name: str) -> list[Reply]:
         if not self._config.contrast:
@@ -203,13 +233,16 @@ class Grounder:
         self._tracker.condition(track, features, mask_hw)
         return track
 
-    def _candidates(self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt]) -> list[_Candidate]:
+    def _candidates(
+        self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt], clock: StageClock
+    ) -> list[_Candidate]:
         """Masks that survive suppression on their own frame and against those found on earlier key frames.
 
         Each survivor is carried forwards only, and only until a better one replaces it: all that the comparison needs.
         """
         alive: list[_Candidate] = []
         for key_index, here in enumerate(features):
+            clock.check()
             tracks = [old.track for old in alive if old.track is not None]
             if tracks:
                 for old, output in zip(alive, self._tracker.step(tracks, here), strict=True):
@@ -241,13 +274,14 @@ class Grounder:
         return alive
 
     def _scored(
-        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor
+        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor, clock: StageClock
     ) -> list[Tracklet]:
         """Propagate the survivors both ways over the whole clip and score them, best first."""
         if not candidates:
             return []
         masks = np.zeros((len(candidates), len(features), *candidates[0].key_mask_hw.shape), dtype=np.bool_)
         for key_index in sorted({candidate.prompt.key_index for candidate in candidates}):
+            clock.check()
             rows = [row for row, candidate in enumerate(candidates) if candidate.prompt.key_index == key_index]
             masks[rows] = self._tracker.propagate(features, key_index, np.stack([candidates[row].key_mask_hw for row in rows]))
         consistency = scoring.normalise_positive(scoring.attention_consistency(torch.from_numpy(masks), heat_thw))

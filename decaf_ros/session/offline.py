@@ -15,7 +15,7 @@ from decaf_ros.datatypes import BoolArray, Frame, ObjectMask, Segmentation, Visi
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, TrackOutput
 from decaf_ros.session.frames import StoredFrame, uniform_selection
 from decaf_ros.session.grounding import Grounder, Grounding, StageClock
-from decaf_ros.session.session import PRESENCE_THRESHOLD
+from decaf_ros.session.objects import PRESENCE_THRESHOLD
 from decaf_ros.video import FrameSource
 
 _CHUNK_FRAMES = 32

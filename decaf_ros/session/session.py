@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import BoolArray, Frame, HeatMap, ObjectMask, Segmentation, Visibility
+from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectMask, ObjectPrompt, Segmentation, TrackEvent, Visibility
 from decaf_ros.method import scoring
-from decaf_ros.models.protocols import MaskTracker, ObjectTrack, TrackOutput
+from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, TrackOutput
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
+from decaf_ros.session.objects import FoundObject, LiveObject, recognise
 
 LARGEST_OBJECT_ID = 65535
-PRESENCE_THRESHOLD = 0.5
 _MAX_CATCH_UP_ROUNDS = 8
 _HANDOVER_FRAMES = 2
 
@@ -50,7 +50,7 @@ class QueryRecord:
 
     Attributes:
         query_id: permanent, from 1 on.
-        expression: the sentence as asked.
+        expression: the sentence as asked; "" for an object that was pointed out, of which no heat map can be made.
         object_name: the label the language model gave; "" for none.
         reference_stamp_ns: stamp of the newest key frame that it looked at.
         confident: false when no tracklet passed the threshold and the best was taken.
@@ -61,15 +61,6 @@ class QueryRecord:
     object_name: str
     reference_stamp_ns: int
     confident: bool
-
-
-@dataclass(frozen=True, eq=False)
-class FoundObject:
-    """An object on its way into the session: memory up to the snapshot's last frame, and its mask there."""
-
-    track: ObjectTrack
-    score: float
-    mask_hw: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,36 +80,15 @@ class Counters:
     repeated: int = 0
     discontinuities: int = 0
     catch_up_skipped: int = 0
-
-
-@dataclass(eq=False)
-class _LiveObject:
-    object_id: int
-    query_id: int
-    label: str
-    score: float
-    track: ObjectTrack
-    attention_consistency: float = float("nan")
-
-    def seen(self, output: TrackOutput) -> ObjectMask:
-        visible = output.presence >= PRESENCE_THRESHOLD and bool(output.mask_hw.any())
-        return ObjectMask(
-            object_id=self.object_id,
-            query_id=self.query_id,
-            label=self.label,
-            mask_hw=output.mask_hw if visible else np.zeros_like(output.mask_hw),
-            score=self.score,
-            presence=output.presence,
-            visibility=Visibility.VISIBLE if visible else Visibility.LOST,
-            attention_consistency=self.attention_consistency,
-        )
+    reacquired: int = 0
 
 
 @dataclass(eq=False)
 class _State:
-    objects: list[_LiveObject] = field(default_factory=list)
+    objects: list[LiveObject] = field(default_factory=list)
     queries: dict[int, QueryRecord] = field(default_factory=dict)
     latest: Segmentation | None = None
+    newest: StoredFrame | None = None
     catch_up: CatchUpBuffer | None = None
 
 
@@ -136,6 +106,7 @@ class TrackingSession:
         self._epoch_reason = ""
         self._next_object_id = 1
         self._last_query_id = 0
+        self._events: list[TrackEvent] = []
 
     # --- the live thread ---
 
@@ -157,9 +128,14 @@ class TrackingSession:
             stored = StoredFrame(frame, tracker.encode)
             objects = self._state.objects
             outputs = tracker.step([each.track for each in objects], stored.features()) if objects else []
-            seen = tuple(each.seen(output) for each, output in zip(objects, outputs, strict=True))
-            self._state.latest = Segmentation(frame, seen)
-            self._window.add(stored)
+            before = [each.lost_since_ns is None for each in objects]
+            seen = tuple(each.seen(frame, output) for each, output in zip(objects, outputs, strict=True))
+            for each, was_seen in zip(objects, before, strict=True):
+                if was_seen != (each.lost_since_ns is None):
+                    self._events.append(each.event(EventKind.LOST if was_seen else EventKind.SEEN_AGAIN, frame))
+            self._state.latest, self._state.newest = Segmentation(frame, seen), stored
+            if self._window.add(stored):
+                stored.features()  # now, when the worker does not wait for it
             if self._state.catch_up is not None:
                 self._state.catch_up.append(stored)
             self.counters.processed += 1
@@ -247,6 +223,32 @@ class TrackingSession:
         Raises:
             SupersededError: the stream started anew meanwhile; nothing has changed then.
         """
+        return self._arrive(snapshot, found, lambda masks: self._adopt(record, found, masks, replace))
+
+    def rejoin(self, snapshot: Snapshot, record: QueryRecord, found: Sequence[FoundObject], add_new: bool) -> Segmentation:
+        """As :meth:`join`, for a query that is known: what it found may be its old objects, which then keep their ids.
+
+        A find where an object is followed well is that object. Any other find is the object in doubt that it looks most like,
+        which goes on with the track of the find.
+
+        Args:
+            snapshot, found: as for :meth:`join`.
+            record: takes the place of the query's old one.
+            add_new: whether finds that are none of the query's objects become new ones; else they are ignored.
+
+        Returns:
+            The newest frame with the masks of all objects of the query.
+
+        Raises:
+            SupersededError: the stream started anew meanwhile.
+            UnknownIdError: the query was removed meanwhile.
+        """
+        return self._arrive(snapshot, found, lambda masks: self._reunite(record, found, masks, add_new))
+
+    def _arrive(
+        self, snapshot: Snapshot, found: Sequence[FoundObject], then: Callable[[list[TrackOutput]], Segmentation]
+    ) -> Segmentation:
+        """Carry finds to the newest frame, and end under the lock, so that no frame falls in between."""
         tracks = [each.track for each in found]
         masks = [TrackOutput(each.mask_hw, float(each.mask_hw.any())) for each in found]
         for round_index in range(_MAX_CATCH_UP_ROUNDS):
@@ -260,8 +262,7 @@ class TrackingSession:
         with self._lock:
             passed = self._drain(snapshot)
             self.counters.catch_up_skipped += len(passed[:-_HANDOVER_FRAMES])
-            masks = self._carry(tracks, passed[-_HANDOVER_FRAMES:], masks)
-            return self._adopt(record, found, masks, replace)
+            return then(self._carry(tracks, passed[-_HANDOVER_FRAMES:], masks))
 
     def _drain(self, snapshot: Snapshot) -> list[StoredFrame]:
         with self._lock:
@@ -292,29 +293,110 @@ class TrackingSession:
             raise SessionError(f"no room for another object ({len(staying)} followed): remove some, or restart the node")
         if len(found) > room:
             logger.warning("%d objects found, room for %d: the best are kept", len(found), room)
-        newcomers = []
-        for each in found[:room]:
-            newcomers.append(_LiveObject(self._next_object_id, record.query_id, record.object_name, each.score, each.track))
-            self._next_object_id += 1
-        seen = tuple(each.seen(output) for each, output in zip(newcomers, outputs, strict=False))
-        others = () if replace else latest.objects
-        self._state.objects = staying + newcomers
+        newcomers = [self._newcomer(record, each) for each in found[:room]]
+        seen = tuple(each.seen(latest.frame, output) for each, output in zip(newcomers, outputs, strict=False))
         self._state.queries = ({} if replace else self._state.queries) | {record.query_id: record}
+        self._keep_objects(staying)
+        self._state.objects = staying + newcomers
+        others = self._state.latest.objects if self._state.latest else ()
         self._state.latest = Segmentation(latest.frame, others + seen)
+        self._events += [each.event(EventKind.FOUND, latest.frame) for each in newcomers]
         return Segmentation(latest.frame, seen)
 
-    def note_heat_map(self, heat: HeatMap, masks: Sequence[ObjectMask]) -> None:
-        """Score the query's objects against a heat map of the frame that their masks are from (raw ``s_ac``)."""
-        mine = [mask for mask in masks if mask.query_id == heat.query_id]
+    def _newcomer(self, record: QueryRecord, found: FoundObject) -> LiveObject:
+        object_id, self._next_object_id = self._next_object_id, self._next_object_id + 1
+        return LiveObject(object_id, record.query_id, record.object_name, found.score, found.track, [found.appearance])
+
+    def _reunite(
+        self, record: QueryRecord, found: Sequence[FoundObject], outputs: Sequence[TrackOutput], add_new: bool
+    ) -> Segmentation:
+        self._require_query(record.query_id)
+        latest = self._state.latest
+        assert latest is not None, "a snapshot exists, so a frame came"
+        mine = [each for each in self._state.objects if each.query_id == record.query_id]
+        doubtful = [
+            each for each in mine if each.in_doubt(latest.frame.stamp_ns, self.config) or each.lost_since_ns is not None
+        ]
+        sure_ids = {each.object_id for each in mine if each not in doubtful}
+        sure = [mask.mask_hw for mask in latest.objects if mask.object_id in sure_ids]
+        recognised, new = recognise(found, outputs, sure, doubtful, self.config.same_object_likeness)
+        seen = {mask.object_id: mask for mask in latest.objects}
+        for index, each in recognised.items():
+            each.take_over(found[index])
+            seen[each.object_id] = each.seen(latest.frame, outputs[index])
+            self._events.append(each.event(EventKind.REACQUIRED, latest.frame))
+            self.counters.reacquired += 1
+        for each in doubtful:  # the next attempt is for the heat maps to come to decide
+            each.doubts = 0
+        self._state.queries[record.query_id] = record
+        self._state.latest = Segmentation(latest.frame, tuple(seen.values()))
+        if add_new and new:
+            self._adopt(record, [found[index] for index in new], [outputs[index] for index in new], replace=False)
+        objects = tuple(mask for mask in self._state.latest.objects if mask.query_id == record.query_id)
+        return Segmentation(latest.frame, objects)
+
+    def add(self, record: QueryRecord, prompt: ObjectPrompt, stamp_ns: int | None = None) -> Segmentation:
+        """Follow an object that somebody points out, on the newest frame or on a key frame of the past.
+
+        Args:
+            record: of the query that it counts as.
+            prompt: where it is.
+            stamp_ns: stamp of the frame that the prompt is about; the newest when ``None``.
+
+        Returns:
+            The newest frame with its mask.
+
+        Raises:
+            NoFramesError: no frame has come yet.
+            SessionError: no frame with this stamp is kept; the message names the nearest one.
+            ValueError: the prompt is not within the image.
+        """
+        tracker = self._loaded_tracker()
+        with self._lock:
+            if self._state.newest is None:
+                raise NoFramesError("no camera frame has arrived yet")
+            clip = self._window.since(stamp_ns) if stamp_ns is not None else [self._state.newest]
+            self._state.catch_up = CatchUpBuffer(self.config.catch_up_frames)
+            snapshot = Snapshot(tuple(clip), self._epoch)
+        if stamp_ns is not None and clip[0].frame.stamp_ns != stamp_ns:
+            raise SessionError(
+                f"no frame of stamp {stamp_ns} ns is kept; the nearest kept one after it is {clip[0].frame.stamp_ns}"
+            )
+        track, output = tracker.prompt(clip[0].features(), prompt)
+        if not output.mask_hw.any():
+            raise SessionError("nothing is where the prompt points: give more points, or a box")
+        appearance = tracker.appearance(clip[0].features(), output.mask_hw)
+        [output] = self._carry([track], clip[1:], [output])
+        return self.join(snapshot, record, [FoundObject(track, output.presence, output.mask_hw, appearance)], replace=False)
+
+    def note_heat_map(self, heat: HeatMap, seen: Sequence[ObjectMask], features: FrameFeatures) -> None:
+        """Score the query's objects against a heat map.
+
+        Args:
+            heat: of the query.
+            seen: masks on the heat map's frame.
+            features: of that frame.
+        """
+        mine = [mask for mask in seen if mask.query_id == heat.query_id and mask.visibility is Visibility.VISIBLE]
         if not mine:
             return
         stack = torch.from_numpy(np.stack([mask.mask_hw for mask in mine]))[:, None]
         scores = scoring.attention_consistency(stack, torch.from_numpy(heat.values_hw)[None])
+        appearances = [self._loaded_tracker().appearance(features, mask.mask_hw) for mask in mine]
         with self._lock:
             by_id = {each.object_id: each for each in self._state.objects}
-            for mask, score in zip(mine, scores.tolist(), strict=True):
+            for mask, score, appearance in zip(mine, scores.tolist(), appearances, strict=True):
                 if mask.object_id in by_id:
-                    by_id[mask.object_id].attention_consistency = score
+                    by_id[mask.object_id].compare(score, appearance, self.config)
+
+    def queries_in_doubt(self) -> tuple[QueryRecord, ...]:
+        """Queries with an object that vision has lost or that attention disagrees with, those asked by a sentence only."""
+        with self._lock:
+            if self._state.latest is None or not self.config.reacquire:
+                return ()
+            now_ns = self._state.latest.frame.stamp_ns
+            doubted = {each.query_id for each in self._state.objects if each.in_doubt(now_ns, self.config)}
+            return tuple(record for record in self._state.queries.values() if record.query_id in doubted and record.expression)
 
     # --- any thread ---
 
@@ -323,6 +405,19 @@ class TrackingSession:
         """The newest frame with its masks; ``None`` before the first."""
         with self._lock:
             return self._state.latest
+
+    @property
+    def newest(self) -> tuple[StoredFrame, Segmentation] | None:
+        """The newest frame with its features and its masks; ``None`` before the first."""
+        with self._lock:
+            stored, latest = self._state.newest, self._state.latest
+            return (stored, latest) if stored is not None and latest is not None else None
+
+    def take_events(self) -> tuple[TrackEvent, ...]:
+        """What happened to objects since the last call, in order."""
+        with self._lock:
+            events, self._events = tuple(self._events), []
+            return events
 
     @property
     def queries(self) -> tuple[QueryRecord, ...]:
@@ -355,8 +450,7 @@ class TrackingSession:
             UnknownIdError: there is no such query; the message lists those there are.
         """
         with self._lock:
-            if query_id not in self._state.queries:
-                raise UnknownIdError(f"no query has id {query_id}; known are: {_listed(list(self._state.queries))}")
+            self._require_query(query_id)
             del self._state.queries[query_id]
             removed = tuple(each.object_id for each in self._state.objects if each.query_id == query_id)
             self._keep_objects([each for each in self._state.objects if each.query_id != query_id])
@@ -366,16 +460,28 @@ class TrackingSession:
         """Use another mask model. What the old one remembers means nothing to it, so that this is a :meth:`reset`, too."""
         with self._lock:
             self._new_epoch("another mask model was loaded")
-            self._state = _State()
+            self._forget()
             self._tracker = tracker
 
     def reset(self) -> None:
         """Forget all objects, queries and frames, and give up queries in flight. Ids are not used again."""
         with self._lock:
             self._new_epoch("a reset was asked for")
-            self._state = _State()
+            self._forget()
 
-    def _keep_objects(self, objects: list[_LiveObject]) -> None:
+    def _forget(self) -> None:
+        self._keep_objects([])
+        self._state = _State()
+
+    def _require_query(self, query_id: int) -> None:
+        if query_id not in self._state.queries:
+            raise UnknownIdError(f"no query has id {query_id}; known are: {_listed(list(self._state.queries))}")
+
+    def _keep_objects(self, objects: list[LiveObject]) -> None:
+        if self._state.latest is not None:
+            frame = self._state.latest.frame
+            gone = (each for each in self._state.objects if each not in objects)
+            self._events += [each.event(EventKind.REMOVED, frame) for each in gone]
         self._state.objects = objects
         if self._state.latest is not None:
             ids = {each.object_id for each in objects}

@@ -237,7 +237,8 @@ def test_tracks_are_carried_from_their_first_key_frame_to_the_last_frame(one):
 
 def test_the_refreshed_map_is_the_frame_paths_and_points_at_the_body(one):
     mllm, tracker = ToldMllm(one), KnowingTracker(one)
-    heat = Grounder(mllm, tracker).refresh(clip_of(tracker)[3].frame, "mug", "the mug")
+    heat, again = Grounder(mllm, tracker).refresh(clip_of(tracker)[3].frame, [("the mug", "mug"), ("the mug", "mug")])
+    assert torch.equal(heat, again)
     assert in_cells(left(3))[np.unravel_index(int(heat.argmax()), GRID_HW)]
     assert set(mllm.prefixes) == {"frame"}
     assert (float(heat.min()), float(heat.max())) == (0.0, 1.0)

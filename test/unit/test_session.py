@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import Frame, HeatMap, Visibility
+from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectPrompt, Visibility
 from decaf_ros.models.protocols import TrackOutput
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
+from decaf_ros.session.objects import FoundObject
 from decaf_ros.session.session import (
-    FoundObject,
     NoFramesError,
     QueryRecord,
     SessionError,
@@ -25,20 +26,24 @@ from decaf_ros.session.session import (
 
 PERIOD_NS = 100_000_000
 SIZE_HW = (6, 8)
+RED, BLUE = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 
 
 @dataclass(eq=False)
 class NotedTrack:
     stamps: list[int] = field(default_factory=list)
     presence: float = 0.9
+    mask_hw: np.ndarray = field(default_factory=lambda: np.ones(SIZE_HW, dtype=np.bool_))
+    appearance: torch.Tensor = field(default_factory=lambda: RED)
 
 
 class NotingTracker:
-    """Every mask is full. Features are the stamp; ``on_step`` runs before each step."""
+    """Masks are what the track says. Features are the stamp; ``on_step`` runs before each step."""
 
     def __init__(self) -> None:
         self.encoded: list[int] = []
         self.on_step: Callable[[], None] = lambda: None
+        self.looks_like = RED
 
     def encode(self, frame: Frame) -> int:
         self.encoded.append(frame.stamp_ns)
@@ -48,7 +53,13 @@ class NotingTracker:
         self.on_step()
         for track in tracks:
             track.stamps.append(features)
-        return [TrackOutput(np.ones(SIZE_HW, dtype=np.bool_), track.presence) for track in tracks]
+        return [TrackOutput(track.mask_hw, track.presence) for track in tracks]
+
+    def appearance(self, features: int, mask_hw: np.ndarray) -> torch.Tensor:
+        return self.looks_like
+
+    def prompt(self, features: int, prompt: ObjectPrompt) -> tuple[NotedTrack, TrackOutput]:
+        return NotedTrack([features], mask_hw=prompt.mask_hw), TrackOutput(prompt.mask_hw, 1.0)
 
 
 def frame(number: int, size_hw: tuple[int, int] = SIZE_HW) -> Frame:
@@ -70,7 +81,8 @@ def session(tracker) -> TrackingSession:
 
 
 def found(*tracks: NotedTrack) -> list[FoundObject]:
-    return [FoundObject(track, 1.0 - 0.1 * rank, np.ones(SIZE_HW, dtype=np.bool_)) for rank, track in enumerate(tracks)]
+    mask = np.ones(SIZE_HW, dtype=np.bool_)
+    return [FoundObject(track, 1.0 - 0.1 * rank, mask, track.appearance) for rank, track in enumerate(tracks)]
 
 
 def join(session: TrackingSession, snapshot: Snapshot, *tracks: NotedTrack, replace: bool = True) -> QueryRecord:
@@ -250,17 +262,170 @@ class TestObjects:
         follow(session, NotedTrack(), replace=False)
         latest = session.push(frame(1))
         heat = HeatMap(latest.frame, 1, np.float32([[1.0, 0.0]]))
-        session.note_heat_map(heat, latest.objects)
+        session.note_heat_map(heat, latest.objects, 0)
         first, second = session.push(frame(2)).objects
         assert first.attention_consistency == pytest.approx(0.0)  # a full mask: one cell attended, one paid for
         assert np.isnan(second.attention_consistency)
 
 
-class TestWithoutWork:
-    def test_frames_are_not_encoded_while_nothing_is_followed(self, session, tracker):
-        for number in range(50):
+def left() -> np.ndarray:
+    mask = np.zeros(SIZE_HW, dtype=np.bool_)
+    mask[:, :4] = True
+    return mask
+
+
+def events(session: TrackingSession) -> list[tuple[EventKind, int, int]]:
+    return [(event.kind, event.object_id, event.stamp_ns) for event in session.take_events()]
+
+
+class TestLossAndReturn:
+    """An object that is lost, or that attention disagrees with, and what a new answer to its query does about it."""
+
+    def lose(self, session: TrackingSession) -> tuple[QueryRecord, NotedTrack]:
+        track = NotedTrack()
+        record = follow(session, track)
+        track.presence = 0.1
+        for number in range(1, 8):
             session.push(frame(number))
-        assert tracker.encoded == []
+        return record, track
+
+    def rejoin(self, session: TrackingSession, record: QueryRecord, *tracks: NotedTrack, add_new: bool = False) -> list[int]:
+        snapshot = session.begin_query()
+        segmentation = session.rejoin(snapshot, record, found(*tracks), add_new)
+        session.end_query()
+        return [tracked.object_id for tracked in segmentation.objects if tracked.visibility is Visibility.VISIBLE]
+
+    def test_the_life_of_an_object_in_events(self, session):
+        _, track = self.lose(session)
+        track.presence = 0.9
+        session.push(frame(8))
+        session.remove_object(1)
+        kinds = [EventKind.FOUND, EventKind.LOST, EventKind.SEEN_AGAIN, EventKind.REMOVED]
+        assert events(session) == [(kind, 1, number * PERIOD_NS) for kind, number in zip(kinds, (0, 1, 8, 8), strict=True)]
+        assert events(session) == []
+
+    def test_a_query_is_in_doubt_once_an_object_is_lost_for_long_enough(self, session):
+        track = NotedTrack()
+        record = follow(session, track)
+        track.presence = 0.1
+        doubted = []
+        for number in range(1, 9):
+            session.push(frame(number))
+            doubted.append(session.queries_in_doubt() == (record,))
+        assert doubted == [False] * 5 + [True] * 3  # lost on frame 1; half a second at 10 Hz
+
+    def test_a_lost_object_goes_on_under_its_id_with_the_track_that_was_found(self, session):
+        record, old = self.lose(session)
+        new = NotedTrack()
+        assert self.rejoin(session, record, new) == [1]
+        session.push(frame(8))
+        assert (old.stamps[-1], new.stamps[-1]) == (7 * PERIOD_NS, 8 * PERIOD_NS)
+        assert events(session)[-1] == (EventKind.REACQUIRED, 1, 7 * PERIOD_NS)
+        assert session.queries_in_doubt() == ()
+
+    def test_what_looks_like_another_thing_is_not_it(self, session):
+        record, old = self.lose(session)
+        assert self.rejoin(session, record, NotedTrack(appearance=BLUE)) == []
+        session.push(frame(8))
+        assert old.stamps[-1] == 8 * PERIOD_NS
+        assert session.object_ids == {1: 1}
+
+    def test_asked_again_by_a_person_another_thing_is_a_new_object(self, session):
+        record, _ = self.lose(session)
+        assert self.rejoin(session, record, NotedTrack(appearance=BLUE), add_new=True) == [2]
+        assert session.object_ids == {1: 1, 2: 1}
+
+    def test_a_find_where_an_object_is_followed_well_changes_nothing(self, session):
+        track = NotedTrack()
+        record = follow(session, track)
+        assert self.rejoin(session, record, NotedTrack(), add_new=True) == [1]
+        session.push(frame(1))
+        assert track.stamps == [PERIOD_NS]
+        assert session.object_ids == {1: 1}
+
+    def test_a_mask_that_attention_keeps_disagreeing_with_is_in_doubt_and_moves_to_what_was_found(self, session):
+        drifted = NotedTrack(mask_hw=left())
+        record = follow(session, drifted)
+        elsewhere = HeatMap(session.latest.frame, record.query_id, np.float32([[0.0, 1.0]]))
+        for _ in range(2):
+            assert session.queries_in_doubt() == ()
+            session.note_heat_map(elsewhere, session.push(frame(len(drifted.stamps) + 1)).objects, 0)
+        assert session.queries_in_doubt() == (record,)
+        right = NotedTrack(mask_hw=~left())
+        assert self.rejoin(session, record, right) == [1]
+        (tracked,) = session.push(frame(5)).objects
+        np.testing.assert_array_equal(tracked.mask_hw, ~left())
+
+    def test_what_a_drifted_mask_covers_is_not_what_the_object_looks_like(self, session, tracker):
+        drifted = NotedTrack(mask_hw=left())
+        record = follow(session, drifted)
+        tracker.looks_like = BLUE
+        elsewhere = HeatMap(session.latest.frame, record.query_id, np.float32([[0.0, 1.0]]))
+        for number in (1, 2):
+            session.note_heat_map(elsewhere, session.push(frame(number)).objects, 0)
+        self.rejoin(session, record, NotedTrack(mask_hw=~left(), appearance=BLUE))
+        assert EventKind.REACQUIRED not in [kind for kind, *_ in events(session)]
+        for number in (3, 4):
+            session.note_heat_map(elsewhere, session.push(frame(number)).objects, 0)
+        self.rejoin(session, record, NotedTrack(mask_hw=~left(), appearance=RED))
+        assert events(session) == [(EventKind.REACQUIRED, 1, 4 * PERIOD_NS)]
+
+    def test_a_query_that_was_removed_meanwhile_stays_removed(self, session):
+        record, _ = self.lose(session)
+        snapshot = session.begin_query()
+        session.remove_query(record.query_id)
+        with pytest.raises(UnknownIdError):
+            session.rejoin(snapshot, record, found(NotedTrack()), add_new=True)
+        assert session.object_ids == {}
+
+
+class TestPointedOut:
+    """Objects that somebody points out instead of describing them."""
+
+    def record(self, session: TrackingSession) -> QueryRecord:
+        return QueryRecord(session.new_query_id(), "", "a thing", 0, True)
+
+    def test_on_the_newest_frame(self, session):
+        session.push(frame(0))
+        added = session.add(self.record(session), ObjectPrompt(mask_hw=left()))
+        assert [(each.object_id, each.label, each.pixel_count) for each in added.objects] == [(1, "a thing", 24)]
+        assert [each.object_id for each in session.push(frame(1)).objects] == [1]
+
+    def test_on_a_key_frame_of_the_past_the_track_sees_the_key_frames_since(self, tracker):
+        session = TrackingSession(tracker, SessionConfig(window_hz=5.0))
+        for number in range(10):
+            session.push(frame(number))
+        session.add(self.record(session), ObjectPrompt(mask_hw=left()), 4 * PERIOD_NS)
+        tracks: list[NotedTrack] = []
+        step = tracker.step
+        tracker.step = lambda given, features: tracks.extend(given) or step(given, features)
+        session.push(frame(10))
+        assert tracks[0].stamps == stamps(4, 6, 8, 9, 10)
+
+    def test_a_frame_that_is_not_kept_is_named_with_the_nearest(self, tracker):
+        session = TrackingSession(tracker, SessionConfig(window_hz=5.0))
+        for number in range(10):
+            session.push(frame(number))
+        with pytest.raises(SessionError, match=r"no frame of stamp 500000000 ns is kept; .* after it is 600000000"):
+            session.add(self.record(session), ObjectPrompt(mask_hw=left()), 5 * PERIOD_NS)
+
+    def test_without_a_sentence_nothing_is_asked_again(self, session):
+        session.push(frame(0))
+        session.add(self.record(session), ObjectPrompt(mask_hw=left()))
+        for each in session._state.objects:
+            each.track.presence = 0.0
+        for number in range(2, 20):
+            session.push(frame(number))
+        assert session.latest.objects[0].visibility is Visibility.LOST
+        assert session.queries_in_doubt() == ()
+
+
+class TestWithoutWork:
+    def test_only_key_frames_are_encoded_while_nothing_is_followed_and_as_they_arrive(self, tracker):
+        session = TrackingSession(tracker, SessionConfig(window_hz=2.0))
+        for number in range(50):  # at 10 Hz
+            session.push(frame(number))
+        assert tracker.encoded == stamps(*range(0, 50, 5))
 
     def test_a_frame_is_encoded_once_for_live_and_worker(self, session, tracker):
         follow(session, NotedTrack())
