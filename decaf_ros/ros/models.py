@@ -23,7 +23,7 @@ from decaf_ros.ros.parameters import Value, names_for, settings_for
 # By the parameter that names a model: all parameters that it is made from. When one of these changes, it is loaded anew.
 MODEL_PARAMETERS = {
     "mllm_model": ("mllm_model", "device", "dtype", *names_for(MllmOptions)),
-    "tracker_model": ("tracker_model", "device", "dtype", "tracker_image_size"),
+    "tracker_model": ("tracker_model", "device", "dtype", "tracker_image_size", "compile_tracker", "memory_gating"),
 }
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,8 @@ def _load(name: str, values: Mapping[str, Value]) -> Any:
             device=device,
             dtype=dtype or _default_dtype(device),
             image_size=int(values["tracker_image_size"]) or None,
+            compile_encoder=bool(values["compile_tracker"]),
+            memory_gating=bool(values["memory_gating"]),
         )
     except ModelNotFound:
         raise

@@ -75,6 +75,14 @@ SETTINGS = (
         (0, 4096),
         step=32,
     ),
+    Setting(
+        "compile_tracker", False, "Compile the mask model's image encoder: minutes when it is loaded, less on every frame."
+    ),
+    Setting(
+        "memory_gating",
+        False,
+        "Let objects that are not seen keep the memory of when they were, in place of frames without them.",
+    ),
     Setting("device", "auto", "Where the models run: auto (cuda if there is one), cpu, cuda, cuda:1, ..."),
     Setting(
         "dtype",

@@ -234,8 +234,9 @@ def test_parameters_are_described_and_guarded(running: System) -> None:
         accepted, reason = client.set_parameter(name, value)
         assert not accepted
         assert cause in reason
-    assert client.set_parameter("paths", "frame")[0]
-    assert client.set_parameter("paths", "both")[0]
+    for name, other, usual in (("paths", "frame", "both"), ("key_frames", 4, 16), ("memory_gating", True, False)):
+        assert client.set_parameter(name, other) == (True, "")
+        assert client.set_parameter(name, usual) == (True, "")
 
 
 def _expressions() -> list[str]:
