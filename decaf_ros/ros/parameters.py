@@ -126,21 +126,47 @@ SETTINGS = (
         SessionConfig.refresh_hz,
         "How often the heat map is computed anew between queries; 0 switches it off.",
         (0.0, 60.0),
-        fixed=True,
     ),
+    Setting("reacquire", SessionConfig.reacquire, "Ask the query of an object again that is lost or in doubt."),
+    Setting(
+        "reacquire_seconds",
+        SessionConfig.reacquire_seconds,
+        "How long an object must be lost before, and how long to wait between two attempts.",
+        (0.0, 600.0),
+    ),
+    Setting(
+        "reacquire_window_seconds", SessionConfig.reacquire_window_seconds, "How far back such an attempt looks.", (0.1, 600.0)
+    ),
+    Setting(
+        "reacquire_consistency",
+        SessionConfig.reacquire_consistency,
+        "Attention consistency below which a heat map disagrees with a mask.",
+        (-1.0, 1.0),
+    ),
+    Setting(
+        "reacquire_after_refreshes",
+        SessionConfig.reacquire_after_refreshes,
+        "Heat maps in a row that must disagree with a mask before its object is in doubt.",
+        (1, 1000),
+    ),
+    Setting(
+        "same_object_likeness",
+        SessionConfig.same_object_likeness,
+        "Likeness of appearances from which a find is the object that was lost; -1 takes any.",
+        (-1.0, 1.0),
+    ),
+    Setting("max_queries", SessionConfig.max_queries, "Queries that may be active at a time; more are refused.", (1, 1000)),
     Setting(
         "max_expression_length",
         SessionConfig.max_expression_length,
         "Longest expression, in characters.",
         (1, 100_000),
-        fixed=True,
     ),
     Setting(
         "max_pending_queries",
         SessionConfig.max_pending_queries,
         "Queries that may wait; more are refused.",
         (1, 1000),
-        fixed=True,
     ),
     Setting("max_objects", SessionConfig.max_objects, "Objects followed at a time.", (1, 65535)),
     # GroundingConfig

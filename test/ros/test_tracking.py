@@ -218,15 +218,15 @@ def test_ids_are_stable_and_never_used_twice(running: System, ears: Ears) -> Non
 def test_parameters_are_described_and_guarded(running: System) -> None:
     client = running.client
     describe = client.node.create_client(DescribeParameters, "/decaf_node/describe_parameters")
-    request = DescribeParameters.Request(names=["mllm_model", "max_pending_queries", "point_threshold"])
-    model, pending, threshold = client.wait_for(describe.call_async(request), 10.0).descriptors
-    assert all(each.description for each in (model, pending, threshold))
-    assert (model.read_only, pending.read_only, threshold.read_only) == (False, True, False)
-    assert (pending.integer_range[0].from_value, pending.integer_range[0].to_value) == (1, 1000)
+    request = DescribeParameters.Request(names=["mllm_model", "window_seconds", "max_queries"])
+    model, window, queries = client.wait_for(describe.call_async(request), 10.0).descriptors
+    assert all(each.description for each in (model, window, queries))
+    assert (model.read_only, window.read_only, queries.read_only) == (False, True, False)
+    assert (queries.integer_range[0].from_value, queries.integer_range[0].to_value) == (1, 1000)
     for name, value, cause in (
         ("point_threshold", 1.5, "out of range"),
         ("point_threshold", "hot", "type"),
-        ("max_pending_queries", 4, "read-only"),
+        ("window_seconds", 2.0, "read-only"),
         ("tracker_image_size", 500, "step"),
         ("device", "cuda:99", "cuda:99"),
         ("paths", "sideways", "one of both, video, frame"),
@@ -234,7 +234,8 @@ def test_parameters_are_described_and_guarded(running: System) -> None:
         accepted, reason = client.set_parameter(name, value)
         assert not accepted
         assert cause in reason
-    for name, other, usual in (("paths", "frame", "both"), ("key_frames", 4, 16), ("memory_gating", True, False)):
+    changes = (("paths", "frame", "both"), ("key_frames", 4, 16), ("refresh_hz", 5.0, 1.0), ("memory_gating", True, False))
+    for name, other, usual in changes:
         assert client.set_parameter(name, other) == (True, "")
         assert client.set_parameter(name, usual) == (True, "")
 
