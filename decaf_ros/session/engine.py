@@ -123,14 +123,29 @@ class Job:
 
 
 class Engine:
-    """Owns the live thread and the worker. All methods may be called from any thread."""
+    """Owns the live thread and the worker. All methods may be called from any thread.
 
-    def __init__(self, session: TrackingSession, grounder: Grounder | None, listener: Listener) -> None:
+    Args:
+        session: what is followed.
+        grounder: answers queries; ``None`` until there are models.
+        listener: hears of results.
+        clock: seconds, for the pauses between refreshes and between attempts to re-acquire.
+    """
+
+    def __init__(
+        self,
+        session: TrackingSession,
+        grounder: Grounder | None,
+        listener: Listener,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.session = session
         self.frames_superseded = 0
         self.stage = "idle"
         self._grounder = grounder
         self._listener = listener
+        self._clock = clock
+        self._next_refresh = -math.inf
         self._slot: Callable[[], Frame] | None = None
         self._jobs: deque[Job] = deque()
         self._current: Job | None = None
@@ -140,6 +155,7 @@ class Engine:
         self._frame_ready = threading.Condition()
         self._work_ready = threading.Condition()
         self._running = False
+        self._stopping = False
         self._threads: list[threading.Thread] = []
 
     @property
@@ -148,7 +164,7 @@ class Engine:
 
     def start(self) -> None:
         """Start both threads."""
-        self._running = True
+        self._running, self._stopping = True, False
         for name, loop in (("decaf-live", self._live_loop), ("decaf-worker", self._worker_loop)):
             thread = threading.Thread(target=loop, name=name, daemon=True)
             thread.start()
@@ -156,7 +172,7 @@ class Engine:
 
     def stop(self) -> None:
         """Stop both threads; queries that wait are answered with an error."""
-        self._running = False
+        self._running, self._stopping = False, True
         self.session.reset()
         for condition in (self._frame_ready, self._work_ready):
             with condition:
@@ -363,9 +379,10 @@ class Engine:
                 self._frame_ready.wait_for(lambda: self._slot is not None or not self._running)
                 decode, self._slot = self._slot, None
             if decode is not None:
-                self._follow(decode)
+                self.follow(decode)
 
-    def _follow(self, decode: Callable[[], Frame]) -> None:
+    def follow(self, decode: Callable[[], Frame]) -> None:
+        """Decode a frame and follow all objects to it; what the live thread does with each."""
         try:
             segmentation = self.session.push(decode())
             if segmentation is not None:
@@ -385,22 +402,25 @@ class Engine:
     # --- worker ---
 
     def _worker_loop(self) -> None:
-        next_refresh = 0.0
         while self._running:
             with self._work_ready:
                 if not self._jobs:
-                    self._work_ready.wait(timeout=min(_IDLE_SECONDS, max(0.0, next_refresh - time.monotonic())))
-                job = self._current = self._jobs.popleft() if self._jobs else None
-            if job is not None:
-                self._answer(job)
-            elif (record := self._query_to_ask_again()) is not None:
-                self._reacquire(record)
-            elif self._config.refresh_hz > 0 and time.monotonic() >= next_refresh:
-                next_refresh = time.monotonic() + 1.0 / self._config.refresh_hz
-                self._refresh()
-            elif self._config.refresh_hz == 0:
-                next_refresh = time.monotonic() + _IDLE_SECONDS
-            self.stage = "idle"
+                    pause = self._next_refresh - self._clock() if self._config.refresh_hz > 0 else _IDLE_SECONDS
+                    self._work_ready.wait(timeout=min(_IDLE_SECONDS, max(0.0, pause)))
+            self.work()
+
+    def work(self) -> None:
+        """Do what is most urgent, if anything: a query, an object in doubt, or the heat maps; the worker does little else."""
+        with self._work_ready:
+            job = self._current = self._jobs.popleft() if self._jobs else None
+        if job is not None:
+            self._answer(job)
+        elif (record := self._query_to_ask_again()) is not None:
+            self._reacquire(record)
+        elif self._config.refresh_hz > 0 and self._clock() >= self._next_refresh:
+            self._next_refresh = self._clock() + 1.0 / self._config.refresh_hz
+            self._refresh()
+        self.stage = "idle"
 
     def _answer(self, job: Job) -> None:
         try:
@@ -485,7 +505,7 @@ class Engine:
         job.on_stage(stage)
 
     def _require_wanted(self, job: Job) -> None:
-        if not self._running:
+        if self._stopping:
             raise SessionError("the node is shutting down")
         if job.cancelled:
             raise SupersededError(f"the query {job.expression!r} was cancelled")
@@ -493,7 +513,7 @@ class Engine:
     def _query_to_ask_again(self) -> QueryRecord | None:
         """A query with an object in doubt whose last attempt is long enough ago: the one that waits longest."""
         doubted = self.session.queries_in_doubt()
-        now, pause = time.monotonic(), self._config.reacquire_seconds
+        now, pause = self._clock(), self._config.reacquire_seconds
         due = [each for each in doubted if now - self._attempts.get(each.query_id, -math.inf) >= pause]
         return min(due, key=lambda each: self._attempts.get(each.query_id, -math.inf), default=None)
 
@@ -512,7 +532,7 @@ class Engine:
         finally:
             self._current = None
             self._attempts = {each.query_id: self._attempts.get(each.query_id, -math.inf) for each in self.session.queries}
-            self._attempts[record.query_id] = time.monotonic()
+            self._attempts[record.query_id] = self._clock()
             self.session.end_query()
             self._tell_events()
 
@@ -534,5 +554,7 @@ class Engine:
                 self.session.note_heat_map(heat, segmentation.objects, stored.features())
                 self._listener.on_heat_map(heat)
             self._refreshed = subject
+            if self.session.suspects():  # one heat map may err: look again at once
+                self._next_refresh = self._clock()
         except Exception:
             logger.exception("the heat maps could not be refreshed")

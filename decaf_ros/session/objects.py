@@ -106,19 +106,19 @@ class LiveObject:
 def recognise(
     found: Sequence[FoundObject],
     masks: Sequence[TrackOutput],
-    sure: Sequence[BoolArray],
+    followed: Sequence[BoolArray],
     doubtful: Sequence[LiveObject],
     min_likeness: float,
 ) -> tuple[dict[int, LiveObject], list[int]]:
     """Tell which finds are objects that are in doubt.
 
-    A find that lies where a sure object is, is that object, and needs nothing. Any other is the doubtful object that it looks
-    most like, if it looks like one at all.
+    A find that lies where an object is followed, is that object, and needs nothing. Any other is the doubtful object that it
+    looks most like, if it looks like one at all.
 
     Args:
         found: what a query found, best first.
         masks: where they are on the newest frame.
-        sure: ``(H, W)`` masks of objects that are followed well, on the same frame.
+        followed: ``(H, W)`` masks of the query's objects on the same frame; empty for those that are lost.
         doubtful: objects whose track is in doubt.
         min_likeness: cosine similarity from which two are the same thing.
 
@@ -129,7 +129,7 @@ def recognise(
     recognised: dict[int, LiveObject] = {}
     new: list[int] = []
     for index, (item, output) in enumerate(zip(found, masks, strict=True)):
-        if not output.mask_hw.any() or any(_same_place(output.mask_hw, mask) for mask in sure):
+        if not output.mask_hw.any() or any(_same_place(output.mask_hw, mask) for mask in followed):
             continue
         open_still = [each for each in doubtful if each not in recognised.values()]
         best = max(open_still, key=lambda each: each.likeness(item.appearance), default=None)

@@ -317,9 +317,8 @@ class TrackingSession:
         doubtful = [
             each for each in mine if each.in_doubt(latest.frame.stamp_ns, self.config) or each.lost_since_ns is not None
         ]
-        sure_ids = {each.object_id for each in mine if each not in doubtful}
-        sure = [mask.mask_hw for mask in latest.objects if mask.object_id in sure_ids]
-        recognised, new = recognise(found, outputs, sure, doubtful, self.config.same_object_likeness)
+        followed = [mask.mask_hw for mask in latest.objects if mask.query_id == record.query_id]
+        recognised, new = recognise(found, outputs, followed, doubtful, self.config.same_object_likeness)
         seen = {mask.object_id: mask for mask in latest.objects}
         for index, each in recognised.items():
             each.take_over(found[index])
@@ -397,6 +396,12 @@ class TrackingSession:
             now_ns = self._state.latest.frame.stamp_ns
             doubted = {each.query_id for each in self._state.objects if each.in_doubt(now_ns, self.config)}
             return tuple(record for record in self._state.queries.values() if record.query_id in doubted and record.expression)
+
+    def suspects(self) -> bool:
+        """Whether the last heat map disagreed with a mask, but not yet so often that its query is in doubt."""
+        with self._lock:
+            limit = self.config.reacquire_after_refreshes if self.config.reacquire else 0
+            return any(0 < each.doubts < limit for each in self._state.objects)
 
     # --- any thread ---
 

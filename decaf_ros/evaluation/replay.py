@@ -1,0 +1,133 @@
+"""The live node's two threads in simulated time, on one thread: what a query takes does not depend on the machine.
+
+The engine is the node's own. Its worker is called between frames, and while it "works" the camera goes on filming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from decaf_ros.config import SessionConfig
+from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, ObjectPrompt, Segmentation, TrackEvent, UInt8Array
+from decaf_ros.models.protocols import MaskTracker, ObjectTrack
+from decaf_ros.session.engine import Engine
+from decaf_ros.session.frames import StoredFrame
+from decaf_ros.session.grounding import Grounder, Grounding, StageClock
+from decaf_ros.session.session import TrackingSession
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What work takes in the simulation.
+
+    Attributes:
+        key_frame_s: seconds to ground a sentence, for each key frame.
+        refresh_s: seconds to compute the heat maps anew.
+    """
+
+    key_frame_s: float = 0.1
+    refresh_s: float = 0.1
+
+
+@dataclass(eq=False)
+class Replay:
+    """A camera, and a node that follows what it films.
+
+    Args:
+        camera: image of a time in seconds: ``(H, W, 3)`` uint8.
+        tracker, grounder: the models.
+        config: of the session.
+        hz: rate of the camera.
+        latency: of the worker.
+
+    Attributes:
+        seen: objects by frame, from the first frame on.
+        events: what happened to objects.
+    """
+
+    camera: Callable[[float], UInt8Array]
+    tracker: MaskTracker
+    grounder: Grounder
+    config: SessionConfig = field(default_factory=SessionConfig)
+    hz: float = 10.0
+    latency: Latency = field(default_factory=Latency)
+    seen: list[tuple[ObjectMask, ...]] = field(default_factory=list)
+    events: list[TrackEvent] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        session = TrackingSession(self.tracker, self.config)
+        self._engine = Engine(session, _SlowGrounder(self), self, clock=lambda: self.now_s)  # type: ignore[arg-type]
+
+    @property
+    def now_s(self) -> float:
+        """Time of the next frame."""
+        return len(self.seen) / self.hz
+
+    def ask(self, expression: str) -> None:
+        """Ask on the next occasion that the worker has."""
+        self._engine.query(expression)
+
+    def point_out(self, prompt: ObjectPrompt) -> None:
+        """Follow an object by its prompt on the newest frame, on the next occasion that the worker has."""
+        self._engine.add_object(prompt, "")
+
+    def run_until(self, time_s: float) -> None:
+        """Film, and work between the frames."""
+        while self.now_s < time_s:
+            self.film(1)
+            self._engine.work()
+
+    def film(self, frames: int) -> None:
+        """Film and follow, while the worker is busy."""
+        for _ in range(frames):
+            frame = Frame(round(self.now_s * 1e9), "camera", self.camera(self.now_s))
+            self._engine.follow(partial(_decoded, frame))
+
+    def on_segmentation(self, segmentation: Segmentation) -> None:
+        """Note where objects are."""
+        self.seen.append(segmentation.objects)
+
+    def on_heat_map(self, heat: HeatMap) -> None:
+        """Heat maps are not looked at."""
+
+    def on_events(self, events: Sequence[TrackEvent]) -> None:
+        """Note what happened."""
+        self.events += events
+
+    def on_rejected_frame(self, reason: str) -> None:
+        """Frames of a simulation are good."""
+        raise AssertionError(reason)
+
+
+def _decoded(frame: Frame) -> Frame:
+    return frame
+
+
+class _SlowGrounder:
+    """A grounder that takes simulated time."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+        self._grounder = replay.grounder
+
+    def ground(self, clip: Sequence[StoredFrame], expression: str, clock: StageClock | None = None) -> Grounding:
+        grounding = self._grounder.ground(clip, expression, clock)
+        self._replay.film(round(self._replay.latency.key_frame_s * len(clip) * self._replay.hz))
+        return grounding
+
+    def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
+        maps = self._grounder.refresh(frame, queries)
+        self._replay.film(round(self._replay.latency.refresh_s * self._replay.hz))
+        return maps
+
+    def build_tracks(
+        self, grounding: Grounding, clip: Sequence[StoredFrame], clock: StageClock | None = None
+    ) -> list[ObjectTrack]:
+        return self._grounder.build_tracks(grounding, clip, clock)
+
+    def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
+        return self._grounder.appearances(grounding, clip)
