@@ -22,15 +22,21 @@ from decaf_ros.method.rollout import QueryKeys
 _IMPLEMENTATION = "decaf_tapped_sdpa"
 
 
+class _PassEnded(Exception):  # noqa: N818 - it ends no more than a pass
+    """Leaves a forward pass whose output nobody wants."""
+
+
 class AttentionRecord:
     """Queries and keys of the tokens that went through the model while this was recording.
 
     Args:
         first_layer: index of the first layer to keep.
+        end_layer: index of the layer at which the pass ends; see :func:`recording`.
     """
 
-    def __init__(self, first_layer: int) -> None:
+    def __init__(self, first_layer: int, end_layer: int | None = None) -> None:
         self._first_layer = first_layer
+        self._end_layer = end_layer
         self._layers: dict[int, QueryKeys] = {}
         self._scaling: float | None = None
 
@@ -46,7 +52,7 @@ class AttentionRecord:
         return self._scaling
 
     def add(self, layer: int, queries_bhqd: torch.Tensor, keys_bgkd: torch.Tensor, scaling: float) -> None:
-        """Keep one layer of one forward pass.
+        """Keep one layer of one forward pass, and end the pass if that was the last one wanted.
 
         Args:
             layer: index of the layer in the model.
@@ -63,6 +69,8 @@ class AttentionRecord:
             keys_bgkd = keys_bgkd[:, :, -new_tokens:].clone()
         self._layers[layer] = QueryKeys(queries_bhqd, keys_bgkd)
         self._scaling = scaling
+        if layer == self._end_layer:
+            raise _PassEnded
 
 
 _recording: ContextVar[AttentionRecord | None] = ContextVar("decaf_attention_record", default=None)
@@ -83,12 +91,20 @@ def install(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def recording(first_layer: int) -> Iterator[AttentionRecord]:
-    """Record the next forward pass of a tapped model in this thread; other threads are not seen."""
-    record = AttentionRecord(first_layer)
+def recording(first_layer: int, end_layer: int | None = None) -> Iterator[AttentionRecord]:
+    """Record the next forward pass of a tapped model in this thread; other threads are not seen.
+
+    Args:
+        first_layer: index of the first layer to keep.
+        end_layer: index of the last one to keep, once the block is left there: the cache holds that layer's keys and values by
+            then, and the rest of the pass, the layer's own attention first of all, is not computed. ``None`` for a whole pass.
+    """
+    record = AttentionRecord(first_layer, end_layer)
     token = _recording.set(record)
     try:
         yield record
+    except _PassEnded:
+        pass
     finally:
         _recording.reset(token)
 

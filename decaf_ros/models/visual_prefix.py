@@ -132,7 +132,8 @@ class ChatModel:
         self.processor = processor
         self.tokenizer: Any = processor.tokenizer
         self.options = options
-        self.first_layer = self._resolve_first_layer(model.config.get_text_config().num_hidden_layers)
+        layers = model.config.get_text_config().num_hidden_layers
+        self.first_layer, self._last_layer = self._resolve_first_layer(layers), layers - 1
         self._eos_ids = self._find_eos_ids()
 
     def _resolve_first_layer(self, layers: int) -> int:
@@ -192,9 +193,9 @@ class ChatModel:
 
     @torch.inference_mode()
     def prefill(self, conversations: Conversations) -> _Prefilled:
-        """Read a batch of visual prefixes."""
+        """Read a batch of visual prefixes, as far as later tokens and the rollout need: nothing is predicted from them."""
         cache = DynamicCache(config=self.model.config)
-        with attention_tap.recording(self.first_layer) as record:
+        with attention_tap.recording(self.first_layer, end_layer=self._last_layer) as record:
             self._next_logits(conversations.input_ids_bn, conversations.positions(0), cache, **conversations.images)
         tokens = conversations.input_ids_bn.shape[1]
         return _Prefilled(conversations.positions, tokens, conversations.grid_tokens, cache, record.layers, record.scaling)
@@ -205,7 +206,7 @@ class ChatModel:
         positions = prefilled.positions(len(tail_ids))
         ids_bn = tail_ids.expand(positions.shape[-2], -1)
         cache = prefilled.forked_cache()
-        with attention_tap.recording(self.first_layer) as record:
+        with attention_tap.recording(self.first_layer, end_layer=None if answer else self._last_layer) as record:
             logits_bv = self._next_logits(ids_bn, positions[..., prefilled.tokens :], cache)
         answers = self._decode(logits_bv, positions, cache) if answer else [""] * len(ids_bn)
         return tuple(answers), record.layers

@@ -132,6 +132,31 @@ def check_answers(
         prefix.ask(f"find the {getattr(processor, f'{medium}_token')} .")
 
 
+def check_work(adapter: VideoMllm, model: PreTrainedModel, medium: str, window: FrameWindow) -> None:
+    """The last layer's output is computed for a prompt that is answered, and logits for its last token alone."""
+    tokens: dict[str, int] = {}
+
+    def counted(name: str, module: torch.nn.Module) -> Any:
+        tokens[name] = 0
+
+        def count(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> None:
+            tokens[name] += arguments[0].shape[1]
+
+        return module.register_forward_pre_hook(count)
+
+    last = model.model.language_model.layers[-1]
+    hooks = [counted("projected", last.self_attn.o_proj), counted("mixed", last.mlp), counted("predicted", model.lm_head)]
+    prefix = read(adapter, medium, window)
+    prefix.ask(OBJECT, answer=False)
+    assert tokens == {"projected": 0, "mixed": 0, "predicted": 0}
+    prefix.ask(OBJECT)
+    for hook in hooks:
+        hook.remove()
+    after_prompt = tokens["predicted"] - 1  # tokens of the answer, one at a time
+    assert tokens["projected"] == tokens["mixed"] > after_prompt + 1
+    assert 0 <= after_prompt < MllmOptions().max_new_tokens
+
+
 def check_text_alone(adapter: VideoMllm, eager: PreTrainedModel, processor: ProcessorMixin) -> None:
     """A prompt without images is answered as by ``generate``."""
     inputs = processor.tokenizer([chat_text(processor, None, OBJECT)], return_tensors="pt")

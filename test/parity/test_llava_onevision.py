@@ -12,6 +12,7 @@ from family_checks import (
     check_logits,
     check_rollout,
     check_text_alone,
+    check_work,
     eager_twin,
     painted,
 )
@@ -63,6 +64,7 @@ def test_logits_and_answers_are_those_of_the_untouched_model(processor, eager, w
     check_logits(tiny_model(processor), tapped, whole(medium, random_window(1, SIZE_HW), grid_hw, OBJECT))
     check_answers(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
     check_text_alone(adapter, eager, processor)
+    check_work(adapter, tapped, medium, random_window(1, SIZE_HW))
 
 
 def test_tokens_show_the_pixels_of_their_cells(processor, monkeypatch):

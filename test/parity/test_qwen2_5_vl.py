@@ -7,7 +7,16 @@ from functools import partial
 
 import pytest
 import torch
-from family_checks import BACKGROUND, OBJECT, check_answers, check_logits, check_rollout, check_text_alone, eager_twin
+from family_checks import (
+    BACKGROUND,
+    OBJECT,
+    check_answers,
+    check_logits,
+    check_rollout,
+    check_text_alone,
+    check_work,
+    eager_twin,
+)
 from tiny_qwen2_5_vl import random_window, tiny_model, tiny_processor, whole_prompt
 
 from decaf_ros.models.attention_tap import recording
@@ -58,8 +67,9 @@ def test_rollout_equals_whole_matrices(processor, eager, whole, medium, count):
 @pytest.mark.parametrize("medium", ["video", "image"])
 def test_logits_are_those_of_the_untouched_model(processor, whole, medium):
     untouched, tapped = tiny_model(processor), tiny_model(processor)
-    Qwen25Vl(tapped, processor)
+    adapter = Qwen25Vl(tapped, processor)
     window = random_window(3 if medium == "video" else 1, SIZE_HW)
+    check_work(adapter, tapped, medium, window)
     check_logits(untouched, tapped, whole(medium, window, (4, 6), OBJECT))
 
 
