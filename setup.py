@@ -1,6 +1,6 @@
 """The pip side of the package; colcon builds the same sources, and the interfaces, with CMakeLists.txt.
 
-The interfaces (``decaf_ros.msg``, ``decaf_ros.srv``) need CMake: ``tools/setup_env.py`` builds them into a virtual environment.
+The interfaces (``decaf_ros.action``, ``.msg``, ``.srv``) need CMake: ``tools/setup_env.py`` builds them into a virtual environment.
 """
 
 from glob import glob
@@ -11,6 +11,7 @@ ROS_WHEELS = [
     "catkin-pkg",
     "cmake>=3.20",
     "ninja",
+    "ros-action-msgs",
     "ros-ament-cmake",
     "ros-ament-cmake-include-directories",
     "ros-ament-cmake-python",

@@ -46,6 +46,7 @@ def main() -> None:
     interfaces = [
         ROOT / "CMakeLists.txt",
         ROOT / "package.xml",
+        *sorted(ROOT.glob("action/*.action")),
         *sorted(ROOT.glob("msg/*.msg")),
         *sorted(ROOT.glob("srv/*.srv")),
     ]
@@ -98,7 +99,7 @@ def pip_install(*arguments: str, constrained: bool = True) -> None:
 
 
 def build_interfaces() -> None:
-    """Generate, compile and install ``decaf_ros.msg`` and ``decaf_ros.srv`` into the virtual environment's own prefix."""
+    """Generate, compile and install ``decaf_ros.action``, ``.msg`` and ``.srv`` into the virtual environment's own prefix."""
     paths = venv_paths()
     relocate_wheels(paths)
     build = VENV / "build" / "interfaces"

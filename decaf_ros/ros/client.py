@@ -1,4 +1,4 @@
-"""A client of decaf_node for programs and tests: service calls that wait, topics, parameters, states and diagnostics."""
+"""A client of decaf_node for programs and tests: service calls that wait, goals, topics, parameters, states and diagnostics."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import rclpy
+from action_msgs.srv import CancelGoal
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
+from rclpy.action.client import ClientGoalHandle
 from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from decaf_ros.srv import ListQueries, Query, RemoveObject, RemoveQuery
+from decaf_ros.action import TrackByLanguage
+from decaf_ros.srv import AddObject, ListQueries, Query, RemoveObject, RemoveQuery, RerunQuery
 
 MessageT = TypeVar("MessageT")
 
 _SERVICES = {
     "query": Query,
+    "rerun_query": RerunQuery,
+    "add_object": AddObject,
     "remove_object": RemoveObject,
     "remove_query": RemoveQuery,
     "list_queries": ListQueries,
@@ -51,6 +58,7 @@ class DecafClient:
         self._clients: dict[str, Client[Any, Any]] = {
             service: self.node.create_client(kind, f"{target}/{service}") for service, kind in _SERVICES.items()
         }
+        self._tracking: ActionClient[Any, Any, Any] = ActionClient(self.node, TrackByLanguage, f"{target}/track_by_language")
         self._diagnostics: dict[str, DiagnosticStatus] = {}
         self.subscribe("/diagnostics", DiagnosticArray, self._note_diagnostics)
         self._executor = SingleThreadedExecutor()
@@ -68,12 +76,18 @@ class DecafClient:
         """Stop the thread and remove the node."""
         self._executor.shutdown()
         self._thread.join()
+        self._tracking.destroy()
         self.node.destroy_node()
 
-    def subscribe(self, topic: str, kind: type[MessageT], callback: Callable[[MessageT], None], depth: int = 50) -> None:
+    def subscribe(self, topic: str, kind: type[MessageT], callback: Callable[[MessageT], None], depth: int = 50) -> Listening:
         """Call back with every message of a topic, on the client's thread; ``~`` stands for the target node."""
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
-        self.node.create_subscription(kind, topic.replace("~", self.target, 1), callback, qos)
+        subscription = self.node.create_subscription(kind, topic.replace("~", self.target, 1), callback, qos)
+        return Listening(self, subscription)
+
+    def run(self, work: Callable[[], Any]) -> Future[Any]:
+        """Have the client's thread call a function, or run a coroutine; see :meth:`wait_for`."""
+        return self._executor.create_task(work)
 
     def query(
         self, expression: str, *, window_seconds: float = 0.0, replace: bool = True, timeout_s: float = 120.0
@@ -85,6 +99,40 @@ class DecafClient:
         """
         request = Query.Request(expression=expression, window_seconds=window_seconds, replace=replace)
         return self.call("query", request, timeout_s)
+
+    def track(
+        self,
+        expression: str,
+        *,
+        window_seconds: float = 0.0,
+        replace: bool = True,
+        on_feedback: Callable[[TrackByLanguage.Feedback], None] = lambda feedback: None,
+        timeout_s: float = 10.0,
+    ) -> Goal:
+        """Ask as :meth:`query` does, but as a goal, which tells how far it is, on the client's thread, and can be cancelled.
+
+        Raises:
+            TimeoutError: there is no such action, or the goal was not accepted in time.
+        """
+        if not self._tracking.wait_for_server(timeout_s):
+            raise TimeoutError(f"there is no action {self.target}/track_by_language: is the node running, and configured?")
+        request = TrackByLanguage.Goal(expression=expression, window_seconds=window_seconds, replace=replace)
+
+        async def send() -> tuple[ClientGoalHandle[Any, Any, Any], Future[Any]]:
+            handle = await self._tracking.send_goal_async(request, lambda message: on_feedback(message.feedback))
+            assert handle is not None
+            return handle, handle.get_result_async()
+
+        # rclpy's action client loses answers that come while another thread sends.
+        return Goal(self, *self.wait_for(self.run(send), timeout_s))
+
+    def rerun_query(self, query_id: int, timeout_s: float = 120.0) -> RerunQuery.Response:
+        """Ask a query again, and wait for the answer; its objects keep their ids."""
+        return self.call("rerun_query", RerunQuery.Request(query_id=query_id), timeout_s)
+
+    def add_object(self, timeout_s: float = 120.0, **prompt: Any) -> AddObject.Response:
+        """Point out an object by the fields of AddObject's request, and wait until it is tracked."""
+        return self.call("add_object", AddObject.Request(**prompt), timeout_s)
 
     def remove_object(self, object_id: int) -> RemoveObject.Response:
         """Stop tracking an object."""
@@ -194,3 +242,45 @@ class DecafClient:
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
+
+
+class Listening:
+    """A subscription of a client; see :meth:`DecafClient.subscribe`."""
+
+    def __init__(self, client: DecafClient, subscription: Subscription[Any]) -> None:
+        self._client = client
+        self._subscription = subscription
+
+    def unsubscribe(self) -> None:
+        """Stop it, soon: on the thread that waits for messages, not under its hands."""
+        self._client.run(lambda: self._client.node.destroy_subscription(self._subscription))
+
+
+class Goal:
+    """A goal that the node has accepted; see :meth:`DecafClient.track`."""
+
+    def __init__(self, client: DecafClient, handle: ClientGoalHandle[Any, Any, Any], response: Future[Any]) -> None:
+        self._client = client
+        self._handle = handle
+        self._response = response
+
+    def cancel(self, timeout_s: float = 10.0) -> bool:
+        """Give it up; whether it was not too late.
+
+        Raises:
+            TimeoutError: no answer came.
+        """
+
+        async def send() -> CancelGoal.Response:
+            return await self._handle.cancel_goal_async()
+
+        return bool(self._client.wait_for(self._client.run(send), timeout_s).goals_canceling)
+
+    def wait(self, timeout_s: float = 120.0) -> tuple[int, TrackByLanguage.Result]:
+        """How it ended, as one of GoalStatus (SUCCEEDED, CANCELED or ABORTED), and the result.
+
+        Raises:
+            TimeoutError: it has not ended.
+        """
+        response = self._client.wait_for(self._response, timeout_s)
+        return response.status, response.result

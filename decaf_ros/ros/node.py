@@ -25,8 +25,10 @@ from rclpy.signals import SignalHandlerOptions
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, TrackEvent
 from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.ros.action import TrackAction
 from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
+from decaf_ros.ros.dispatcher import Dispatcher
 from decaf_ros.ros.entities import EntityGroup
 from decaf_ros.ros.logs import forward_logs
 from decaf_ros.ros.models import MODEL_PARAMETERS, Models, resolve_device
@@ -39,7 +41,7 @@ from decaf_ros.ros.parameters import (
     settings_for,
     unknown_names,
 )
-from decaf_ros.ros.publishers import ResultPublisher, publish_asynchronously
+from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, publish_asynchronously
 from decaf_ros.ros.services import Services
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
@@ -94,6 +96,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._statistics = CameraStatistics(cast(ROSClock, self.get_clock()))
         self._camera = Camera(self, self._engine, self._statistics)
         self._interfaces = EntityGroup(self)
+        self._query_heat_maps = QueryHeatMaps(self, self._asked_queries)
         NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine)
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, "add_post_set_parameters_callback"):  # since Iron
@@ -162,7 +165,9 @@ class DecafNode(LifecycleNodeMixin, Node):
         resolve_device(str(self.get_parameter("device").value))
         with self._interfaces.collecting():
             self._results = ResultPublisher(self)
-            Services(self, self._engine, lambda: self.health().problem, self._camera.hint)
+            dispatcher = Dispatcher(self, self._engine, lambda: self.health().problem, self._camera.hint)
+            Services(dispatcher)
+            TrackAction(dispatcher)
 
     def _activate(self) -> None:
         self._failure = ""
@@ -182,6 +187,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._following = False
         self._camera.unsubscribe()
         self._engine.stop()
+        self._query_heat_maps.update()
         self._engine.set_grounder(None)
         self._engine.session.set_tracker(None)  # type: ignore[arg-type]
         self.models.release()
@@ -238,16 +244,27 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def on_segmentation(self, segmentation: Segmentation) -> None:
         """Publish the masks of a frame."""
-        captions = {record.query_id: record.expression for record in self._engine.session.queries}
+        queries = self._engine.session.queries
+        captions = {record.query_id: record.expression or record.object_name for record in queries}
         self._results.publish_segmentation(segmentation, captions)
+        self._query_heat_maps.update()
         self._statistics.note_mask(segmentation.frame.stamp_ns)
 
     def on_heat_map(self, heat: HeatMap) -> None:
-        """Publish a heat map."""
-        self._results.publish_heat_map(heat)
+        """Publish a heat map of a query, and that of the newest query under its own name as well."""
+        self._query_heat_maps.update()
+        self._query_heat_maps.publish(heat, self._results.jpeg_quality)
+        if heat.query_id == max(self._asked_queries(), default=0):
+            self._results.publish_heat_map(heat)
 
     def on_events(self, events: Sequence[TrackEvent]) -> None:
         """Publish what happened to objects."""
+        self._results.publish_events(events)
+        self._query_heat_maps.update()
+
+    def _asked_queries(self) -> list[int]:
+        """Ids of the active queries that heat maps can be made of."""
+        return [record.query_id for record in self._engine.session.queries if record.expression]
 
     def on_rejected_frame(self, reason: str) -> None:
         """Count the frame, and warn now and then."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
-from functools import cache
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import cv2
 import numpy as np
+from rclpy.exceptions import InvalidHandle
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from decaf_ros.datatypes import Float32Array, Frame, HeatMap, Segmentation
+from decaf_ros.datatypes import EventKind, Float32Array, Frame, HeatMap, Segmentation, TrackEvent
 from decaf_ros.drawing import colour_heat, draw_overlay
 from decaf_ros.msg import TrackedObjectArray
+from decaf_ros.msg import TrackEvent as TrackEventMessage
 from decaf_ros.ros.conversions import (
     image_from_array,
     jpeg_from_rgb,
@@ -30,6 +34,16 @@ from decaf_ros.ros.conversions import (
 # RViz subscribes reliable by default, and gets nothing from a publisher that offers less. "Keep last" lets a new message take
 # the place of one that a slow subscriber has not acknowledged; "keep all" would wait for it.
 OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+# One frame may bring an event for every object.
+EVENTS_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+
+_EVENT_KINDS = {
+    EventKind.FOUND: TrackEventMessage.FOUND,
+    EventKind.LOST: TrackEventMessage.LOST,
+    EventKind.SEEN_AGAIN: TrackEventMessage.SEEN_AGAIN,
+    EventKind.REACQUIRED: TrackEventMessage.REACQUIRED,
+    EventKind.REMOVED: TrackEventMessage.REMOVED,
+}
 
 
 def publish_asynchronously() -> None:
@@ -42,7 +56,7 @@ def publish_asynchronously() -> None:
 
 
 class ResultPublisher:
-    """Publishes masks and heat maps, each under the header of the frame it was computed from. Any thread may call it.
+    """Publishes masks, events and heat maps, each under the header of the frame it is about. Any thread may call it.
 
     Attributes:
         jpeg_quality: of ``~/overlay/compressed`` and ``~/heatmap/compressed``, 1 to 100.
@@ -57,8 +71,8 @@ class ResultPublisher:
         self._mask, self._mask_png = topic("mask", Image), topic("mask/compressed", CompressedImage)
         self._labels, self._labels_png = topic("labels", Image), topic("labels/compressed", CompressedImage)
         self._overlay, self._overlay_jpeg = topic("overlay", Image), topic("overlay/compressed", CompressedImage)
-        self._heatmap, self._heatmap_jpeg = topic("heatmap", Image), topic("heatmap/compressed", CompressedImage)
-        self._attention = topic("attention", Image)
+        self._heat_map = _HeatMapTopics(node, "~")
+        self._events = node.create_publisher(TrackEventMessage, "~/events", EVENTS_QOS)
 
     def publish_segmentation(self, segmentation: Segmentation, captions: Mapping[int, str]) -> None:
         """Publish ``~/objects``, ``~/mask``, ``~/labels`` and ``~/overlay``, the last three compressed as well.
@@ -81,11 +95,64 @@ class ResultPublisher:
 
     def publish_heat_map(self, heat: HeatMap) -> None:
         """Publish ``~/attention`` and ``~/heatmap``, both at the size of the camera image, the latter compressed as well."""
+        self._heat_map.publish(heat, self.jpeg_quality)
+
+    def publish_events(self, events: Sequence[TrackEvent]) -> None:
+        """Publish ``~/events``, one message for each."""
+        for event in events:
+            _publish(self._events, partial(_event_message, event))
+
+
+class QueryHeatMaps:
+    """``~/query_<id>/attention`` and ``~/query_<id>/heatmap``: topics that each query has while it is active. Thread-safe.
+
+    Args:
+        node: whose topics they are.
+        active: ids of the active queries.
+    """
+
+    def __init__(self, node: Node, active: Callable[[], Collection[int]]) -> None:
+        self._node = node
+        self._active = active
+        self._topics: dict[int, _HeatMapTopics] = {}
+        self._lock = threading.Lock()
+
+    def update(self) -> None:
+        """Create the topics of queries that became active, and destroy those of queries that are no more."""
+        with self._lock:
+            active = set(self._active())
+            for query_id in self._topics.keys() - active:
+                self._topics.pop(query_id).destroy()
+            for query_id in active - self._topics.keys():
+                self._topics[query_id] = _HeatMapTopics(self._node, f"~/query_{query_id}")
+
+    def publish(self, heat: HeatMap, jpeg_quality: int) -> None:
+        """Publish a heat map on its query's topics, if it has any."""
+        topics = self._topics.get(heat.query_id)
+        if topics is not None:
+            with contextlib.suppress(InvalidHandle):  # the query may go at any time
+                topics.publish(heat, jpeg_quality)
+
+
+class _HeatMapTopics:
+    """The topics ``attention`` and ``heatmap`` under a name, the latter compressed as well."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        self._node = node
+        self._attention = node.create_publisher(Image, f"{name}/attention", OUTPUT_QOS)
+        self._heatmap = node.create_publisher(Image, f"{name}/heatmap", OUTPUT_QOS)
+        self._heatmap_jpeg = node.create_publisher(CompressedImage, f"{name}/heatmap/compressed", OUTPUT_QOS)
+
+    def publish(self, heat: HeatMap, jpeg_quality: int) -> None:
         header = _header(heat.frame)
         coloured = cache(lambda: colour_heat(heat))
         _publish(self._attention, lambda: image_from_array(attention_hw(heat), "32FC1", header))
         _publish(self._heatmap, lambda: image_from_array(coloured(), "rgb8", header))
-        _publish(self._heatmap_jpeg, lambda: jpeg_from_rgb(coloured(), header, self.jpeg_quality))
+        _publish(self._heatmap_jpeg, lambda: jpeg_from_rgb(coloured(), header, jpeg_quality))
+
+    def destroy(self) -> None:
+        for publisher in (self._attention, self._heatmap, self._heatmap_jpeg):
+            self._node.destroy_publisher(publisher)
 
 
 def attention_hw(heat: HeatMap) -> Float32Array:
@@ -93,6 +160,16 @@ def attention_hw(heat: HeatMap) -> Float32Array:
     height, width = heat.frame.size_hw
     resized = cv2.resize(heat.values_hw, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.float32)
+
+
+def _event_message(event: TrackEvent) -> TrackEventMessage:
+    return TrackEventMessage(
+        header=make_header(event.stamp_ns, event.frame_id),
+        kind=_EVENT_KINDS[event.kind],
+        object_id=event.object_id,
+        query_id=event.query_id,
+        label=event.label,
+    )
 
 
 def _header(frame: Frame) -> Header:

@@ -1,11 +1,15 @@
-"""Answers of the node's services from the results of the engine."""
+"""What services and actions answer, made from the results of the engine."""
 
 from __future__ import annotations
 
+from std_msgs.msg import ColorRGBA
+
+from decaf_ros.action import TrackByLanguage
+from decaf_ros.drawing import query_colour
 from decaf_ros.msg import QueryInfo, StageLatency
 from decaf_ros.ros.conversions import make_header, mask_image, stamp_from_ns, tracked_object
 from decaf_ros.session.engine import QueryResult, QueryState, QueryStatus
-from decaf_ros.srv import Query
+from decaf_ros.srv import AddObject, Query, RerunQuery
 
 _STATES = {
     QueryState.QUEUED: QueryInfo.QUEUED,
@@ -15,7 +19,9 @@ _STATES = {
 }
 
 
-def fill_query(response: Query.Response, result: QueryResult, total_ms: float) -> None:
+def fill_query(
+    response: Query.Response | RerunQuery.Response | TrackByLanguage.Result, result: QueryResult, total_ms: float
+) -> None:
     """Write the answer to a query that found something.
 
     Args:
@@ -38,8 +44,18 @@ def fill_query(response: Query.Response, result: QueryResult, total_ms: float) -
     response.latency = StageLatency(**stages, total_ms=total_ms)
 
 
+def fill_added(response: AddObject.Response, result: QueryResult, _: float) -> None:
+    """Write the answer for an object that was pointed out; see :func:`fill_query`."""
+    frame = result.segmentation.frame
+    response.success = True
+    response.query_id = result.record.query_id
+    response.object = tracked_object(result.segmentation.objects[0])
+    response.object_stamp = stamp_from_ns(frame.stamp_ns)
+
+
 def query_info(query: QueryStatus) -> QueryInfo:
     """One line of the list of queries."""
+    red, green, blue = query_colour(query.query_id)
     return QueryInfo(
         query_id=query.query_id,
         expression=query.expression,
@@ -48,4 +64,5 @@ def query_info(query: QueryStatus) -> QueryInfo:
         message=query.message,
         object_ids=query.object_ids,
         reference_stamp=stamp_from_ns(query.reference_stamp_ns),
+        color=ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=1.0),
     )

@@ -2,61 +2,63 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
+from geometry_msgs.msg import Point
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.node import Node
+from sensor_msgs.msg import Image, RegionOfInterest
 from std_srvs.srv import Trigger
 
+from decaf_ros.datatypes import BoolArray, ObjectPrompt
+from decaf_ros.imaging import frame_from_image, stamp_to_ns
 from decaf_ros.ros import replies
-from decaf_ros.ros.futures import completed
-from decaf_ros.session.engine import Engine
-from decaf_ros.session.session import NoFramesError, SessionError
-from decaf_ros.srv import ListQueries, Query, RemoveObject, RemoveQuery
+from decaf_ros.ros.dispatcher import Dispatcher
+from decaf_ros.session.engine import Job
+from decaf_ros.session.session import SessionError
+from decaf_ros.srv import AddObject, ListQueries, Query, RemoveObject, RemoveQuery, RerunQuery
 
 
 class Services:
-    """``~/query``, ``~/remove_object``, ``~/remove_query``, ``~/list_queries`` and ``~/reset``.
+    """All of the node's own services.
 
-    Args:
-        node: that offers them.
-        engine: does what is asked.
-        problem: why queries cannot be answered now; "" when they can.
-        camera_hint: where to look when no image comes.
+    Those that wait for the models: ``~/query``, ``~/rerun_query`` and ``~/add_object``. Those that answer at once:
+    ``~/remove_object``, ``~/remove_query``, ``~/list_queries`` and ``~/reset``.
     """
 
-    def __init__(self, node: Node, engine: Engine, problem: Callable[[], str], camera_hint: Callable[[], str]) -> None:
-        self._node = node
-        self._engine = engine
-        self._problem = problem
-        self._camera_hint = camera_hint
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._engine = dispatcher.engine
+        offer = dispatcher.node.create_service
         # Reentrant: a query that waits for its result must not keep the next one from queueing.
-        node.create_service(Query, "~/query", self._query, callback_group=ReentrantCallbackGroup())
-        group = MutuallyExclusiveCallbackGroup()
-        node.create_service(RemoveObject, "~/remove_object", self._remove_object, callback_group=group)
-        node.create_service(RemoveQuery, "~/remove_query", self._remove_query, callback_group=group)
-        node.create_service(ListQueries, "~/list_queries", self._list_queries, callback_group=group)
-        node.create_service(Trigger, "~/reset", self._reset, callback_group=group)
+        waiting, quick = ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        offer(Query, "~/query", self._query, callback_group=waiting)
+        offer(RerunQuery, "~/rerun_query", self._rerun_query, callback_group=waiting)
+        offer(AddObject, "~/add_object", self._add_object, callback_group=waiting)
+        offer(RemoveObject, "~/remove_object", self._remove_object, callback_group=quick)
+        offer(RemoveQuery, "~/remove_query", self._remove_query, callback_group=quick)
+        offer(ListQueries, "~/list_queries", self._list_queries, callback_group=quick)
+        offer(Trigger, "~/reset", self._reset, callback_group=quick)
 
     async def _query(self, request: Query.Request, response: Query.Response) -> Query.Response:
-        arrived = time.monotonic()
-        try:
-            self._require_ready()
-            window_seconds = request.window_seconds if request.window_seconds != 0 else None
-            job = self._engine.query(request.expression, window_seconds, request.replace)
-            result = await completed(self._node, job.future)
-        except NoFramesError as error:
-            response.message = f"{error}: {self._camera_hint()}"
-        except SessionError as error:
-            response.message = str(error)
-        else:
-            replies.fill_query(response, result, total_ms=(time.monotonic() - arrived) * 1e3)
+        def submit() -> Job:
+            return self._engine.query(request.expression, request.window_seconds or None, request.replace)
+
+        await self._dispatcher.answer(response, submit, replies.fill_query)
+        return response
+
+    async def _rerun_query(self, request: RerunQuery.Request, response: RerunQuery.Response) -> RerunQuery.Response:
+        await self._dispatcher.answer(response, lambda: self._engine.ask_again(request.query_id), replies.fill_query)
+        return response
+
+    async def _add_object(self, request: AddObject.Request, response: AddObject.Response) -> AddObject.Response:
+        def submit() -> Job:
+            label = self._engine.checked_expression(request.label) if request.label else ""
+            return self._engine.add_object(object_prompt(request), label, stamp_to_ns(request.stamp) or None)
+
+        await self._dispatcher.answer(response, submit, replies.fill_added)
         return response
 
     def _remove_object(self, request: RemoveObject.Request, response: RemoveObject.Response) -> RemoveObject.Response:
         try:
-            self._require_ready()
+            self._dispatcher.require_ready()
             self._engine.remove_object(request.object_id)
             response.success = True
         except SessionError as error:
@@ -65,7 +67,7 @@ class Services:
 
     def _remove_query(self, request: RemoveQuery.Request, response: RemoveQuery.Response) -> RemoveQuery.Response:
         try:
-            self._require_ready()
+            self._dispatcher.require_ready()
             response.removed_object_ids = self._engine.remove_query(request.query_id)
             response.success = True
         except SessionError as error:
@@ -78,7 +80,7 @@ class Services:
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
-            self._require_ready()
+            self._dispatcher.require_ready()
             self._engine.reset()
             response.success = True
             response.message = "all queries, objects and frames are forgotten"
@@ -86,6 +88,35 @@ class Services:
             response.message = str(error)
         return response
 
-    def _require_ready(self) -> None:
-        if problem := self._problem():
-            raise SessionError(problem)
+
+def object_prompt(request: AddObject.Request) -> ObjectPrompt:
+    """What a request points at.
+
+    Raises:
+        SessionError: it says too little, contradicts itself, or its mask cannot be decoded.
+    """
+    try:
+        return ObjectPrompt(
+            _pixels(request.on_points),
+            _pixels(request.off_points),
+            _corners(request.box) if request.box.width else None,
+            _mask_hw(request.mask) if request.mask.width else None,
+        )
+    except ValueError as error:
+        raise SessionError(str(error)) from error
+
+
+def _pixels(points: list[Point]) -> tuple[tuple[float, float], ...]:
+    return tuple((point.x, point.y) for point in points)
+
+
+def _corners(box: RegionOfInterest) -> tuple[float, float, float, float]:
+    x_min, y_min = float(box.x_offset), float(box.y_offset)
+    return x_min, y_min, x_min + box.width, y_min + box.height
+
+
+def _mask_hw(mask: Image) -> BoolArray:
+    if mask.encoding != "mono8":
+        raise ValueError(f"the mask must be mono8, got '{mask.encoding}'")
+    mask_hw: BoolArray = frame_from_image(mask).image_rgb[..., 0] > 0
+    return mask_hw

@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import cv2
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 
-from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.client import DecafClient, Listening
 from decaf_ros.ros.conversions import frame_from_image
 
 MessageT = TypeVar("MessageT")
 
-# Reliable, since an image that is larger than a datagram rarely arrives whole otherwise. A depth of 1 bounds what may wait.
-_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _MAX_WIDTH_PX = 1280
 _JPEG_QUALITY = 80
 
@@ -33,11 +29,11 @@ class LazyTopic(Generic[MessageT]):
     """
 
     def __init__(self, client: DecafClient, name: str, kind: type[MessageT]) -> None:
-        self._node = client.node
-        self._name = name.replace("~", client.target, 1)
+        self._client = client
+        self._name = name
         self._kind = kind
         self._loop = asyncio.get_running_loop()
-        self._subscription: Subscription[Any] | None = None
+        self._listening: Listening | None = None
         self._viewers = 0
         self._arrival = asyncio.Event()
         self.newest: MessageT | None = None
@@ -48,7 +44,8 @@ class LazyTopic(Generic[MessageT]):
         """Subscribe for as long as anybody is within this block."""
         self._viewers += 1
         if self._viewers == 1:
-            self._subscription = self._node.create_subscription(self._kind, self._name, self._receive, _QOS)
+            # A depth of 1 bounds what may wait.
+            self._listening = self._client.subscribe(self._name, self._kind, self._receive, depth=1)
         try:
             yield
         finally:
@@ -67,23 +64,17 @@ class LazyTopic(Generic[MessageT]):
         return self.count
 
     def _unsubscribe(self) -> None:
-        subscription, self._subscription = self._subscription, None
+        listening, self._listening = self._listening, None
         self.forget()
-        assert subscription is not None
-        assert self._node.executor is not None
-
-        async def destroy() -> None:
-            self._node.destroy_subscription(subscription)
-
-        # On the thread that waits for messages, not under its hands.
-        self._node.executor.create_task(destroy)
+        assert listening is not None
+        listening.unsubscribe()
 
     def _receive(self, message: MessageT) -> None:
         """On the client's thread."""
         self._loop.call_soon_threadsafe(self._keep, message)
 
     def _keep(self, message: MessageT) -> None:
-        if self._subscription is None:
+        if self._listening is None:
             return
         self.newest = message
         self.count += 1
