@@ -96,8 +96,8 @@ def recording(first_layer: int, end_layer: int | None = None) -> Iterator[Attent
 
     Args:
         first_layer: index of the first layer to keep.
-        end_layer: index of the last one to keep, once the block is left there: the cache holds that layer's keys and values by
-            then, and the rest of the pass, the layer's own attention first of all, is not computed. ``None`` for a whole pass.
+        end_layer: index of the layer at whose queries and keys the pass ends and the block is left; the cache holds its keys and
+            values by then. ``None`` for a whole pass.
     """
     record = AttentionRecord(first_layer, end_layer)
     token = _recording.set(record)
