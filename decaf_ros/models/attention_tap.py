@@ -96,8 +96,8 @@ def recording(first_layer: int, end_layer: int | None = None) -> Iterator[Attent
 
     Args:
         first_layer: index of the first layer to keep.
-        end_layer: index of the layer at whose queries and keys the pass ends and the block is left; the cache holds its keys and
-            values by then. ``None`` for a whole pass.
+        end_layer: index of the layer at whose queries and keys the pass ends and the block is left; its keys and values are in
+            the cache by then. ``None`` for a whole pass.
     """
     record = AttentionRecord(first_layer, end_layer)
     token = _recording.set(record)
