@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The ROS 2 wheels in .venv find their own libraries; those of another installation must not come first.
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo bench test lint format clean
+.PHONY: help setup demo bench test lint format docs clean
 
 help:
 	@echo "make demo    simulated camera, decaf_node and three queries; writes demo_out/"
@@ -13,6 +13,7 @@ help:
 	@echo "make test    the test suite"
 	@echo "make lint    ruff, mypy and the direction of imports"
 	@echo "make format  rewrite the sources in ruff's format"
+	@echo "make docs    the tables of parameters and topics in docs/, from the code and a running node"
 	@echo "make clean   remove .venv and everything generated"
 
 setup:
@@ -39,6 +40,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python tools/make_docs.py
 
 clean:
 	rm -rf .venv build install log demo_out *.egg-info
