@@ -16,9 +16,17 @@ PARAMETERS = {
     "device": str,
     "autostart": lambda text: text.lower() in ("true", "1"),
     "use_sim_time": lambda text: text.lower() in ("true", "1"),
+    "depth": lambda text: text.lower() in ("true", "1"),
 }
+# By argument: the topic of the node that it renames.
+TOPICS = {"image": "image", "depth_image": "depth", "camera_info": "camera_info"}
+# What config/decaf.rviz shows of the node.
+SHOWN = ("overlay", "heatmap", "markers", "points")
 ARGUMENTS = {
     "image": ("/camera/image_raw", "Topic of the camera (sensor_msgs/Image)."),
+    "depth": ("", "true to say where objects are in space, by the topics depth_image and camera_info."),
+    "depth_image": ("/camera/depth/image_raw", "Topic of the depth camera (sensor_msgs/Image), registered to the image."),
+    "camera_info": ("/camera/camera_info", "Topic of the camera's intrinsics (sensor_msgs/CameraInfo)."),
     "namespace": ("", "Namespace of the node."),
     "name": ("decaf_node", "Name of the node."),
     "params_file": (PathJoinSubstitution([SHARE, "config", "decaf.yaml"]), "Parameters; what is given below goes before it."),
@@ -44,7 +52,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             LaunchConfiguration("params_file"),
             {name: PARAMETERS[name](text) for name, text in given.items() if text},
         ],
-        remappings=[("image", LaunchConfiguration("image"))],
+        remappings=[(topic, LaunchConfiguration(argument)) for argument, topic in TOPICS.items()],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         output="screen",
         # A stage of a query that runs when the node is interrupted comes to its end, which launch's 5 s may not be enough for.
@@ -59,7 +67,7 @@ def generate_launch_description() -> LaunchDescription:
     rviz = Node(
         package="rviz2",
         executable="rviz2",
-        remappings=[(f"/decaf_node/{topic}", [*node_name, "/", topic]) for topic in ("overlay", "heatmap")],
+        remappings=[(f"/decaf_node/{topic}", [*node_name, "/", topic]) for topic in SHOWN],
         arguments=["-d", PathJoinSubstitution([SHARE, "config", "decaf.rviz"])],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )

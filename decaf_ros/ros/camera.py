@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from decaf_ros.datatypes import Frame
-from decaf_ros.ros.conversions import frame_from_image, stamp_to_ns
+from decaf_ros.imaging import stamp_to_ns
+from decaf_ros.ros.depth import DepthCamera
+from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
 
@@ -26,30 +30,38 @@ class Camera:
 
     Args:
         node: for subscription, clock and parameters.
+        images: where the images come from.
         engine: follows the images.
         statistics: counts them.
+        depth: hears of every image, and listens while the camera is listened to; ``None`` for a camera without depth.
     """
 
-    def __init__(self, node: Node, engine: Engine, statistics: CameraStatistics) -> None:
-        self.topic: str = node.resolve_topic_name("image")
+    def __init__(
+        self, node: Node, images: ImageInput, engine: Engine, statistics: CameraStatistics, depth: DepthCamera | None
+    ) -> None:
+        self.topic = images.topic
         self._node = node
+        self._images = images
         self._engine = engine
         self._statistics = statistics
+        self._depth = depth
         self._group = MutuallyExclusiveCallbackGroup()
-        self._subscription: Subscription[Image] | None = None
+        self._subscription: Subscription[Any] | None = None
 
     def subscribe(self) -> None:
         """Listen from now on."""
         self._statistics.start()
-        self._subscription = self._node.create_subscription(
-            Image, "image", self._on_image, CAMERA_QOS, callback_group=self._group
-        )
+        if self._depth is not None:
+            self._depth.subscribe()
+        self._subscription = self._images.subscribe(self._on_image, CAMERA_QOS, self._group)
 
     def unsubscribe(self) -> None:
         """Listen no more, if it did."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+        if self._depth is not None:
+            self._depth.unsubscribe()
 
     def problem(self) -> str:
         """That the camera is silent, and for how long; "" when it is not, or when nobody listens."""
@@ -68,11 +80,13 @@ class Camera:
             "check the topic (remap image:=...), the camera and ROS_DOMAIN_ID"
         )
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.note_arrival()
+        if self._depth is not None:
+            self._depth.note_image(message)
         self._engine.submit(lambda: self._frame(message))
 
-    def _frame(self, message: Image) -> Frame:
+    def _frame(self, message: Image | CompressedImage) -> Frame:
         """The image, when its turn has come. The live thread reports the error to the engine's listener."""
         limit = float(self._node.get_parameter("max_frame_age_seconds").value)
         age = self._statistics.age_ns(stamp_to_ns(message.header.stamp)) * 1e-9
@@ -82,4 +96,4 @@ class Camera:
                 f"its stamp is {age:.3f} s old by the node's clock, max_frame_age_seconds is {limit:g}: is the network slow, "
                 "are the clocks of two machines apart, or is this a bag and use_sim_time not set?"
             )
-        return frame_from_image(message)
+        return self._images.frame(message)

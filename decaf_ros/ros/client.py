@@ -48,17 +48,19 @@ class DecafClient:
     ``rclpy.init`` comes first. Use it as a context manager, or call :meth:`close`.
 
     Args:
-        target: full name of the node to talk to.
+        target: name of the node to talk to, in this one's namespace unless it starts with /.
         name: of this node.
     """
 
     def __init__(self, target: str = "/decaf_node", name: str = "decaf_client") -> None:
-        self.target = target
         self.node = rclpy.create_node(name)
+        self.target: str = self.node.resolve_topic_name(target)
         self._clients: dict[str, Client[Any, Any]] = {
-            service: self.node.create_client(kind, f"{target}/{service}") for service, kind in _SERVICES.items()
+            service: self.node.create_client(kind, f"{self.target}/{service}") for service, kind in _SERVICES.items()
         }
-        self._tracking: ActionClient[Any, Any, Any] = ActionClient(self.node, TrackByLanguage, f"{target}/track_by_language")
+        self._tracking: ActionClient[Any, Any, Any] = ActionClient(
+            self.node, TrackByLanguage, f"{self.target}/track_by_language"
+        )
         self._diagnostics: dict[str, DiagnosticStatus] = {}
         self.subscribe("/diagnostics", DiagnosticArray, self._note_diagnostics)
         self._executor = SingleThreadedExecutor()
@@ -214,7 +216,7 @@ class DecafClient:
 
     def diagnostics(self, part: str) -> DiagnosticStatus | None:
         """The newest status of one part of the node: "camera", "tracking" or "queries"; ``None`` before the first."""
-        return self._diagnostics.get(f"{self.target.rsplit('/', 1)[-1]}: {part}")
+        return self._diagnostics.get(f"{self.target}: {part}")
 
     def diagnostic_values(self, part: str) -> dict[str, str]:
         """The figures of :meth:`diagnostics`, by name; empty before the first."""

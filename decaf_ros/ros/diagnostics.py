@@ -13,6 +13,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from decaf_ros.ros.camera import Camera
+from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
 
@@ -44,6 +45,7 @@ class NodeDiagnostics:
         camera: its topic.
         statistics: what became of the images.
         engine: what became of the queries.
+        depth: what became of the depth images; ``None`` for a camera without depth.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class NodeDiagnostics:
         camera: Camera,
         statistics: CameraStatistics,
         engine: Engine,
+        depth: DepthCamera | None = None,
     ) -> None:
         self._node = node
         self._health = health
         self._camera = camera
         self._statistics = statistics
         self._engine = engine
+        self._depth = depth
         self._topic = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # By the wall clock: when simulated time stands still, this is what tells why nothing happens.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -69,6 +73,8 @@ class NodeDiagnostics:
         if camera_problem:
             self._node.get_logger().warning(camera_problem, throttle_duration_sec=_WARNING_PERIOD_SECONDS)
         array = DiagnosticArray(status=[self._camera_status(camera_problem), self._tracking_status(), self._query_status()])
+        if self._depth is not None:
+            array.status.append(self._status("depth", self._depth.problem(), DiagnosticStatus.WARN, self._depth.values()))
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._topic.publish(array)
 
@@ -90,12 +96,14 @@ class NodeDiagnostics:
         return self._status("camera", problem, DiagnosticStatus.WARN, values)
 
     def _tracking_status(self) -> DiagnosticStatus:
+        counters = self._engine.session.counters
         median, p95 = self._statistics.mask_age_ms()
         values = {
             "objects": len(self._engine.session.object_ids),
             "mask_age_p50_ms": median,
             "mask_age_p95_ms": p95,
-            "catch_up_skipped": self._engine.session.counters.catch_up_skipped,
+            "catch_up_skipped": counters.catch_up_skipped,
+            "reacquired": counters.reacquired,
             "memory_rss_mib": process_memory_mib(),
         }
         return self._status("tracking", "", DiagnosticStatus.OK, values)
@@ -107,6 +115,7 @@ class NodeDiagnostics:
             "stage": self._engine.stage,
             "pending": self._engine.pending_queries,
             "active": len(queries),
+            "in_doubt": len(self._engine.session.queries_in_doubt()),
             "newest_expression": queries[-1].expression if queries else "",
             "mllm_model": self._node.get_parameter("mllm_model").value,
             "tracker_model": self._node.get_parameter("tracker_model").value,
@@ -117,7 +126,7 @@ class NodeDiagnostics:
         """One entry; ``level`` holds if there is a problem."""
         return DiagnosticStatus(
             level=level if problem else DiagnosticStatus.OK,
-            name=f"{self._node.get_name()}: {part}",
+            name=f"{self._node.get_fully_qualified_name()}: {part}",
             message=problem or "ok",
             hardware_id="decaf_ros",
             values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
+import cv2
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -25,13 +26,17 @@ from rclpy.signals import SignalHandlerOptions
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, TrackEvent
 from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.ros import vision
 from decaf_ros.ros.action import TrackAction
 from decaf_ros.ros.camera import Camera
+from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
 from decaf_ros.ros.dispatcher import Dispatcher
 from decaf_ros.ros.entities import EntityGroup
+from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.logs import forward_logs
 from decaf_ros.ros.models import MODEL_PARAMETERS, Models, resolve_device
+from decaf_ros.ros.objects_3d import SpacePublisher
 from decaf_ros.ros.parameters import (
     ParameterError,
     Value,
@@ -94,10 +99,12 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._staged: dict[str, Any] = {}
         self._engine = Engine(TrackingSession(None, settings_for(SessionConfig, values)), None, self)
         self._statistics = CameraStatistics(cast(ROSClock, self.get_clock()))
-        self._camera = Camera(self, self._engine, self._statistics)
+        self._depth = DepthCamera(self) if values["depth"] else None
+        images = ImageInput(self, str(values["image_transport"]), int(values["max_image_pixels"]))
+        self._camera = Camera(self, images, self._engine, self._statistics, self._depth)
         self._interfaces = EntityGroup(self)
         self._query_heat_maps = QueryHeatMaps(self, self._asked_queries)
-        NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine)
+        NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine, self._depth)
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, "add_post_set_parameters_callback"):  # since Iron
             self.add_post_set_parameters_callback(self._apply_parameters)
@@ -165,6 +172,8 @@ class DecafNode(LifecycleNodeMixin, Node):
         resolve_device(str(self.get_parameter("device").value))
         with self._interfaces.collecting():
             self._results = ResultPublisher(self)
+            self._space = SpacePublisher(self, self._depth) if self._depth else None
+            self._vision = vision.VisionPublisher(self) if vision.INSTALLED else None
             dispatcher = Dispatcher(self, self._engine, lambda: self.health().problem, self._camera.hint)
             Services(dispatcher)
             TrackAction(dispatcher)
@@ -176,6 +185,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         if problem and not self.get_parameter("autostart").value:
             self.models.release()
             raise ModelNotFound(problem)
+        self._results.jpeg_quality = int(self.get_parameter("jpeg_quality").value)
         self._use_models(MODEL_PARAMETERS, current_values(self))
         self._engine.start()
         self._camera.subscribe()
@@ -189,7 +199,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._engine.stop()
         self._query_heat_maps.update()
         self._engine.set_grounder(None)
-        self._engine.session.set_tracker(None)  # type: ignore[arg-type]
+        self._engine.session.set_tracker(None)
         self.models.release()
 
     def _withdraw(self) -> None:
@@ -237,6 +247,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         if self._following:  # else activation will read the values
             with self.models.turn:
                 if self._following:
+                    self._results.jpeg_quality = int(values["jpeg_quality"])
                     self.models.adopt(staged)
                     self._use_models(staged, values)
 
@@ -249,6 +260,9 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._results.publish_segmentation(segmentation, captions)
         self._query_heat_maps.update()
         self._statistics.note_mask(segmentation.frame.stamp_ns)
+        for more in (self._space, self._vision):
+            if more is not None:
+                more.publish(segmentation)
 
     def on_heat_map(self, heat: HeatMap) -> None:
         """Publish a heat map of a query, and that of the newest query under its own name as well."""
@@ -275,6 +289,7 @@ class DecafNode(LifecycleNodeMixin, Node):
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted, and end the process."""
     publish_asynchronously()
+    cv2.setNumThreads(1)  # images are drawn and encoded beside the models, which have all cores
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     interrupted = threading.Event()

@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter
 
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.ros.images import DEFAULT_MAX_PIXELS, IMAGE_TRANSPORTS
 
 Value = str | int | float | bool
 SettingsT = TypeVar("SettingsT")
@@ -80,7 +81,7 @@ SETTINGS = (
     ),
     Setting(
         "memory_gating",
-        False,
+        True,
         "Let objects that are not seen keep the memory of when they were, in place of frames without them.",
     ),
     Setting("device", "auto", "Where the models run: auto (cuda if there is one), cpu, cuda, cuda:1, ..."),
@@ -97,13 +98,36 @@ SETTINGS = (
         (0, 1024),
         fixed=True,
     ),
-    # The camera
+    # The camera, and what is shown of its images
+    Setting(
+        "image_transport",
+        "raw",
+        "How images arrive: raw, or compressed on <image>/compressed.",
+        choices=IMAGE_TRANSPORTS,
+        fixed=True,
+    ),
+    Setting(
+        "max_image_pixels",
+        DEFAULT_MAX_PIXELS,
+        "Images of more pixels are refused before they are decoded.",
+        (1, 1 << 28),
+        fixed=True,
+    ),
+    Setting("jpeg_quality", 90, "Of ~/overlay/compressed and ~/heatmap/compressed.", (1, 100)),
     Setting("camera_timeout_seconds", 2.0, "Silence of the camera after which diagnostics warn.", (0.1, 3600.0)),
     Setting(
         "max_frame_age_seconds",
         0.0,
         "Images with a stamp further back than this by the node's clock are dropped; 0 takes all of them.",
         (0.0, 3600.0),
+    ),
+    Setting("depth", False, "Listen to depth and camera_info, and say where objects are in space.", fixed=True),
+    Setting(
+        "depth_slop_seconds",
+        0.05,
+        "Images and depth images belong together when their stamps differ by less.",
+        (0.0, 10.0),
+        fixed=True,
     ),
     # SessionConfig
     Setting("key_frames", SessionConfig.key_frames, "Most key frames that a query looks at.", (1, 64)),

@@ -31,6 +31,7 @@ from decaf_ros.session.session import (
 )
 
 _FAILURES_KEPT = 32
+_STOPPED = "the node is being deactivated or shut down"
 _IDLE_SECONDS = 0.25  # how often an idle worker looks whether an object is in doubt
 
 logger = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class Engine:
             thread.join()
         self._threads.clear()
         while self._jobs:
-            self._fail(self._jobs.popleft(), SessionError("the node is shutting down"))
+            self._fail(self._jobs.popleft(), SessionError(_STOPPED))
 
     def submit(self, decode: Callable[[], Frame]) -> None:
         """Offer a frame; the latest wins. ``decode`` runs on the live thread, and only if no newer frame comes first."""
@@ -506,7 +507,7 @@ class Engine:
 
     def _require_wanted(self, job: Job) -> None:
         if self._stopping:
-            raise SessionError("the node is shutting down")
+            raise SessionError(_STOPPED)
         if job.cancelled:
             raise SupersededError(f"the query {job.expression!r} was cancelled")
 

@@ -461,8 +461,8 @@ class TrackingSession:
             self._keep_objects([each for each in self._state.objects if each.query_id != query_id])
             return removed
 
-    def set_tracker(self, tracker: MaskTracker) -> None:
-        """Use another mask model. What the old one remembers means nothing to it, so that this is a :meth:`reset`, too."""
+    def set_tracker(self, tracker: MaskTracker | None) -> None:
+        """Use another mask model, or none. What the old one remembers means nothing to it, so this is a :meth:`reset`, too."""
         with self._lock:
             self._new_epoch("another mask model was loaded")
             self._forget()

@@ -48,7 +48,7 @@ class NodeLink:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._objects = LazyTopic(client, "~/objects", TrackedObjectArray)
-        self._name = client.node.resolve_topic_name(client.target)
+        self._name = client.target
         self._diagnostics: dict[str, DiagnosticStatus] = {}
         self._heard = -math.inf
         self._publishers: frozenset[bytes] = frozenset()
@@ -192,7 +192,7 @@ class NodeLink:
         self._loop.call_soon_threadsafe(self._keep_diagnostics, message)
 
     def _keep_diagnostics(self, message: DiagnosticArray) -> None:
-        prefix = f"{self._name.rsplit('/', 1)[-1]}: "
+        prefix = f"{self._name}: "
         mine = {status.name.removeprefix(prefix): status for status in message.status if status.name.startswith(prefix)}
         if mine:
             self._diagnostics.update(mine)

@@ -253,7 +253,7 @@ def test_node_starts_without_models_and_is_repaired(ros: None, tmp_path: Path) -
                 future = client.call_async("query", Query.Request(expression=EXPRESSION, replace=True))
                 wait_until(lambda: QueryInfo.RUNNING in _states(repaired), "the query to run")
                 process.stop()
-                assert "shutting down" in client.wait_for(future, 10.0).message
+                assert "shut down" in client.wait_for(future, 10.0).message
     finally:
         assert process.stop() == 0, process.output()
     assert "no_mllm" in process.output()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -418,3 +419,25 @@ def test_rviz_shows_what_is_published(rig: Rig) -> None:
     for display in displays:
         node, _, topic = display["Topic"]["Value"].rpartition("/")
         assert (node, published[topic]) == ("/decaf_node", kinds[display["Class"]])
+
+
+def test_decaf_node_tells_where_what_it_tracks_is_in_space(client: DecafClient, tmp_path: Path) -> None:
+    """The whole way, with the node's own masks."""
+    camera = NodeProcess("sim_camera", tmp_path / "sim_camera.log", {"seeds": f"[{SEED}]", "depth": "true"})
+    node = NodeProcess("node", tmp_path / "decaf_node.log", {"depth": "true"})
+    try:
+        client.wait_until_ready()
+        objects = Recorder(client, "~/objects_3d", TrackedObject3DArray)
+        objects.next("the first frame with depth", 60.0)
+        answer = client.query("the yellow box")
+        assert answer.success, answer.message
+        ids = {each.id for each in answer.objects}
+        found = wait_until(
+            lambda: [each for each in objects.messages[-1].objects if each.id in ids], "an object in space", 60.0
+        )
+        wait_until(lambda: client.diagnostic_values("depth").get("camera_info") == "received", "the diagnostics")
+    finally:
+        statuses = (camera.stop(), node.stop())
+    assert statuses == (0, 0), node.output()
+    truth = sample_scene(SEED).body_position(1, 0.0)
+    assert min(math.dist(_xyz(each.position), truth) for each in found) < 0.1

@@ -87,7 +87,7 @@ def _camera_levels(system: System, count: int) -> list[bytes]:
     heard = Recorder(system.client, "/diagnostics", DiagnosticArray)
 
     def levels() -> list[bytes]:
-        found = [status for message in heard.messages for status in message.status if status.name == "timed_node: camera"]
+        found = [status for message in heard.messages for status in message.status if status.name == "/timed_node: camera"]
         return [status.level for status in found][1:]
 
     wait_until(lambda: len(levels()) >= count, "diagnostics")
