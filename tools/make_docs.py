@@ -6,6 +6,7 @@ service or action that is in only one of the two is an error, here and in the te
 
 from __future__ import annotations
 
+import html
 import signal
 import subprocess
 import sys
@@ -79,13 +80,8 @@ INTERFACES = (
         "in place of `image` with `image_transport:=compressed`: JPEG or PNG",
         type="sensor_msgs/msg/CompressedImage",
     ),
-    Interface(
-        Kind.SUBSCRIBED,
-        "depth",
-        "with `depth:=true`: 32FC1 in metres or 16UC1 in millimetres, registered to the image",
-        type="sensor_msgs/msg/Image",
-    ),
-    Interface(Kind.SUBSCRIBED, "camera_info", "with `depth:=true`: intrinsics", type="sensor_msgs/msg/CameraInfo"),
+    Interface(Kind.SUBSCRIBED, "depth", "with `depth:=true`: 32FC1 in metres or 16UC1 in millimetres, registered to the image"),
+    Interface(Kind.SUBSCRIBED, "camera_info", "with `depth:=true`: intrinsics"),
     _published("~/objects", "id, label, query, score, presence, box, visible or lost"),
     _published("~/mask", "mono8: 255 where any object is"),
     _published("~/mask/compressed", "the same as PNG"),
@@ -95,21 +91,13 @@ INTERFACES = (
     _published("~/overlay/compressed", "the same as JPEG"),
     _published("~/heatmap", "rgb8: where the language model looks for the newest query, over the image", _HEAT),
     _published("~/heatmap/compressed", "the same as JPEG", _HEAT),
-    _published("~/attention", "32FC1 in [0, 1]: the heat map itself, at the size of the image", _HEAT),
+    _published("~/attention", "32FC1 in [0, 1]: the same heat map itself, at the size of the image", _HEAT),
     _published("~/query_*/heatmap", "as `~/heatmap`, of an active query: `*` is its id", _HEAT, type="sensor_msgs/msg/Image"),
     _published("~/query_*/heatmap/compressed", "the same as JPEG", _HEAT, type="sensor_msgs/msg/CompressedImage"),
     _published("~/query_*/attention", "as `~/attention`, of an active query", _HEAT, type="sensor_msgs/msg/Image"),
-    _published(
-        "~/objects_3d",
-        "with `depth:=true`: centroid, covariance, box, number of points",
-        type="decaf_ros/msg/TrackedObject3DArray",
-    ),
-    _published("~/markers", "with `depth:=true`: boxes and labels for RViz", type="visualization_msgs/msg/MarkerArray"),
-    _published(
-        "~/points",
-        "with `depth:=true`: the points of all objects, `label` is the object's id",
-        type="sensor_msgs/msg/PointCloud2",
-    ),
+    _published("~/objects_3d", "with `depth:=true`: centroid, covariance, box, number of points"),
+    _published("~/markers", "with `depth:=true`: boxes and labels for RViz"),
+    _published("~/points", "with `depth:=true`: the points of all objects, `label` is the object's id"),
     _published(
         "~/detections",
         "where vision_msgs is installed: visible objects with box, name and score",
@@ -120,13 +108,7 @@ INTERFACES = (
         "where vision_msgs is installed: the name to each value of `~/labels`",
         type="vision_msgs/msg/LabelInfo",
     ),
-    Interface(
-        Kind.PUBLISHED,
-        "~/events",
-        "an object was found, lost, seen again, re-acquired or removed",
-        _IMAGE,
-        "when it happens",
-    ),
+    _published("~/events", "an object was found, lost, seen again, re-acquired or removed", "when it happens"),
     _published("/diagnostics", "rates, drops, mask age, states, memory", "once a second, in every state", "now"),
     _published("~/transition_event", "the lifecycle changed its state", "at each transition", ""),
     Interface(Kind.SERVICE, "~/query", "find what a sentence refers to, and track it"),
@@ -273,7 +255,14 @@ def _row(interface: Interface, announced: Announced | None) -> list[str]:
 def parameters_page() -> str:
     """docs/parameters.md."""
     rows = [
-        [f"`{each.name}`", _type_name(each), f"`{_yaml(each.default)}`", _values(each), _change(each), each.text]
+        [
+            f"`{each.name}`",
+            _type_name(each),
+            f"`{_yaml(each.default)}`",
+            _values(each),
+            _change(each),
+            html.escape(each.text, quote=False),
+        ]
         for each in SETTINGS
     ]
     table = _table(("name", "type", "default", "values", "change", "what"), rows)
