@@ -111,7 +111,12 @@ class DecafClient:
         on_feedback: Callable[[TrackByLanguage.Feedback], None] = lambda feedback: None,
         timeout_s: float = 10.0,
     ) -> Goal:
-        """Ask as :meth:`query` does, but as a goal, which tells how far it is, on the client's thread, and can be cancelled.
+        """Ask as :meth:`query` does, but as a goal, which tells how far it is, and can be cancelled.
+
+        Args:
+            expression, window_seconds, replace: see TrackByLanguage.
+            on_feedback: called on the client's thread; not for feedback that the result has overtaken.
+            timeout_s: for the goal to be accepted.
 
         Raises:
             TimeoutError: there is no such action, or the goal was not accepted in time.

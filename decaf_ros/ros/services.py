@@ -118,5 +118,8 @@ def _corners(box: RegionOfInterest) -> tuple[float, float, float, float]:
 def _mask_hw(mask: Image) -> BoolArray:
     if mask.encoding != "mono8":
         raise ValueError(f"the mask must be mono8, got '{mask.encoding}'")
-    mask_hw: BoolArray = frame_from_image(mask).image_rgb[..., 0] > 0
+    try:
+        mask_hw: BoolArray = frame_from_image(mask).image_rgb[..., 0] > 0
+    except ValueError as error:
+        raise ValueError(f"the mask is no image: {error}") from error
     return mask_hw
