@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,30 +18,48 @@ import torch
 _Result = TypeVar("_Result")
 
 
+class Time(NamedTuple):
+    """How long something took, and for how long a core was at work on it, whatever else the machine did meanwhile."""
+
+    wall_ms: float
+    cpu_ms: float
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """Milliseconds of each repetition after warm-up, and the memory that came on top while it ran, in MiB."""
+    """Times of each repetition after warm-up, and the memory that came on top while it ran, in MiB."""
 
-    times_ms: tuple[float, ...]
+    times: tuple[Time, ...]
     extra_mib: float
 
     @property
-    def p50_ms(self) -> float:
-        """Median time."""
-        return float(np.median(self.times_ms))
+    def p50(self) -> Time:
+        """Medians."""
+        return Time(*np.median(self.times, axis=0).tolist())
 
     def cells(self, reference: Measurement) -> list[str]:
-        """Median, 95th percentile and memory, each with how many times the reference takes; see :data:`HEADER`."""
+        """Times and memory, each with how many times the reference takes; see :data:`HEADER`."""
         return [
-            f"{self.p50_ms:.1f}",
-            f"{np.percentile(self.times_ms, 95):.1f}",
-            f"{reference.p50_ms / self.p50_ms:.1f}",
+            f"{self.p50.wall_ms:.1f}",
+            f"{np.percentile([time.wall_ms for time in self.times], 95):.1f}",
+            f"{reference.p50.wall_ms / self.p50.wall_ms:.1f}",
+            f"{self.p50.cpu_ms:.1f}",
+            f"{reference.p50.cpu_ms / self.p50.cpu_ms:.1f}",
             f"{self.extra_mib:.0f}",
             f"{reference.extra_mib / max(self.extra_mib, 1.0):.1f}",
         ]
 
 
-HEADER = ("", "p50 in ms", "p95 in ms", "times faster", "extra memory in MiB", "times less")
+HEADER = (
+    "",
+    "p50 in ms",
+    "p95 in ms",
+    "times faster",
+    "CPU time, p50 in ms",
+    "times less",
+    "extra memory in MiB",
+    "times less",
+)
 
 
 class MemoryRise:
@@ -64,16 +82,19 @@ def _resident_mib(field: str) -> float:
 
 
 def apart(measure: Callable[..., _Result], *arguments: object) -> _Result:
-    """Run a function of a module in a process of its own, with one thread."""
-    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (1,)) as pool:
+    """Run a function in a process of its own, with one thread.
+
+    It is forked, which saves it the imports; the process that calls this must have computed nothing in several threads before.
+    """
+    with multiprocessing.get_context("fork").Pool(1, torch.set_num_threads, (1,)) as pool:
         return pool.apply(measure, arguments)
 
 
-def timed(compute: Callable[[], object]) -> float:
-    """Milliseconds that a call takes."""
-    start = time.perf_counter()
-    compute()
-    return (time.perf_counter() - start) * 1e3
+def timed(compute: Callable[[], _Result]) -> tuple[_Result, Time]:
+    """What a call returns, and the time that it takes."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = compute()
+    return result, Time((time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3)
 
 
 def machine() -> str:
