@@ -26,7 +26,7 @@ bench: setup
 	$(BIN)/decaf bench
 	$(BIN)/python tools/sam2_evaluation.py
 	taskset -c 0 $(BIN)/python tools/bench_rollout.py
-	$(BIN)/python tools/bench_speed.py
+	$(BIN)/python tools/bench_tracker.py
 
 test: setup
 	$(BIN)/python -m pytest test

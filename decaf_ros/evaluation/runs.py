@@ -1,22 +1,27 @@
-"""Held-out queries under different settings, over several processes."""
+"""Held-out queries and scripted episodes under different settings, over several processes."""
 
 from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 
-from decaf_ros.config import GroundingConfig
+from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.evaluation.held_out import HeldOutQuery, QueryScore, score_query
+from decaf_ros.evaluation.scripted import Episode, Outcome, crossing, keeps_identity, play
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.grounding import Grounder
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Setup:
         device: of both models.
         options: how the language model is read.
         config: how a sentence becomes tracklets.
+        memory_gating: see :class:`~decaf_ros.models.sam2_stream.Sam2Tracker`; on in the node, off in the paper's protocol.
     """
 
     mllm: str = "embedded"
@@ -35,6 +41,7 @@ class Setup:
     device: str = "cpu"
     options: MllmOptions = field(default_factory=MllmOptions)
     config: GroundingConfig = field(default_factory=GroundingConfig)
+    memory_gating: bool = False
 
 
 def ablations(full: Setup) -> dict[str, Setup]:
@@ -58,12 +65,36 @@ def score_queries(setup: Setup, queries: Sequence[HeldOutQuery], processes: int 
         queries: what is asked.
         processes: how many at a time, each with one thread; 1 computes in this process with the threads it has.
     """
+    yield from _mapped(functools.partial(_score, setup), queries, processes)
+
+
+def play_episodes(setup: Setup, config: SessionConfig, episodes: Sequence[Episode], processes: int = 1) -> Iterator[Outcome]:
+    """How scripted episodes end, in their order; ``setup`` and ``processes`` as for :func:`score_queries`."""
+    yield from _mapped(functools.partial(_play, setup, config), episodes, processes)
+
+
+def meet_doubles(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Iterator[bool]:
+    """Whether an object is still itself after its double has passed, by seed; else as :func:`play_episodes`."""
+    yield from _mapped(functools.partial(_meet_double, setup), seeds, processes)
+
+
+def _mapped(work: Callable[[_Item], _Result], items: Sequence[_Item], processes: int) -> Iterator[_Result]:
     if processes == 1:
-        yield from (_score(setup, query) for query in queries)
+        yield from map(work, items)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(functools.partial(_score, setup), queries)
+        yield from pool.map(work, items)
+
+
+def _play(setup: Setup, config: SessionConfig, episode: Episode) -> Outcome:
+    grounder, tracker = _models(setup)
+    return play(episode, tracker, grounder, config)
+
+
+def _meet_double(setup: Setup, seed: int) -> bool:
+    grounder, tracker = _models(setup)
+    return keeps_identity(crossing(seed), tracker, grounder)
 
 
 def _score(setup: Setup, query: HeldOutQuery) -> QueryScore:
@@ -73,5 +104,5 @@ def _score(setup: Setup, query: HeldOutQuery) -> QueryScore:
 
 @functools.lru_cache(maxsize=1)
 def _models(setup: Setup) -> tuple[Grounder, MaskTracker]:
-    tracker = Sam2Tracker.load(setup.tracker, device=setup.device)
+    tracker = Sam2Tracker.load(setup.tracker, device=setup.device, memory_gating=setup.memory_gating)
     return Grounder(load_mllm(setup.mllm, setup.options, setup.device), tracker, setup.config), tracker

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,12 +13,24 @@ from decaf_ros.evaluation.metrics import region_similarity
 from decaf_ros.evaluation.replay import Replay
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.synthetic.world import BACKGROUNDS, COLOURS_RGB, DEFAULT_SIZE_HW, SHAPES, Body, Motion, Path, Scene, Screen
+from decaf_ros.synthetic.world import (
+    BACKGROUNDS,
+    COLOURS_RGB,
+    DEFAULT_SIZE_HW,
+    SHAPES,
+    Body,
+    Motion,
+    Path,
+    Scene,
+    Screen,
+    with_bodies,
+)
 
 HZ = 10.0
 OCCLUSIONS = (5, 15, 40)
 ASKED_AT_S, MOVES_AT_S = 1.0, 4.0
 PATIENCE_S = 3.0
+FIRST_DOUBLE_SEED = 910_000
 FOLLOWED_FROM_IOU = 0.5
 _STEADY_FRAMES = 3
 _RADIUS, _SPEED, _SCREEN_WIDTH = 0.1, 0.45, 0.4
@@ -30,10 +42,10 @@ class Episode:
     """A scene in which one body goes out of sight.
 
     Attributes:
-        kind: "hidden N frames", or "leaves and returns elsewhere".
+        kind: "hidden N frames", "leaves and returns elsewhere" or "passes another object".
         scene: the world.
         body_index: of the body.
-        back_s: time in seconds from which it is all in sight again.
+        back_s: time in seconds from which it is all in sight, and clear of others, again.
     """
 
     kind: str
@@ -72,7 +84,7 @@ def episodes(per_kind: int, first_seed: int = 900_000) -> list[Episode]:
     for number in range(per_kind):
         rng = np.random.default_rng(first_seed + number)
         made += [_hidden(frames, rng) for frames in OCCLUSIONS]
-        made.append(_away(rng))
+        made += [_away(rng), _touching(rng)]
     return made
 
 
@@ -137,6 +149,20 @@ def _away(rng: np.random.Generator) -> Episode:
     return Episode("leaves and returns elsewhere", _scene(rng, path), 0, back_s + 2 * width / _SPEED)
 
 
+def _touching(rng: np.random.Generator) -> Episode:
+    """Slowly past an object of another colour and shape, in front of it or behind it."""
+    start, end, speed = 0.14, 0.86, 0.12
+    y = float(rng.uniform(0.45, 0.55))
+    path = Path(((MOVES_AT_S, start, y), (MOVES_AT_S + (end - start) / speed, end, y)))
+    scene = _scene(rng, path)
+    moving, in_the_way, *_ = scene.bodies
+    in_the_way = replace(in_the_way, motion=Motion((0.5, y + float(rng.uniform(-0.1, 0.1)))))
+    in_front = bool(rng.random() < 0.5)
+    bodies = (moving, in_the_way) if in_front else (in_the_way, moving)
+    clear_s = MOVES_AT_S + (0.5 + 2 * _RADIUS / _ASPECT - start) / speed
+    return Episode("passes another object", with_bodies(scene, bodies), 0 if in_front else 1, clear_s)
+
+
 def _scene(rng: np.random.Generator, path: Path, *screens: Screen) -> Scene:
     """One body on the path, and two others that stand apart from it."""
     colours, shapes = rng.permutation(list(COLOURS_RGB)), rng.permutation(list(SHAPES))
@@ -178,18 +204,30 @@ def keeps_identity(scene: Scene, tracker: MaskTracker, grounder: Grounder) -> bo
     return own >= FOLLOWED_FROM_IOU and own > other
 
 
-def rates(outcomes: Sequence[Outcome]) -> Mapping[str, tuple[int, float, float, float]]:
-    """By kind, among episodes whose body was followed when it began to move.
+@dataclass(frozen=True)
+class Rate:
+    """How episodes of one kind ended, those whose body was followed when it began to move.
 
-    Returns:
-        How many there are, the share found again in time, the median delay in seconds, and the share of frames out of sight on
-        which a mask was claimed.
+    Attributes:
+        episodes: how many.
+        in_time: share found again in time.
+        delay_s: median delay of those.
+        wrong: share of frames out of sight on which a mask was claimed.
     """
+
+    episodes: int
+    in_time: float
+    delay_s: float
+    wrong: float
+
+
+def rates(outcomes: Sequence[Outcome]) -> dict[str, Rate]:
+    """Rates by kind."""
     table = {}
     for kind in dict.fromkeys(outcome.kind for outcome in outcomes):
         mine = [outcome for outcome in outcomes if outcome.kind == kind and outcome.found]
         delays = [outcome.delay_s for outcome in mine if outcome.delay_s is not None]
-        table[kind] = (
+        table[kind] = Rate(
             len(mine),
             len(delays) / max(len(mine), 1),
             float(np.median(delays)) if delays else float("nan"),

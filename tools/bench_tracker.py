@@ -1,0 +1,218 @@
+"""Speed and memory of the tracker: many objects, a stream without end, and the tracklets of a query.
+
+``python tools/bench_tracker.py`` prints Markdown; one thread, warm-up apart. Each measurement runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from measuring import Measurement, MemoryRise, apart, machine, timed
+from PIL import Image
+
+from decaf_ros.config import SessionConfig
+from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt
+from decaf_ros.evaluation.held_out import render_clip, sample_queries
+from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.models.mllm import load_mllm
+from decaf_ros.models.protocols import MaskProposals, ObjectTrack, TrackOutput
+from decaf_ros.models.sam2_loading import load_sam2
+from decaf_ros.models.sam2_network import Sam2Features, Sam2Network
+from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.session.frames import StoredFrame, uniform_selection
+from decaf_ros.session.grounding import Grounder, StageClock
+from decaf_ros.session.session import QueryRecord, TrackingSession
+from decaf_ros.synthetic.world import View, sample_scene
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "test" / "parity"))
+
+OBJECTS = (1, 2, 4, 8)
+TARGETS = {1: "<= 1.05", 4: "<= 0.6", 8: "<= 0.5"}
+SCENE_SEED, CAMERA_HZ, WARM_UP_FRAMES = 16577, 10.0, 16
+SOAK_IMAGE_SIZE, SOAK_OBJECTS = 64, 8
+KEY_FRAMES = 16
+
+
+def main() -> None:
+    """Measure, and print Markdown."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--frames", type=int, default=80, help="for each number of objects (default: %(default)s)")
+    parser.add_argument("--soak-frames", type=int, default=20_000, help="to watch the memory for (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=8, help="whose tracklets are timed (default: %(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page there")
+    arguments = parser.parse_args()
+    page = f"""# The tracker
+
+{machine()}, float32, warm-up apart. Made by `python tools/bench_tracker.py`.
+
+## Many objects
+
+{_speed(arguments.frames)}
+The embedded SAM 2.1 over frames of 192 x 256 pixels, encoder included; medians after {WARM_UP_FRAMES} frames, by CPU time,
+which does not depend on what else the machine does. The predictor gets the whole video beforehand, and its reading and resizing
+is not timed; ours gets an image at a time, resizing included.
+
+## A stream without end
+
+{_soak(arguments.soak_frames)}
+A session that follows {SOAK_OBJECTS} objects; every 50 frames one is removed and another one pointed out. The embedded SAM 2.1
+at {SOAK_IMAGE_SIZE} pixels, so that the frames take minutes; what is kept does not depend on their number. Resident memory of
+the process.
+
+## The tracklets of a query
+
+{apart(_tracklets, arguments.queries)}
+Point prompts, proposals, suppression, propagation and scores over {KEY_FRAMES} key frames (the stage *prompting*). Plainly:
+each point prompted alone, each mask propagated alone, and every frame encoded each time that it is needed.
+"""
+    print(page)
+    if arguments.write:
+        arguments.write.write_text(page)
+
+
+def _speed(frames: int) -> str:
+    rows = []
+    for count in OBJECTS:
+        official, ours = (apart(side, frames, count).p50.cpu_ms for side in (tracker_official, tracker_ours))
+        rows.append([str(count), f"{official:.1f}", f"{ours:.1f}", f"{ours / official:.2f}", TARGETS.get(count, "")])
+    return markdown_table(("objects", "sam2's video predictor, ms a frame", "decaf_ros", "ratio", "target"), rows)
+
+
+def tracker_ours(frames: int, count: int) -> Measurement:
+    """One frame at a time, as in the node."""
+    views = _views(frames)
+    tracker = Sam2Tracker(Sam2Network(load_sam2("embedded")))
+    memory = MemoryRise()
+    stream = iter([Frame(index, "camera", view.image_rgb) for index, view in enumerate(views)])
+    features = tracker.encode(next(stream))
+    tracks = [tracker.start_track(features, views[0].mask_of(index % 2)) for index in range(count)]
+    times = [timed(lambda: tracker.step(tracks, tracker.encode(next(stream))))[1] for _ in range(1, frames)]
+    return Measurement(tuple(times[WARM_UP_FRAMES - 1 :]), memory.mib())
+
+
+def tracker_official(frames: int, count: int) -> Measurement:
+    """sam2's predictor over the same frames; the loading of the video is not timed."""
+    from test_sam2_stream import predictor_of  # in test/parity
+
+    views = _views(frames)
+    predictor = predictor_of(load_sam2("embedded"))
+    memory = MemoryRise()
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        for index, view in enumerate(views):
+            Image.fromarray(view.image_rgb).save(Path(folder) / f"{index:05d}.jpg", format="PNG")
+        state = predictor.init_state(folder)
+        for index in range(count):
+            predictor.add_new_mask(state, 0, index, views[0].mask_of(index % 2))
+        steps = predictor.propagate_in_video(state)
+        times = [timed(lambda: next(steps))[1] for _ in range(frames)]
+    return Measurement(tuple(times[WARM_UP_FRAMES:]), memory.mib())
+
+
+def _views(frames: int) -> list[View]:
+    scene = sample_scene(SCENE_SEED, screens=False)
+    return [scene.render(index / CAMERA_HZ) for index in range(frames)]
+
+
+def _soak(frames: int) -> str:
+    marks = [frames // 20, frames // 4, frames // 2, frames * 3 // 4, frames]
+    memory = apart(resident_mib, frames, marks)
+    rows = [[f"{mark}", f"{mib:.1f}"] for mark, mib in zip(marks, memory, strict=True)]
+    rows.append([f"growth from {marks[0]} on, at most", f"{max(memory) - memory[0]:.1f} (target <= 20)"])
+    return markdown_table(("frames", "MiB"), rows)
+
+
+def resident_mib(frames: int, marks: Sequence[int]) -> list[float]:
+    """Resident memory after some numbers of frames, with objects that come and go."""
+    size_hw = (96, 128)
+    views = [sample_scene(SCENE_SEED, size_hw, screens=False).render(index / CAMERA_HZ) for index in range(50)]
+    tracker = Sam2Tracker.load("embedded", image_size=SOAK_IMAGE_SIZE)
+    session = TrackingSession(tracker, SessionConfig())
+    process, measured = psutil.Process(os.getpid()), []
+    for number in range(1, frames + 1):
+        view = views[number % len(views)]
+        session.push(Frame(number * 100_000_000, "camera", view.image_rgb))
+        session.take_events()
+        followed = sorted(session.object_ids.items())
+        if len(followed) == SOAK_OBJECTS and number % 50 == 0:
+            session.remove_query(followed[0][1])
+        if len(followed) < SOAK_OBJECTS or number % 50 == 0:
+            record = QueryRecord(session.new_query_id(), "", "", 0, confident=True)
+            session.add(record, ObjectPrompt(mask_hw=view.mask_of(number % 2)))
+            session.end_query()
+        if number in marks:
+            measured.append(process.memory_info().rss / 2**20)
+    return measured
+
+
+class PlainTracker:
+    """A tracker that shares nothing: every frame is encoded when it is needed, and masks go one by one."""
+
+    def __init__(self, tracker: Sam2Tracker) -> None:
+        self._tracker = tracker
+
+    def encode(self, frame: Frame) -> Frame:
+        """Nothing is kept."""
+        return frame
+
+    def propose(self, frame: Frame, points_xy_px: Sequence[tuple[float, float]]) -> MaskProposals:
+        """One point after another."""
+        each = [self._tracker.propose(self._tracker.encode(frame), [point]) for point in points_xy_px]
+        return MaskProposals(
+            np.concatenate([proposals.masks_phw for proposals in each]),
+            torch.cat([proposals.predicted_iou_p for proposals in each]),
+        )
+
+    def propagate(self, clip: Sequence[Frame], key_index: int, masks_nhw: BoolArray) -> BoolArray:
+        """One mask after another."""
+        rows = []
+        for mask in masks_nhw:
+            features = [self._tracker.encode(frame) for frame in clip]
+            rows.append(self._tracker.propagate(features, key_index, mask[None]))
+        return np.concatenate(rows)
+
+    def start_track(self, frame: Frame, mask_hw: BoolArray) -> ObjectTrack:
+        """As it is."""
+        return self._tracker.start_track(self._tracker.encode(frame), mask_hw)
+
+    def step(self, tracks: Sequence[ObjectTrack], frame: Frame) -> list[TrackOutput]:
+        """One object after another."""
+        return [self._tracker.step([track], self._tracker.encode(frame))[0] for track in tracks]  # type: ignore[list-item]
+
+
+def _tracklets(count: int) -> str:
+    mllm, tracker = load_mllm("embedded", MllmOptions()), Sam2Tracker.load("embedded")
+    sides: dict[str, Callable[[Frame], Sam2Features | Frame]] = {"plainly": lambda frame: frame, "decaf_ros": tracker.encode}
+    grounders = {"plainly": Grounder(mllm, PlainTracker(tracker)), "decaf_ros": Grounder(mllm, tracker)}  # type: ignore[arg-type]
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    pixels = changed = 0
+    for query in sample_queries({"colour": count})[:count]:
+        source = render_clip(query).source
+        frames = uniform_selection(source.read(0, len(source)), KEY_FRAMES)
+        masks = {}
+        for name, encode in sides.items():
+            clip = [StoredFrame(frame, encode) for frame in frames]  # type: ignore[arg-type]
+            clock = StageClock()
+            grounding = grounders[name].ground(clip, query.expression.text, clock)
+            times[name].append(clock.latency_ms["prompting"])
+            masks[name] = grounding.union_masks()
+        pixels += masks["plainly"].size
+        changed += np.count_nonzero(masks["plainly"] != masks["decaf_ros"])
+    ratios = np.array(times["plainly"]) / np.array(times["decaf_ros"])
+    rows = [[name, f"{np.median(values):.0f}", f"{np.percentile(values, 95):.0f}"] for name, values in times.items()]
+    rows.append(["times faster, median (target >= 4)", f"{np.median(ratios):.1f}", ""])
+    rows.append(["pixels of the result that differ", f"{changed} of {pixels}", ""])
+    return markdown_table((f"{count} queries", "p50 in ms", "p95 in ms"), rows)
+
+
+if __name__ == "__main__":
+    main()
