@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
 from rclpy.action import ActionServer, CancelResponse
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import RCLError, ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.exceptions import InvalidHandle
 
 from decaf_ros.action import TrackByLanguage
 from decaf_ros.ros import replies
 from decaf_ros.ros.dispatcher import Dispatcher
-from decaf_ros.session.engine import Engine, Job
+from decaf_ros.session.engine import Job
 from decaf_ros.session.grounding import STAGES
 
 
@@ -29,11 +31,11 @@ class TrackAction:
             self._execute,
             handle_accepted_callback=self._accept,
             cancel_callback=self._cancel,
-            callback_group=MutuallyExclusiveCallbackGroup(),  # goals are accepted in the order they came
+            callback_group=MutuallyExclusiveCallbackGroup(),  # goals queue in the order they came
         )
 
     def _accept(self, handle: ServerGoalHandle) -> None:
-        self._goals[_key(handle)] = _Goal(handle, self._dispatcher.engine)
+        self._goals[_key(handle)] = _Goal(handle, self._dispatcher)
         handle.execute()
 
     def _cancel(self, handle: ServerGoalHandle) -> CancelResponse:
@@ -44,7 +46,7 @@ class TrackAction:
     async def _execute(self, handle: ServerGoalHandle) -> TrackByLanguage.Result:
         goal, result = self._goals[_key(handle)], TrackByLanguage.Result()
         try:
-            await self._dispatcher.answer(result, goal.submit, replies.fill_query)
+            await self._dispatcher.answer(goal.request, result, replies.fill_query)
         finally:
             del self._goals[_key(handle)]
         goal.end(result.success)
@@ -52,57 +54,56 @@ class TrackAction:
 
 
 class _Goal:
-    """One goal, from its acceptance to its end. Thread-safe: the executor's threads and the worker use it."""
+    """One goal, which is asked for when this is made. Thread-safe: the executor's threads and the worker use it."""
 
-    def __init__(self, handle: ServerGoalHandle, engine: Engine) -> None:
+    def __init__(self, handle: ServerGoalHandle, dispatcher: Dispatcher) -> None:
         self._handle = handle
-        self._engine = engine
+        self._engine = dispatcher.engine
         self._accepted = time.monotonic()
-        self._job: Job | None = None
+        self._query_id = 0
         self._cancelled = False
         self._lock = threading.Lock()
+        self.request = dispatcher.ask(self._submit)
 
-    def submit(self) -> Job:
-        """Queue the query; raises ``SessionError`` when the engine refuses it."""
+    def _submit(self) -> Job:
         asked = self._handle.request
         with self._lock:  # so that the first stage is not told before the query is known to be queued
             job = self._engine.query(asked.expression, asked.window_seconds or None, asked.replace, self._note_stage)
-            self._job = job
+            self._query_id = job.query_id
             self._publish(TrackByLanguage.Feedback(state=TrackByLanguage.Feedback.QUEUED))
-        if self._cancelled:
-            self._engine.cancel(job.query_id)
         return job
 
     def cancel(self) -> None:
-        """Stop the work, now or as soon as it is queued."""
+        """Stop the work, at its next step."""
         self._cancelled = True
-        if (job := self._job) is not None:
-            self._engine.cancel(job.query_id)
+        self._engine.cancel(self._query_id)
 
     def end(self, success: bool) -> None:
         """Tell the client how the goal ended."""
-        if success:
-            self._handle.succeed()
-        elif self._cancelled:
-            # rclpy first asks whether the goal may be cancelled, and only then lets it end so.
-            while self._handle.is_active and not self._handle.is_cancel_requested:
-                time.sleep(0.001)
-            self._handle.canceled()
-        else:
-            self._handle.abort()
+        with contextlib.suppress(RCLError, InvalidHandle):  # when the node itself ends, its topics may be gone
+            if success:
+                self._handle.succeed()
+            elif self._cancelled:
+                self._await_cancellation()
+                self._handle.canceled()
+            else:
+                self._handle.abort()
+
+    def _await_cancellation(self) -> None:
+        """rclpy asks whether a goal may be cancelled, and notes only then that it is to end so: a moment in another thread."""
+        while self._handle.is_active and not self._handle.is_cancel_requested:
+            time.sleep(0.001)
 
     def _note_stage(self, stage: str) -> None:
         """On the worker."""
+        done = STAGES.index(stage)
+        running = TrackByLanguage.Feedback(state=TrackByLanguage.Feedback.RUNNING, stage=stage, stage_number=done + 1)
+        running.progress = done / len(STAGES)
         with self._lock:
-            number = STAGES.index(stage) + 1
-            running = TrackByLanguage.Feedback.RUNNING
-            self._publish(
-                TrackByLanguage.Feedback(state=running, stage=stage, stage_number=number, progress=(number - 1) / len(STAGES))
-            )
+            self._publish(running)
 
     def _publish(self, feedback: TrackByLanguage.Feedback) -> None:
-        assert self._job is not None
-        feedback.query_id = self._job.query_id
+        feedback.query_id = self._query_id
         feedback.stage_count = len(STAGES)
         feedback.elapsed_seconds = time.monotonic() - self._accepted
         self._handle.publish_feedback(feedback)

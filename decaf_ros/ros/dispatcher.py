@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,19 @@ from rclpy.node import Node
 from decaf_ros.ros.futures import completed
 from decaf_ros.session.engine import Engine, Job, QueryResult
 from decaf_ros.session.session import NoFramesError, SessionError
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What the engine was asked for.
+
+    Attributes:
+        future: completed with the result or a ``SessionError``.
+        arrived: when it was asked, in seconds of ``time.monotonic``.
+    """
+
+    future: Future[QueryResult]
+    arrived: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,21 +49,34 @@ class Dispatcher:
         if problem := self.problem():
             raise SessionError(problem)
 
-    async def answer(self, response: Any, submit: Callable[[], Job], fill: Callable[[Any, QueryResult, float], None]) -> None:
-        """Have the engine do something, and write its answer once it comes; no thread waits for it.
+    def ask(self, submit: Callable[[], Job]) -> Request:
+        """Have the engine do something.
 
         Args:
-            response: changed in place; its ``message`` tells the reason when there is no answer.
-            submit: asks the engine; raises ``SessionError`` when it refuses.
-            fill: writes the result into the response; also gets the milliseconds since the request came.
+            submit: asks it; raises ``SessionError`` when it refuses, which becomes the answer.
         """
         arrived = time.monotonic()
         try:
             self.require_ready()
-            result = await completed(self.node, submit().future)
+            return Request(submit().future, arrived)
+        except SessionError as error:
+            refused: Future[QueryResult] = Future()
+            refused.set_exception(error)
+            return Request(refused, arrived)
+
+    async def answer(self, request: Request, response: Any, fill: Callable[[Any, QueryResult, float], None]) -> None:
+        """Write the engine's answer once it comes; no thread waits for it.
+
+        Args:
+            request: what was asked.
+            response: changed in place; its ``message`` tells the reason when there is no answer.
+            fill: writes the result into the response; also gets the milliseconds since the request came.
+        """
+        try:
+            result = await completed(self.node, request.future)
         except NoFramesError as error:
             response.message = f"{error}: {self.camera_hint()}"
         except SessionError as error:
             response.message = str(error)
         else:
-            fill(response, result, (time.monotonic() - arrived) * 1e3)
+            fill(response, result, (time.monotonic() - request.arrived) * 1e3)

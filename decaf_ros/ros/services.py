@@ -41,11 +41,12 @@ class Services:
         def submit() -> Job:
             return self._engine.query(request.expression, request.window_seconds or None, request.replace)
 
-        await self._dispatcher.answer(response, submit, replies.fill_query)
+        await self._dispatcher.answer(self._dispatcher.ask(submit), response, replies.fill_query)
         return response
 
     async def _rerun_query(self, request: RerunQuery.Request, response: RerunQuery.Response) -> RerunQuery.Response:
-        await self._dispatcher.answer(response, lambda: self._engine.ask_again(request.query_id), replies.fill_query)
+        asked = self._dispatcher.ask(lambda: self._engine.ask_again(request.query_id))
+        await self._dispatcher.answer(asked, response, replies.fill_query)
         return response
 
     async def _add_object(self, request: AddObject.Request, response: AddObject.Response) -> AddObject.Response:
@@ -53,7 +54,7 @@ class Services:
             label = self._engine.checked_expression(request.label) if request.label else ""
             return self._engine.add_object(object_prompt(request), label, stamp_to_ns(request.stamp) or None)
 
-        await self._dispatcher.answer(response, submit, replies.fill_added)
+        await self._dispatcher.answer(self._dispatcher.ask(submit), response, replies.fill_added)
         return response
 
     def _remove_object(self, request: RemoveObject.Request, response: RemoveObject.Response) -> RemoveObject.Response:

@@ -146,7 +146,13 @@ def test_goals_in_the_states_of_the_node(ros: None, tmp_path: Path) -> None:
                 assert "inactive: activate it" in result.message
                 assert client.change_state("activate"), process.output()
                 client.wait_until_ready()
-                assert _given_up(system, lambda: client.change_state("deactivate"))
+                with system.camera.filming():
+                    system.masks.next("a mask before the goals")
+                    goals = _give_goals(system)
+                    assert client.change_state("deactivate"), process.output()
+                    status, result = goals[-1].wait()
+                assert status == GoalStatus.STATUS_ABORTED
+                assert "deactivated or shut down" in result.message
                 assert client.change_state("cleanup"), process.output()
                 wait_until(
                     lambda: not client.node.count_publishers("/managed_node/track_by_language/_action/status"), "its end"
@@ -154,19 +160,17 @@ def test_goals_in_the_states_of_the_node(ros: None, tmp_path: Path) -> None:
             assert client.change_state("configure")
             assert client.change_state("activate")
             client.wait_until_ready()
-            assert _given_up(system, process.stop) == 0
+            with system.camera.filming():
+                system.masks.next("a mask before the goals")
+                _give_goals(system)
+                assert process.stop() == 0, process.output()
     finally:
         assert process.stop() == 0, process.output()
     assert "Traceback" not in process.output(), process.output()
 
 
-def _given_up(system: System, stop) -> object:  # type: ignore[no-untyped-def]
-    """What ``stop`` returns; a goal that ran meanwhile must end with the reason."""
-    with system.camera.filming():
-        system.masks.next("a mask before the goal")
-        goals = [system.client.track(EXPRESSION, timeout_s=60.0) for _ in range(6)]  # which takes its time
-        stopped = stop()
-        status, result = goals[-1].wait()
-    assert status == GoalStatus.STATUS_ABORTED
-    assert "shut down" in result.message
-    return stopped
+def _give_goals(system: System) -> list[Goal]:
+    """Goals that take their time."""
+    goals = [system.client.track(EXPRESSION, replace=False, timeout_s=60.0) for _ in range(6)]
+    wait_until(lambda: len(system.client.list_queries().queries) >= len(goals), "the goals to queue")
+    return goals
