@@ -10,8 +10,9 @@ from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image, RegionOfInterest
 
+from decaf_ros.action import TrackByLanguage
 from decaf_ros.msg import QueryInfo, StageLatency, TrackedObject
-from decaf_ros.srv import ListQueries, Query
+from decaf_ros.srv import ListQueries, Query, RerunQuery
 
 SERVER = """
 import array, rclpy
@@ -92,3 +93,10 @@ def test_the_types_that_carry_the_contract():
     assert isinstance(Query.Response().reference_stamp, Time)
     assert isinstance(Query.Response(masks=[Image()]).masks[0], Image)
     assert ListQueries.Response(queries=[QueryInfo(query_id=1)]).queries[0].query_id == 1
+
+
+def test_every_way_to_ask_has_the_same_answer():
+    fields = Query.Response.get_fields_and_field_types()
+    assert RerunQuery.Response.get_fields_and_field_types() == fields
+    assert TrackByLanguage.Result.get_fields_and_field_types() == fields
+    assert TrackByLanguage.Goal.get_fields_and_field_types() == Query.Request.get_fields_and_field_types()

@@ -8,11 +8,12 @@ import pytest
 from harness import Recorder, pixels, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 
-from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, Visibility
+from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectMask, Segmentation, TrackEvent, Visibility
 from decaf_ros.drawing import colour_heat
 from decaf_ros.imaging import frame_from_compressed
+from decaf_ros.msg import TrackEvent as TrackEventMessage
 from decaf_ros.ros.client import DecafClient
-from decaf_ros.ros.publishers import ResultPublisher, attention_hw
+from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, attention_hw
 
 FRAME = Frame(stamp_ns=1_500_000_000, frame_id="camera", image_rgb=np.full((4, 6, 3), 90, dtype=np.uint8))
 
@@ -76,6 +77,41 @@ def test_compressed_topics_carry_what_the_raw_ones_do(client: DecafClient) -> No
 
 def _file(message: CompressedImage) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def test_events_carry_what_happened_and_on_which_frame(client: DecafClient) -> None:
+    results = ResultPublisher(client.node)
+    topic = f"{client.node.get_fully_qualified_name()}/events"
+    heard = Recorder(client, topic, TrackEventMessage)
+    events = [TrackEvent(kind, 3, 2, "box", 1_500_000_000 + number, "camera") for number, kind in enumerate(EventKind)]
+    wait_until(lambda: client.node.count_subscribers(topic), "the subscription")
+
+    def publish() -> bool:
+        results.publish_events(events)
+        return len(heard.messages) >= len(events)
+
+    wait_until(publish, "events")
+    received = {message.header.stamp.nanosec - 500_000_000: message for message in heard.messages}
+    for number, event in enumerate(events):
+        assert received[number].kind == getattr(TrackEventMessage, event.kind.name)
+    message = received[0]
+    assert (message.object_id, message.query_id, message.label, message.header.frame_id) == (3, 2, "box", "camera")
+
+
+def test_topics_of_a_query_come_and_go_with_it(client: DecafClient) -> None:
+    active: list[int] = []
+    heat_maps = QueryHeatMaps(client.node, lambda: active)
+    name = client.node.get_fully_qualified_name()
+
+    def offered() -> set[str]:
+        topics = dict(client.node.get_publisher_names_and_types_by_node(client.node.get_name(), "/"))
+        return {topic.removeprefix(f"{name}/") for topic in topics if "/query_" in topic}
+
+    heat_maps.publish(HeatMap(FRAME, 1, np.zeros((2, 2), dtype=np.float32)), 90)  # of a query that has just gone: no error
+    for active[:], expected in (([1], {1}), ([1, 12], {1, 12}), ([12], {12}), ([], set())):
+        heat_maps.update()
+        topics = ("attention", "heatmap", "heatmap/compressed")
+        assert offered() == {f"query_{query_id}/{topic}" for query_id in expected for topic in topics}
 
 
 def test_attention_is_bilinear_between_the_centres_of_its_cells() -> None:
