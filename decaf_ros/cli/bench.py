@@ -192,8 +192,8 @@ def _tracking(setup: Setup, arguments: argparse.Namespace) -> str:
 {markdown_table(_TRACKING_HEADER, rows)}
 An object is asked for by a sentence, followed, and goes out of sight, or touches another object, which can draw the mask away.
 *Found again*: followed steadily under its old id within {PATIENCE_S:g} s of its return, among episodes in which it was followed
-before. *Memory alone*: SAM 2's; *with re-query*: the node's default, which asks again for objects that are lost or that attention
-disagrees with (target: 0.9). Simulated time (`decaf_ros/evaluation/replay.py`): a camera at {HZ:g} Hz, a query takes
+before. *Memory alone*: SAM 2's; *with re-query*: the node's default, which asks again for objects that are lost or that
+attention disagrees with (target: 0.9). Simulated time (`decaf_ros/evaluation/replay.py`): a camera at {HZ:g} Hz, a query takes
 {Latency().key_frame_s:g} s a key frame.
 
 A double of the same colour and shape passes an object head-on, in front of it: identity kept in {kept} of {len(seeds)} clips

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 # Imported when chosen: torch, transformers and rclpy take seconds.
 _COMMANDS = {
-    "segment": "masks of what a sentence refers to, in a video or a folder of images, without ROS",
+    "segment": "masks of what a sentence refers to, in a video, a folder of images or a bag, without ROS",
     "demo": "a simulated camera, the node and three queries, scored against ground truth",
     "evaluate": "J&F on the paper's datasets, beside the paper's figures",
-    "bench": "scores on held-out clips, ablations and speed, as Markdown",
+    "bench": "scores on held-out clips, ablations, loss and return, and speed of the node, as Markdown",
 }
 
-_ROS_MODULES = ("rclpy", "sensor_msgs", "decaf_ros.msg", "decaf_ros.srv")
+_ROS_MODULES = ("rclpy", "sensor_msgs", "decaf_ros.msg", "decaf_ros.srv", "decaf_ros.action")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
