@@ -57,7 +57,8 @@ class SessionConfig:
         time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame.
         refresh_hz: how often the heat map is computed anew between queries; 0 switches it off.
         reacquire: whether the query of an object that is lost, or that attention disagrees with, is asked again.
-        reacquire_seconds: how long an object must be lost before, and how long to wait between two attempts.
+        reacquire_seconds: how long an object must be lost before, and how long to wait after the first attempt.
+        reacquire_longest_pause_seconds: what that wait grows to while attempts fail.
         reacquire_window_seconds: how far back such an attempt looks.
         reacquire_consistency: attention consistency below which a heat map disagrees with a mask.
         reacquire_after_refreshes: how many heat maps in a row must disagree.
@@ -76,6 +77,7 @@ class SessionConfig:
     refresh_hz: float = 1.0
     reacquire: bool = True
     reacquire_seconds: float = 0.5
+    reacquire_longest_pause_seconds: float = 5.0
     reacquire_window_seconds: float = 1.0
     reacquire_consistency: float = 0.0
     reacquire_after_refreshes: int = 2
@@ -93,6 +95,7 @@ class SessionConfig:
         _check_range(self, "time_jump_seconds", 0.0, 3600.0)
         _check_range(self, "refresh_hz", 0.0, 60.0)
         _check_range(self, "reacquire_seconds", 0.0, 600.0)
+        _check_range(self, "reacquire_longest_pause_seconds", 0.0, 3600.0)
         _check_range(self, "reacquire_window_seconds", 0.1, 600.0)
         _check_range(self, "reacquire_consistency", -1.0, 1.0)
         _check_range(self, "reacquire_after_refreshes", 1, 1000)

@@ -159,6 +159,12 @@ SETTINGS = (
         (0.0, 600.0),
     ),
     Setting(
+        "reacquire_longest_pause_seconds",
+        SessionConfig.reacquire_longest_pause_seconds,
+        "What the pause between attempts grows to while they fail.",
+        (0.0, 3600.0),
+    ),
+    Setting(
         "reacquire_window_seconds", SessionConfig.reacquire_window_seconds, "How far back such an attempt looks.", (0.1, 600.0)
     ),
     Setting(

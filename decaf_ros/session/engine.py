@@ -32,6 +32,7 @@ from decaf_ros.session.session import (
 
 _FAILURES_KEPT = 32
 _STOPPED = "the node is being deactivated or shut down"
+_PAUSE_GROWTH = 1.5
 _IDLE_SECONDS = 0.25  # how often an idle worker looks whether an object is in doubt
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,14 @@ class QueryStatus:
 
 
 @dataclass(eq=False)
+class _Attempts:
+    """To re-acquire the objects of a query: when the last one ended, and how many failed in a row."""
+
+    ended: float = -math.inf
+    failed: int = 0
+
+
+@dataclass(eq=False)
 class Job:
     """A query on its way.
 
@@ -151,7 +160,7 @@ class Engine:
         self._jobs: deque[Job] = deque()
         self._current: Job | None = None
         self._failed: deque[QueryStatus] = deque(maxlen=_FAILURES_KEPT)
-        self._attempts: dict[int, float] = {}
+        self._attempts: dict[int, _Attempts] = {}
         self._refreshed: tuple[int, tuple[int, ...]] | None = None
         self._frame_ready = threading.Condition()
         self._work_ready = threading.Condition()
@@ -321,24 +330,23 @@ class Engine:
     def queries(self) -> tuple[QueryStatus, ...]:
         """All queries that wait, run or are active, and those that failed lately, in the order of their ids."""
         with self._work_ready:
-            waiting = [QueryStatus(job.query_id, job.expression, QueryState.QUEUED) for job in self._jobs if not job.cancelled]
-            current = self._current
-            running = [QueryStatus(current.query_id, current.expression, QueryState.RUNNING)] if current else []
-            failed = list(self._failed)
+            statuses = {status.query_id: status for status in self._failed}
+            under_way = {job.query_id: (job, QueryState.QUEUED) for job in self._jobs if not job.cancelled}
+            if self._current is not None:
+                under_way[self._current.query_id] = (self._current, QueryState.RUNNING)
+        statuses |= {job.query_id: QueryStatus(job.query_id, job.expression, state) for job, state in under_way.values()}
         owners = self.session.object_ids
-        active = [
-            QueryStatus(
+        for record in self.session.queries:
+            _, state = under_way.get(record.query_id, (None, QueryState.ACTIVE))  # one that is asked again keeps its objects
+            statuses[record.query_id] = QueryStatus(
                 record.query_id,
                 record.expression,
-                QueryState.ACTIVE,
+                state,
                 object_name=record.object_name,
                 object_ids=tuple(sorted(each for each, owner in owners.items() if owner == record.query_id)),
                 reference_stamp_ns=record.reference_stamp_ns,
             )
-            for record in self.session.queries
-            if not current or record.query_id != current.query_id
-        ]
-        return tuple(sorted([*waiting, *running, *failed, *active], key=lambda status: status.query_id))
+        return tuple(sorted(statuses.values(), key=lambda status: status.query_id))
 
     @property
     def pending_queries(self) -> int:
@@ -514,16 +522,19 @@ class Engine:
     def _query_to_ask_again(self) -> QueryRecord | None:
         """A query with an object in doubt whose last attempt is long enough ago: the one that waits longest."""
         doubted = self.session.queries_in_doubt()
-        now, pause = self._clock(), self._config.reacquire_seconds
-        due = [each for each in doubted if now - self._attempts.get(each.query_id, -math.inf) >= pause]
-        return min(due, key=lambda each: self._attempts.get(each.query_id, -math.inf), default=None)
+        self._attempts = {each.query_id: self._attempts.get(each.query_id, _Attempts()) for each in doubted}
+        due = [each for each in doubted if self._clock() - self._attempts[each.query_id].ended >= self._pause(each.query_id)]
+        return min(due, key=lambda each: self._attempts[each.query_id].ended, default=None)
+
+    def _pause(self, query_id: int) -> float:
+        """Seconds between two attempts: they cost as much as a query, and what is gone may be gone for hours."""
+        pause = self._config.reacquire_seconds * _PAUSE_GROWTH ** min(self._attempts[query_id].failed, 100)
+        return min(pause, max(self._config.reacquire_seconds, self._config.reacquire_longest_pause_seconds))
 
     def _reacquire(self, record: QueryRecord) -> None:
         """Ask a query again on the last moments, for objects of it that were lost; a query that comes meanwhile waits."""
         window_seconds = min(self._config.reacquire_window_seconds, self._config.window_seconds)
-        job = self._current = Job(
-            record.query_id, record.expression, lambda job: self._ground_again(job, window_seconds, False)
-        )
+        job = Job(record.query_id, record.expression, lambda job: self._ground_again(job, window_seconds, add_new=False))
         try:
             job.work(job)
         except (SessionError, ValueError) as error:
@@ -531,9 +542,8 @@ class Engine:
         except Exception:
             logger.exception("query %d could not be asked again", record.query_id)
         finally:
-            self._current = None
-            self._attempts = {each.query_id: self._attempts.get(each.query_id, -math.inf) for each in self.session.queries}
-            self._attempts[record.query_id] = self._clock()
+            attempts = self._attempts[record.query_id]
+            attempts.ended, attempts.failed = self._clock(), attempts.failed + 1  # forgotten once nothing is in doubt
             self.session.end_query()
             self._tell_events()
 

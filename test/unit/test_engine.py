@@ -1,0 +1,136 @@
+"""What the worker does between queries, in a time of the test's own: the engine's threads are not started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
+
+from decaf_ros.datatypes import EventKind, Frame, HeatMap, Segmentation, TrackEvent, Visibility
+from decaf_ros.session.engine import Engine, QueryState
+from decaf_ros.session.session import SessionError, TrackingSession
+
+
+class FruitlessGrounder:
+    """Finds nothing, ever; maps that agree with every mask."""
+
+    def __init__(self, engine_time: list[float]) -> None:
+        self.asked: list[float] = []
+        self.refreshed: list[tuple[int, int]] = []
+        self._time = engine_time
+
+    def ground(self, clip: Sequence, expression: str, clock: object) -> None:
+        self.asked.append(self._time[0])
+        raise SessionError("nothing was found")
+
+    def refresh(self, image: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
+        self.refreshed.append((image.stamp_ns, len(queries)))
+        return [torch.tensor([[1.0, 0.9, 0.0]])] * len(queries)
+
+
+class Ears:
+    """Notes what is said."""
+
+    def __init__(self) -> None:
+        self.maps: list[HeatMap] = []
+        self.events: list[TrackEvent] = []
+
+    def on_segmentation(self, segmentation: Segmentation) -> None:
+        pass
+
+    def on_heat_map(self, heat: HeatMap) -> None:
+        self.maps.append(heat)
+
+    def on_events(self, events: Sequence[TrackEvent]) -> None:
+        self.events += events
+
+    def on_rejected_frame(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+class World:
+    """A camera at 10 Hz and a worker that has time after each frame."""
+
+    def __init__(self) -> None:
+        self.time = [0.0]
+        self.ears, self.grounder = Ears(), FruitlessGrounder(self.time)
+        self.session = TrackingSession(NotingTracker())
+        self.engine = Engine(self.session, self.grounder, self.ears, clock=lambda: self.time[0])
+        self.track = NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))
+        follow(self.session, self.track)
+
+    def film(self, frames: int) -> None:
+        for _ in range(frames):
+            self.time[0] = round(self.time[0] + 0.1, 6)
+            self.engine.follow(lambda: frame(round(self.time[0] * 10)))
+            self.engine.work()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_attempts_to_re_acquire_come_less_and_less_often_up_to_a_limit_and_end_when_the_object_is_seen(world):
+    world.track.presence = 0.1
+    world.film(600)
+    pauses = np.diff(world.grounder.asked)
+    assert world.grounder.asked[0] == pytest.approx(0.6)  # lost on the frame of 0.1 s, for half a second
+    assert (pauses[:5] >= [0.75, 1.125, 1.6875, 2.53125, 3.796875]).all()
+    assert (pauses[:5] < np.array([0.75, 1.125, 1.6875, 2.53125, 3.796875]) + 0.11).all()  # on the next frame
+    assert pauses[6:] == pytest.approx(5.0, abs=0.11), "the longest pause"
+    world.track.presence = 0.9
+    attempts = len(world.grounder.asked)
+    world.film(100)
+    assert len(world.grounder.asked) == attempts
+    world.track.presence = 0.1
+    world.film(20)
+    assert np.diff(world.grounder.asked[attempts:])[0] < 1.0, "from the beginning"
+
+
+def test_an_object_looked_for_in_vain_stays_as_it_is_and_its_query_stays_active(world):
+    world.track.presence = 0.1
+    world.film(50)
+    (tracked,) = world.session.latest.objects
+    assert (tracked.object_id, tracked.visibility) == (1, Visibility.LOST)
+    (status,) = world.engine.queries()
+    assert (status.state, status.object_ids) == (QueryState.ACTIVE, (1,))
+    assert [event.kind for event in world.ears.events] == [EventKind.FOUND, EventKind.LOST]
+
+
+def test_one_frame_is_read_once_for_all_queries_and_not_again_while_none_comes(world):
+    follow(world.session, NotedTrack(), replace=False)
+    world.film(1)
+    assert world.grounder.refreshed == [(PERIOD_NS, 2)]
+    assert [(heat.query_id, heat.frame.stamp_ns) for heat in world.ears.maps] == [(1, PERIOD_NS), (2, PERIOD_NS)]
+    world.time[0] += 60.0  # the camera stands still
+    world.engine.work()
+    assert len(world.grounder.refreshed) == 1
+    world.film(11)  # more than a second
+    assert len(world.grounder.refreshed) == 2
+
+
+def test_a_query_that_waits_is_cancelled_at_once_and_one_asked_again_keeps_its_objects(world):
+    job = world.engine.query("the mug")
+    again = world.engine.ask_again(1)
+    assert [(each.query_id, each.state, each.object_ids) for each in world.engine.queries()] == [
+        (1, QueryState.QUEUED, (1,)),
+        (job.query_id, QueryState.QUEUED, ()),
+    ]
+    assert world.engine.cancel(job.query_id)
+    with pytest.raises(SessionError, match="was cancelled"):
+        job.future.result(timeout=0)
+    world.engine.work()
+    with pytest.raises(SessionError, match="nothing was found"):
+        again.future.result(timeout=0)
+    assert world.session.object_ids == {1: 1}
+
+
+def test_too_many_queries_are_refused_with_the_way_out(world):
+    world.session.config = type(world.session.config)(max_queries=1)
+    with pytest.raises(SessionError, match=r"1 queries are active already \(parameter max_queries\): remove one"):
+        world.engine.query("the mug", replace=False)
+    world.engine.query("the mug", replace=True)
