@@ -296,7 +296,7 @@ class Engine:
         return bool(waiting) or (current is not None and current.cancelled)
 
     def remove_query(self, query_id: int) -> tuple[int, ...]:
-        """Cancel a query that waits or runs, or forget one that was answered and stop following its objects.
+        """Cancel a query that waits or runs, forget one that failed, or one that was answered with its objects.
 
         Returns:
             Ids of the objects that went with it.
@@ -304,18 +304,22 @@ class Engine:
         Raises:
             UnknownIdError: there is no such query; the message lists those there are.
         """
-        cancelled = self.cancel(query_id)
+        under_way = self.cancel(query_id)
+        with self._work_ready:
+            failed = [status for status in self._failed if status.query_id == query_id]
+            for status in failed:
+                self._failed.remove(status)
         try:
             removed = self.session.remove_query(query_id)
         except UnknownIdError:
-            if cancelled:
+            if under_way or failed:
                 return ()
             raise self._unknown(query_id) from None
         self._tell_events()
         return removed
 
     def _unknown(self, query_id: int) -> UnknownIdError:
-        known = [status.query_id for status in self.queries() if status.state is not QueryState.FAILED]
+        known = [status.query_id for status in self.queries()]
         return UnknownIdError(f"no query has id {query_id}; known are: {', '.join(map(str, known)) or 'none'}")
 
     def reset(self) -> None:

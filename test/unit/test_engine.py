@@ -11,7 +11,7 @@ from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 
 from decaf_ros.datatypes import EventKind, Frame, HeatMap, Segmentation, TrackEvent, Visibility
 from decaf_ros.session.engine import Engine, QueryState
-from decaf_ros.session.session import SessionError, TrackingSession
+from decaf_ros.session.session import SessionError, TrackingSession, UnknownIdError
 
 
 class FruitlessGrounder:
@@ -127,6 +127,16 @@ def test_a_query_that_waits_is_cancelled_at_once_and_one_asked_again_keeps_its_o
     with pytest.raises(SessionError, match="nothing was found"):
         again.future.result(timeout=0)
     assert world.session.object_ids == {1: 1}
+
+
+def test_a_query_that_failed_is_listed_until_it_is_removed(world):
+    job = world.engine.query("the mug")
+    world.engine.work()
+    assert [(each.query_id, each.state) for each in world.engine.queries()] == [(1, QueryState.ACTIVE), (2, QueryState.FAILED)]
+    assert job.future.exception(timeout=0) is not None
+    assert world.engine.remove_query(2) == ()
+    with pytest.raises(UnknownIdError, match="no query has id 2; known are: 1"):
+        world.engine.remove_query(2)
 
 
 def test_too_many_queries_are_refused_with_the_way_out(world):
