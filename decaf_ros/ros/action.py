@@ -10,12 +10,16 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import RCLError, ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import InvalidHandle
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from decaf_ros.action import TrackByLanguage
 from decaf_ros.ros import replies
 from decaf_ros.ros.dispatcher import Dispatcher
 from decaf_ros.session.engine import Job
 from decaf_ros.session.grounding import STAGES
+
+# rclpy's own depth is 1: a status that comes while the last one is still being sent then fails, and takes its goal with it.
+_STATUS_QOS = QoSProfile(depth=64, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class TrackAction:
@@ -32,6 +36,7 @@ class TrackAction:
             handle_accepted_callback=self._accept,
             cancel_callback=self._cancel,
             callback_group=MutuallyExclusiveCallbackGroup(),  # goals queue in the order they came
+            status_pub_qos_profile=_STATUS_QOS,
         )
 
     def _accept(self, handle: ServerGoalHandle) -> None:
