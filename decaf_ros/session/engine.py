@@ -192,6 +192,7 @@ class Engine:
         self._threads.clear()
         while self._jobs:
             self._fail(self._jobs.popleft(), SessionError(_STOPPED))
+        self._tell_events()
 
     def submit(self, decode: Callable[[], Frame]) -> None:
         """Offer a frame; the latest wins. ``decode`` runs on the live thread, and only if no newer frame comes first."""
@@ -248,8 +249,9 @@ class Engine:
             stamp_ns: stamp of the frame that the prompt is about; the newest frame when ``None``.
 
         Raises:
-            SessionError: too many queries wait or are active.
+            SessionError: the label is not acceptable, or too many queries wait or are active.
         """
+        label = self._checked_text(label, "label")
         self._require_room_for_query()
         query_id = self.session.new_query_id()
         return self._queue(Job(query_id, "", lambda job: self._point_out(job, prompt, label, stamp_ns)))
@@ -265,9 +267,9 @@ class Engine:
         return job
 
     def _require_room_for_query(self) -> None:
-        active = len(self.session.queries)
-        if active >= self._config.max_queries:
-            raise SessionError(f"{active} queries are active already (parameter max_queries): remove one, or replace them all")
+        with self._work_ready:  # those that wait may replace or fail, but then there is room again
+            waiting = sum(not job.cancelled for job in self._jobs)
+        self.session.require_room_for_query(waiting)
 
     def set_grounder(self, grounder: Grounder | None) -> None:
         """Use another language model from the next query on."""
@@ -363,17 +365,21 @@ class Engine:
         Raises:
             SessionError: it is empty, too long, or holds characters that cannot be printed.
         """
-        text = expression.strip()
+        text = self._checked_text(expression, "expression")
         if not text:
             raise SessionError('the expression is empty: say what to look for, such as "the red mug"')
+        return text
+
+    def _checked_text(self, given: str, what: str) -> str:
+        text = given.strip()
         if len(text) > self._config.max_expression_length:
             raise SessionError(
-                f"the expression has {len(text)} characters, at most {self._config.max_expression_length} are allowed "
+                f"the {what} has {len(text)} characters, at most {self._config.max_expression_length} are allowed "
                 "(parameter max_expression_length)"
             )
         unprintable = sorted({repr(char) for char in text if not char.isprintable()})
         if unprintable:
-            raise SessionError(f"the expression holds characters that cannot be printed: {', '.join(unprintable[:5])}")
+            raise SessionError(f"the {what} holds characters that cannot be printed: {', '.join(unprintable[:5])}")
         return text
 
     def _checked_window(self, window_seconds: float | None) -> float | None:

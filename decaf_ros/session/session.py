@@ -478,6 +478,14 @@ class TrackingSession:
         self._keep_objects([])
         self._state = _State()
 
+    def require_room_for_query(self, waiting: int = 0) -> None:
+        """Raise :class:`SessionError` unless one more query may be active, beside some that wait."""
+        with self._lock:
+            active = len(self._state.queries)
+        if active + waiting >= self.config.max_queries:
+            named = f"{active} queries are active" + (f" and {waiting} wait" if waiting else "")
+            raise SessionError(f"{named} already (parameter max_queries): remove one, or replace them all")
+
     def _require_query(self, query_id: int) -> None:
         if query_id not in self._state.queries:
             raise UnknownIdError(f"no query has id {query_id}; known are: {_listed(list(self._state.queries))}")
