@@ -145,6 +145,10 @@ def _load(name: str, values: Mapping[str, Value]) -> Any:
         raise ModelNotFound(f"{values[name]!r} cannot be loaded: {error}") from error
     except Exception as error:  # whatever a foreign file or a full GPU brings about, the node goes on
         logger.exception("%s %s", name, values[name])
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            cause = str(error).strip().splitlines()[0]
+            way_out = "install a C++ compiler such as g++, or set compile_tracker to false"
+            raise ModelNotFound(f"{values[name]!r} cannot be compiled: {cause}; {way_out}") from error
         raise ModelNotFound(f"{values[name]!r} cannot be loaded: {type(error).__name__}: {error}") from error
 
 

@@ -151,21 +151,28 @@ SETTINGS = (
         "How often the heat map is computed anew between queries; 0 switches it off.",
         (0.0, 60.0),
     ),
-    Setting("reacquire", SessionConfig.reacquire, "Ask the query of an object again that is lost or in doubt."),
+    Setting(
+        "reacquire",
+        SessionConfig.reacquire,
+        "Look for an object that is lost, or that the heat map disagrees with, by asking its query again.",
+    ),
     Setting(
         "reacquire_seconds",
         SessionConfig.reacquire_seconds,
-        "How long an object must be lost before, and how long to wait between two attempts.",
+        "How long an object must be lost before its query is asked again, and the pause after the first attempt.",
         (0.0, 600.0),
     ),
     Setting(
         "reacquire_longest_pause_seconds",
         SessionConfig.reacquire_longest_pause_seconds,
-        "What the pause between attempts grows to while they fail.",
+        "Longest pause between attempts, to which it grows while they fail.",
         (0.0, 3600.0),
     ),
     Setting(
-        "reacquire_window_seconds", SessionConfig.reacquire_window_seconds, "How far back such an attempt looks.", (0.1, 600.0)
+        "reacquire_window_seconds",
+        SessionConfig.reacquire_window_seconds,
+        "How far back an attempt to find a lost object again looks.",
+        (0.1, 600.0),
     ),
     Setting(
         "reacquire_consistency",

@@ -19,6 +19,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from decaf_ros.msg import QueryInfo
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.conversions import image_from_array, make_header, stamp_to_ns
 from decaf_ros.srv import Query
@@ -36,6 +37,7 @@ SCENE = Scene(
 )
 EXPRESSION = "the blue ball"
 BODY_INDEX = 0
+ATTEMPTS = 20
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
@@ -172,9 +174,56 @@ class System:
     def ask(self, expression: str = EXPRESSION, **options: Any) -> Query.Response:
         """Query while the camera films, which it has done for a moment."""
         with self.camera.filming():
-            self.masks.next("a mask before the query")
+            self.wait_for_mask("a mask before the query")
             time.sleep(0.4)
             return self.client.query(expression, **options)
+
+    def wait_for_mask(self, what: str = "a mask", timeout_s: float = 120.0) -> Image:
+        """The mask of an image that is sent from now on; one of an earlier image may still come after a reset."""
+        now_ns = self.camera.now_ns()
+        count = len(self.masks.messages)
+
+        def found() -> list[Image]:
+            return [mask for mask in self.masks.messages[count:] if stamp_to_ns(mask.header.stamp) >= now_ns]
+
+        return wait_until(found, what, timeout_s)[0]
+
+    def refused_before_any_frame(self, ask: Callable[[], Any]) -> Any:
+        """The answer to a question that cannot be met without a frame. One that was on its way may come after a reset."""
+
+        def attempt() -> Any:
+            self.client.reset()
+            answer = ask()
+            return None if answer.success else answer
+
+        return wait_until(attempt, "a refusal before any frame", 120.0)
+
+    def seen_running(self, ask: Callable[[], Any]) -> Any:
+        """What ``ask`` returns, when its query has been seen to run; one that ended before anybody looked is asked again."""
+        for _ in range(ATTEMPTS):
+            known = {query.query_id for query in self.client.list_queries().queries}
+            asked = ask()
+
+            def state(known: set[int] = known) -> int:
+                states = [query.state for query in self.client.list_queries().queries if query.query_id not in known]
+                return 0 if states in ([], [QueryInfo.QUEUED]) else states[0]
+
+            if wait_until(state, "the query to run", 60.0) == QueryInfo.RUNNING:
+                return asked
+        raise AssertionError(f"{ATTEMPTS} queries ended before they were seen to run")
+
+    def query_that_fails(self, disturb: Callable[[], None]) -> Query.Response:
+        """The answer to a query that was disturbed while it ran; one that ended before is asked again."""
+        for _ in range(ATTEMPTS):
+            with self.camera.filming():
+                self.wait_for_mask()
+                request = Query.Request(expression=EXPRESSION, replace=True)
+                future = self.seen_running(lambda request=request: self.client.call_async("query", request))
+            disturb()
+            answer: Query.Response = self.client.wait_for(future, 120.0)
+            if not answer.success:
+                return answer
+        raise AssertionError(f"{ATTEMPTS} queries ended before they were disturbed")
 
     def require_good_answer(self) -> Query.Response:
         """The node is alive, answers a good query, and its mask follows on the next frames."""
@@ -183,7 +232,7 @@ class System:
         assert len(answer.objects) == len(answer.masks) >= 1
         assert self.process.is_alive()
         with self.camera.filming():
-            mask = self.masks.next("a mask after the query")
+            mask = self.wait_for_mask("a mask after the query")
         assert stamp_to_ns(mask.header.stamp) in self.camera.stamps()
         return answer
 

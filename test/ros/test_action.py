@@ -38,7 +38,7 @@ def _succeed(system: System, expression: str, feedback: list[Feedback], replace:
 def test_feedback_comes_by_stage_in_order(system: System) -> None:
     feedback: list[Feedback] = []
     with system.camera.filming():
-        system.masks.next()
+        system.wait_for_mask()
         _succeed(system, EXPRESSION, feedback)  # by its end, client and node have certainly found each other's topics
         feedback.clear()
         result = _succeed(system, EXPRESSION, feedback)
@@ -75,7 +75,7 @@ def _cancelled_in_time(system: System, stage: str) -> TrackByLanguage.Result:
 def test_cancelling_a_goal_that_runs_leaves_the_tracks_as_they_were(system: System) -> None:
     objects = Recorder(system.client, "~/objects", TrackedObjectArray)
     with system.camera.filming():
-        system.masks.next()
+        system.wait_for_mask()
         kept = {tracked.id for tracked in _succeed(system, EXPRESSION, []).objects}
         result = _cancelled_in_time(system, "prefill")
         assert not result.success
@@ -91,7 +91,7 @@ def test_cancelling_a_goal_that_runs_leaves_the_tracks_as_they_were(system: Syst
 def test_goals_queue_and_can_be_cancelled_there(system: System) -> None:
     feedback: list[Feedback] = []
     with system.camera.filming():
-        system.masks.next()
+        system.wait_for_mask()
         _succeed(system, EXPRESSION, [])
         goals: list[Goal] = [
             system.client.track(expression, replace=False, on_feedback=feedback.append)
@@ -109,7 +109,7 @@ def test_goals_queue_and_can_be_cancelled_there(system: System) -> None:
 
 def test_many_goals_at_once_all_come_to_an_end(system: System) -> None:
     with system.camera.filming():
-        system.masks.next()
+        system.wait_for_mask()
         for _ in range(25):
             goals = [system.client.track(EXPRESSION, timeout_s=60.0) for _ in range(4)]
             for goal in reversed(goals):
@@ -129,9 +129,8 @@ def test_goal_that_cannot_be_met_tells_the_reason(system: System) -> None:
 
 def test_client_dies_while_its_goal_runs(system: System) -> None:
     with system.camera.filming():
-        system.masks.next()
-        client = subprocess.Popen([sys.executable, "-c", CLIENT], stdin=subprocess.DEVNULL)
-        wait_until(lambda: QueryInfo.RUNNING in _states(system), "the goal to run", 60.0)
+        system.wait_for_mask()
+        client = system.seen_running(lambda: subprocess.Popen([sys.executable, "-c", CLIENT], stdin=subprocess.DEVNULL))
         client.kill()
         client.wait(timeout=30)
         wait_until(lambda: _states(system) == [QueryInfo.ACTIVE], "the goal to be met for nobody", 60.0)
@@ -157,7 +156,7 @@ def test_goals_in_the_states_of_the_node(ros: None, tmp_path: Path) -> None:
                 assert client.change_state("activate"), process.output()
                 client.wait_until_ready()
                 with system.camera.filming():
-                    system.masks.next("a mask before the goals")
+                    system.wait_for_mask("a mask before the goals")
                     goals = _give_goals(system)
                     assert client.change_state("deactivate"), process.output()
                     status, result = goals[-1].wait()
@@ -171,7 +170,7 @@ def test_goals_in_the_states_of_the_node(ros: None, tmp_path: Path) -> None:
             assert client.change_state("activate")
             client.wait_until_ready()
             with system.camera.filming():
-                system.masks.next("a mask before the goals")
+                system.wait_for_mask("a mask before the goals")
                 _give_goals(system)
                 assert process.stop() == 0, process.output()
     finally:

@@ -11,7 +11,7 @@ from harness import EXPRESSION, NodeProcess, System, wait_until
 
 from decaf_ros.msg import QueryInfo
 
-ROUNDS = 3
+ROUNDS = 2
 CLIENT = f"""
 import rclpy
 from decaf_ros.ros.client import DecafClient
@@ -35,11 +35,10 @@ def test_camera_is_killed_and_started_anew(system: System, tmp_path: Path) -> No
 
 def test_client_is_killed_while_its_query_runs(system: System) -> None:
     with system.camera.filming():
-        system.masks.next("a mask before the query")
+        system.wait_for_mask("a mask before the query")
         for _ in range(ROUNDS):
             before = system.count("processed")
-            client = subprocess.Popen([sys.executable, "-c", CLIENT], stdin=subprocess.DEVNULL)
-            wait_until(lambda: QueryInfo.RUNNING in _states(system), "the query to run", 60.0)
+            client = system.seen_running(lambda: subprocess.Popen([sys.executable, "-c", CLIENT], stdin=subprocess.DEVNULL))
             client.kill()
             assert client.wait(timeout=30) == -signal.SIGKILL
             wait_until(lambda: _states(system) == [QueryInfo.ACTIVE], "the query to be answered into the void", 60.0)

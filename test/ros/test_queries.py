@@ -131,7 +131,7 @@ def test_objects_that_are_pointed_out(system: System) -> None:
 def test_prompt_that_is_none(running: System, prompt: dict, cause: str) -> None:
     if not running.masks.messages:
         with running.camera.filming():
-            running.masks.next()
+            running.wait_for_mask()
     answer = running.client.add_object(**prompt)
     assert not answer.success
     assert cause in answer.message
@@ -149,7 +149,7 @@ def test_pointing_before_any_frame(system: System) -> None:
 def test_query_that_is_asked_again_keeps_its_objects(system: System) -> None:
     first = system.require_good_answer()
     with system.camera.filming():
-        system.masks.next()
+        system.wait_for_mask()
         again = system.client.rerun_query(first.query_id)
     assert again.success, again.message
     assert again.query_id == first.query_id
@@ -182,7 +182,7 @@ def _heard_of(events: Recorder, kind: int) -> set[int]:
 def test_every_active_query_has_a_heat_map_of_its_own(system: System) -> None:
     client = system.client
     with system.camera.filming():
-        system.masks.next()
+        system.wait_for_mask()
         ids = [client.query(expression, replace=False).query_id for expression in (EXPRESSION, OTHER_EXPRESSION)]
         assert all(ids)
         topics = [f"/decaf_node/query_{query_id}/attention" for query_id in ids]

@@ -198,7 +198,7 @@ def test_the_page_comes_back_after_decaf_web_was_killed(
     tab.locator("#overlay canvas").wait_for()
     page.kill()
     tab.locator("#presence[data-presence=connecting]").wait_for()
-    system.masks.next("a mask while there is no page", TIMEOUT_S)
+    system.wait_for_mask("a mask while there is no page", TIMEOUT_S)
     with PageProcess(tmp_path / "restarted.log", port=page.port, token=TOKEN):
         tab.locator("#presence[data-presence=online]").wait_for()
         tab.locator("#overlay canvas").wait_for()

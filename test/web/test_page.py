@@ -59,7 +59,7 @@ def test_without_a_node_the_page_says_so(tmp_path: Path) -> None:
 def test_services_and_state(page: PageProcess, system: System) -> None:
     system.client.reset()
     with system.camera.filming():
-        system.masks.next("a mask before the query", TIMEOUT_S)
+        system.wait_for_mask("a mask before the query", TIMEOUT_S)
         answer = page.post("query", expression=EXPRESSION, replace=True).json()
         assert answer["success"], answer
         assert sum(stage["ms"] for stage in answer["stages"]) <= answer["total_ms"]
@@ -201,7 +201,7 @@ def test_kill_and_restart_of_the_page_in_mid_query(system: System, tmp_path: Pat
                 page.state(lambda state: state["queries"], "the query to begin")
                 page.kill()
                 asking.join()
-            system.masks.next("a mask after the page was killed", TIMEOUT_S)
+            system.wait_for_mask("a mask after the page was killed", TIMEOUT_S)
         assert system.process.is_alive()
         assert system.client.query(EXPRESSION, timeout_s=TIMEOUT_S).success
         with PageProcess(tmp_path / "log") as page:
@@ -235,7 +235,7 @@ def test_kill_and_restart_of_the_node_in_mid_query(system: System, page: PagePro
     assert not reply.json()["success"]
     page.state(lambda state: levels(state).get("queries") == "ok", "its models")
     with system.camera.filming():
-        system.masks.next("a mask of the new node", TIMEOUT_S)
+        system.wait_for_mask("a mask of the new node", TIMEOUT_S)
         assert page.post("query", expression=EXPRESSION, replace=True).json()["success"]
 
 
