@@ -197,9 +197,9 @@ attention disagrees with (target: 0.9). Simulated time (`decaf_ros/evaluation/re
 {Latency().key_frame_s:g} s a key frame.
 
 A double of the same colour and shape passes an object head-on, in front of it: identity kept in {kept} of {len(seeds)} clips
-(target: 0.8 of them). Re-query is off, since no sentence tells the two apart. SAM 2's memory knows how things look, not how they
-move: while the double hides the object, it is what looks most like it, and from then on the mask stays with the double or covers
-both.
+(target: 0.8 of them). Re-query is off, since no sentence tells the two apart. SAM 2's memory knows how things look, not how
+they move: while the double hides the object, it is what looks most like it, and from then on the mask stays with the double or
+covers both.
 
 {_conditions(setup)}
 """
