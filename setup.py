@@ -1,6 +1,6 @@
 """The pip side of the package; colcon builds the same sources, and the interfaces, with CMakeLists.txt.
 
-The interfaces (``decaf_ros.action``, ``.msg``, ``.srv``) need CMake: ``tools/setup_env.py`` builds them into a virtual environment.
+The interfaces (``decaf_ros.action``, ``.msg``, ``.srv``) need CMake: ``tools/setup_env.py`` builds them into the environment.
 """
 
 from glob import glob

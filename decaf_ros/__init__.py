@@ -2,6 +2,6 @@
 
 from pkgutil import extend_path
 
-# The generated interfaces (decaf_ros.action, decaf_ros.msg, decaf_ros.srv) may be installed in another prefix than these sources.
+# The generated interfaces (decaf_ros.action, .msg and .srv) may be installed in another prefix than these sources.
 __path__ = extend_path(__path__, __name__)
 __version__ = "0.1.0"

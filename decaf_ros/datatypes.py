@@ -204,7 +204,7 @@ class TrackEvent:
     """Something happened to an object.
 
     Attributes:
-        kind: found by a query; lost from view; seen again by the tracker itself; re-acquired by asking its query again; removed.
+        kind: found by a query, lost from view, seen again by the tracker, re-acquired by asking its query again, or removed.
         object_id, query_id, label: see :class:`ObjectMask`.
         stamp_ns, frame_id: of the frame on which it happened.
     """
