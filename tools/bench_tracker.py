@@ -19,17 +19,17 @@ from measuring import Measurement, MemoryRise, apart, machine, timed
 from PIL import Image
 
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt
+from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt, PointPrompt
 from decaf_ros.evaluation.held_out import render_clip, sample_queries
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.protocols import MaskProposals, ObjectTrack, TrackOutput
+from decaf_ros.models.protocols import FrameFeatures, MaskProposals
 from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_network import Sam2Features, Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.frames import StoredFrame, uniform_selection
-from decaf_ros.session.grounding import Grounder, StageClock
+from decaf_ros.session.grounding import Grounder, StageClock, _Candidate
 from decaf_ros.session.session import QueryRecord, TrackingSession
 from decaf_ros.synthetic.world import View, sample_scene
 
@@ -72,8 +72,9 @@ the process.
 ## The tracklets of a query
 
 {apart(_tracklets, arguments.queries)}
-Point prompts, proposals, suppression, propagation and scores over {KEY_FRAMES} key frames (the stage *prompting*). Plainly:
-each point prompted alone, each mask propagated alone, and every frame encoded each time that it is needed.
+Point prompts, proposals, suppression, propagation and scores over {KEY_FRAMES} key frames (the stage *prompting*). Plainly, as
+the method is written down: each point is prompted alone, each mask that survives on its frame is propagated over the whole clip
+before it competes, alone, and every frame is encoded each time that it is needed.
 """
     print(page)
     if arguments.write:
@@ -155,10 +156,11 @@ def resident_mib(frames: int, marks: Sequence[int]) -> list[float]:
 
 
 class PlainTracker:
-    """A tracker that shares nothing: every frame is encoded when it is needed, and masks go one by one."""
+    """A tracker that shares nothing: every frame is encoded when it is needed, and points and masks go one by one."""
 
     def __init__(self, tracker: Sam2Tracker) -> None:
         self._tracker = tracker
+        self._propagated: dict[tuple[int, bytes], BoolArray] = {}
 
     def encode(self, frame: Frame) -> Frame:
         """Nothing is kept."""
@@ -173,31 +175,53 @@ class PlainTracker:
         )
 
     def propagate(self, clip: Sequence[Frame], key_index: int, masks_nhw: BoolArray) -> BoolArray:
-        """One mask after another."""
-        rows = []
-        for mask in masks_nhw:
+        """One mask after another, each only once in its life."""
+        return np.stack([self._propagate(clip, key_index, mask) for mask in masks_nhw])
+
+    def _propagate(self, clip: Sequence[Frame], key_index: int, mask_hw: BoolArray) -> BoolArray:
+        key = (key_index, mask_hw.tobytes())
+        if key not in self._propagated:
             features = [self._tracker.encode(frame) for frame in clip]
-            rows.append(self._tracker.propagate(features, key_index, mask[None]))
-        return np.concatenate(rows)
+            self._propagated[key] = self._tracker.propagate(features, key_index, mask_hw[None])[0]
+        return self._propagated[key]
 
-    def start_track(self, frame: Frame, mask_hw: BoolArray) -> ObjectTrack:
-        """As it is."""
-        return self._tracker.start_track(self._tracker.encode(frame), mask_hw)
+    def forget(self) -> None:
+        """Begin another query."""
+        self._propagated.clear()
 
-    def step(self, tracks: Sequence[ObjectTrack], frame: Frame) -> list[TrackOutput]:
-        """One object after another."""
-        return [self._tracker.step([track], self._tracker.encode(frame))[0] for track in tracks]  # type: ignore[list-item]
+
+class PlainGrounder(Grounder):
+    """The method as it is written down: what survives on its frame is propagated over the whole clip, and then they compete."""
+
+    def _candidates(
+        self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt], clock: StageClock
+    ) -> list[_Candidate]:
+        alive: list[_Candidate] = []
+        kept: list[_Candidate] = []  # so that no identity is given twice
+        masks: dict[int, BoolArray] = {}
+        for key_index, here in enumerate(features):
+            for old in alive:
+                old.current_mask_hw = masks[id(old)][key_index]
+            on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
+            newcomers = self._proposals(here, on_frame) if on_frame else []
+            for newcomer in newcomers:
+                [masks[id(newcomer)]] = self._tracker.propagate(features, key_index, newcomer.key_mask_hw[None])
+            kept.extend(newcomers)
+            alive = self._compete(alive, newcomers)
+        return alive
 
 
 def _tracklets(count: int) -> str:
     mllm, tracker = load_mllm("embedded", MllmOptions()), Sam2Tracker.load("embedded")
     sides: dict[str, Callable[[Frame], Sam2Features | Frame]] = {"plainly": lambda frame: frame, "decaf_ros": tracker.encode}
-    grounders = {"plainly": Grounder(mllm, PlainTracker(tracker)), "decaf_ros": Grounder(mllm, tracker)}  # type: ignore[arg-type]
+    plain = PlainTracker(tracker)
+    grounders = {"plainly": PlainGrounder(mllm, plain), "decaf_ros": Grounder(mllm, tracker)}  # type: ignore[arg-type]
     times: dict[str, list[float]] = {name: [] for name in sides}
     pixels = changed = 0
     for query in sample_queries({"colour": count})[:count]:
         source = render_clip(query).source
         frames = uniform_selection(source.read(0, len(source)), KEY_FRAMES)
+        plain.forget()
         masks = {}
         for name, encode in sides.items():
             clip = [StoredFrame(frame, encode) for frame in frames]  # type: ignore[arg-type]
