@@ -98,13 +98,14 @@ def one_arena(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cycles_leak_neither_threads_nor_memory(managed: System) -> None:
     process = psutil.Process(managed.process.process.pid)
     threads, memory = [], []
-    for _ in range(4):
+    for _ in range(5):
         _go(managed, "configure", "activate")
         managed.require_good_answer()
         _go(managed, "deactivate", "cleanup")
         threads.append(process.num_threads())
         memory.append(process.memory_info().rss / 2**20)
-    assert max(threads[2:]) <= max(threads[:2]), threads
+    # The executor starts up to 3 more when they are needed; a thread that is left behind by each cycle makes 4.
+    assert threads[-1] - threads[0] <= 3, threads
     # One set of embedded models takes 20 MiB, what SAM 2 remembers of the window more than that.
     assert memory[-1] - memory[1] < 20, memory
 
