@@ -106,8 +106,8 @@ def test_cycles_leak_neither_threads_nor_memory(managed: System) -> None:
         memory.append(process.memory_info().rss / 2**20)
     # The executor starts up to 3 more when they are needed; a thread that is left behind by each cycle makes 4.
     assert threads[-1] - threads[0] <= 3, threads
-    # One set of embedded models takes 20 MiB, what SAM 2 remembers of the window more than that.
-    assert memory[-1] - memory[1] < 20, memory
+    # One set of embedded models takes 20 MiB: left behind by each cycle, that makes 60 here.
+    assert memory[-1] - memory[1] < 40, memory
 
 
 def test_model_that_cannot_be_had_makes_activation_fail(managed: System, tmp_path: Path) -> None:
