@@ -69,24 +69,25 @@ class MemoryRise:
         # What the allocator holds back would hide as much of the rise.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        self._start = _resident_mib("VmRSS")
+        self._start = resident_mib()
 
     def mib(self) -> float:
         """MiB."""
-        return _resident_mib("VmHWM") - self._start
+        return resident_mib("VmHWM") - self._start
 
 
-def _resident_mib(field: str) -> float:
+def resident_mib(field: str = "VmRSS") -> float:
+    """Resident memory of this process in MiB: as it is, or "VmHWM" for its peak (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def apart(measure: Callable[..., _Result], *arguments: object) -> _Result:
-    """Run a function in a process of its own, with one thread.
+def apart(measure: Callable[..., _Result], *arguments: object, threads: int = 1) -> _Result:
+    """Run a function in a process of its own.
 
     It is forked, which saves it the imports; the process that calls this must have computed nothing in several threads before.
     """
-    with multiprocessing.get_context("fork").Pool(1, torch.set_num_threads, (1,)) as pool:
+    with multiprocessing.get_context("fork").Pool(1, torch.set_num_threads, (threads,)) as pool:
         return pool.apply(measure, arguments)
 
 
@@ -101,4 +102,4 @@ def machine() -> str:
     """The CPU and what ran on it, for the foot of a page."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     name = models[0].partition(":")[2].strip() if models else platform.machine()
-    return f"{name} ({os.cpu_count()} cores), one thread, PyTorch {torch.__version__}"
+    return f"{name} ({os.cpu_count()} cores), one thread unless said otherwise, PyTorch {torch.__version__}"

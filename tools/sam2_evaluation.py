@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -85,6 +86,7 @@ def tracking_scores(model: SAM2Base, clip_count: int, clicks: bool = False) -> d
         ``j_occluded``: where 5 to 50 % of its first size can be seen; ``j_after_loss``: after it was fully hidden;
         ``false_masks``: share of fully hidden frames with any mask; ``j_<event>``: by kind of clip.
     """
+    tracker = Sam2Tracker(Sam2Network(copy.deepcopy(model)))  # which wants weights that stand still
     collected: dict[str, list[float]] = defaultdict(list)
     seed, done = FIRST_CLIP_SEED, 0
     while done < clip_count:
@@ -94,7 +96,7 @@ def tracking_scores(model: SAM2Base, clip_count: int, clicks: bool = False) -> d
         if np.count_nonzero(truth[0]) < 150:
             continue
         done += 1
-        _collect(collected, clip.event, track(model, clip, clip.target, clicks), truth)
+        _collect(collected, clip.event, track(tracker, clip, clip.target, clicks), truth)
     return {name: float(np.mean(values)) for name, values in collected.items()}
 
 
@@ -120,12 +122,11 @@ def _collect(collected: dict[str, list[float]], event: str, masks: BoolArray, tr
             collected["j_after_loss"].append(j)
 
 
-def track(model: SAM2Base, clip: Clip, body: int, click: bool = False) -> BoolArray:
+def track(tracker: Sam2Tracker, clip: Clip, body: int, click: bool = False) -> BoolArray:
     """``(T, H, W)`` bool: one body's masks over a clip from the product's tracker, from its true mask on the first frame.
 
     With ``click``, the first mask is what the model makes of a click in it.
     """
-    tracker = Sam2Tracker(Sam2Network(model))
     frames = [tracker.encode(Frame(index, "camera", image)) for index, image in enumerate(clip.frames)]
     first = clip.masks_of(body)[0]
     if click:

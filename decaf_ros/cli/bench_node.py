@@ -20,8 +20,8 @@ from sensor_msgs.msg import Image
 
 from decaf_ros.cli.processes import ChildProcess
 from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.ros.client import DecafClient
-from decaf_ros.ros.conversions import stamp_to_ns
 from decaf_ros.synthetic.world import sample_scene
 
 LATENCY_TARGET_MS = 150.0

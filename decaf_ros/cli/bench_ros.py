@@ -24,7 +24,8 @@ from decaf_ros.cli.processes import ChildProcess
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8Array, Visibility
 from decaf_ros.drawing import object_colour
 from decaf_ros.evaluation.tables import markdown_table
-from decaf_ros.ros.conversions import frame_from_image, image_from_array, make_header
+from decaf_ros.imaging import frame_from_image
+from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.publishers import OUTPUT_QOS, ResultPublisher, publish_asynchronously
 from decaf_ros.synthetic.world import sample_scene
 

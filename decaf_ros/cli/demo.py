@@ -27,10 +27,10 @@ from decaf_ros.datatypes import BoolArray, UInt8Array
 from decaf_ros.evaluation.held_out import HeldOutQuery, sample_queries
 from decaf_ros.evaluation.metrics import MaskScores, score_clip
 from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.ros.client import DecafClient
-from decaf_ros.ros.conversions import stamp_to_ns
 from decaf_ros.session.frames import KeyFrameBuffer, StoredFrame
 from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.srv import Query

@@ -10,8 +10,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from decaf_ros.datatypes import Frame, UInt16Array
+from decaf_ros.imaging import frame_from_image, stamp_to_ns
 from decaf_ros.ros.client import DecafClient
-from decaf_ros.ros.conversions import frame_from_image, stamp_to_ns
 
 
 @dataclass(frozen=True, eq=False)

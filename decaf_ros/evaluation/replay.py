@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 
@@ -84,8 +83,10 @@ class Replay:
     def film(self, frames: int) -> None:
         """Film and follow, while the worker is busy."""
         for _ in range(frames):
-            frame = Frame(round(self.now_s * 1e9), "camera", self.camera(self.now_s))
-            self._engine.follow(partial(_decoded, frame))
+            self._engine.follow(self._shoot)
+
+    def _shoot(self) -> Frame:
+        return Frame(round(self.now_s * 1e9), "camera", self.camera(self.now_s))
 
     def on_segmentation(self, segmentation: Segmentation) -> None:
         """Note where objects are."""
@@ -101,10 +102,6 @@ class Replay:
     def on_rejected_frame(self, reason: str) -> None:
         """Frames of a simulation are good."""
         raise AssertionError(reason)
-
-
-def _decoded(frame: Frame) -> Frame:
-    return frame
 
 
 class _SlowGrounder:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import ObjectMask, ObjectPrompt
+from decaf_ros.datatypes import BoolArray, ObjectMask, ObjectPrompt
 from decaf_ros.evaluation.metrics import region_similarity
 from decaf_ros.evaluation.replay import Replay
 from decaf_ros.models.protocols import MaskTracker
@@ -94,13 +94,14 @@ def play(episode: Episode, tracker: MaskTracker, grounder: Grounder, config: Ses
     replay.run_until(ASKED_AT_S)
     replay.ask(episode.expression)
     replay.run_until(episode.back_s + PATIENCE_S + _STEADY_FRAMES / HZ)
-    scores = [_best(episode, index, objects) for index, objects in enumerate(replay.seen)]
+    truths = [episode.scene.render(index / HZ).mask_of(episode.body_index) for index in range(len(replay.seen))]
+    scores = [_best(truth, objects) for truth, objects in zip(truths, replay.seen, strict=True)]
     before = scores[round(MOVES_AT_S * HZ)]
     back = round(episode.back_s * HZ)
     good = [score[0] >= FOLLOWED_FROM_IOU and score[1] == before[1] for score in scores]
     steady = [index for index in range(back, len(good) - _STEADY_FRAMES + 1) if all(good[index : index + _STEADY_FRAMES])]
-    hidden = [not episode.scene.render(index / HZ).mask_of(episode.body_index).any() for index in range(len(replay.seen))]
-    claimed = [any(each.mask_hw.any() for each in objects) for objects, gone in zip(replay.seen, hidden, strict=True) if gone]
+    hidden = [objects for truth, objects in zip(truths, replay.seen, strict=True) if not truth.any()]
+    claimed = [any(each.mask_hw.any() for each in objects) for objects in hidden]
     return Outcome(
         episode.kind,
         found=before[0] >= FOLLOWED_FROM_IOU,
@@ -109,9 +110,8 @@ def play(episode: Episode, tracker: MaskTracker, grounder: Grounder, config: Ses
     )
 
 
-def _best(episode: Episode, index: int, objects: Sequence[ObjectMask]) -> tuple[float, int]:
+def _best(truth: BoolArray, objects: Sequence[ObjectMask]) -> tuple[float, int]:
     """IoU and id of the object that fits the body best."""
-    truth = episode.scene.render(index / HZ).mask_of(episode.body_index)
     return max(((region_similarity(each.mask_hw, truth), each.object_id) for each in objects), default=(0.0, 0))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
-from decaf_ros.datatypes import PointPrompt
+from decaf_ros.datatypes import BoolArray, PointPrompt
 
 
 def select_points(heat_thw: torch.Tensor, threshold: float, size_hw: tuple[int, int]) -> list[PointPrompt]:
@@ -39,6 +40,12 @@ def pairwise_iou(masks_nhw: torch.Tensor, others_mhw: torch.Tensor) -> torch.Ten
     intersection = a @ b.T
     union = a.sum(1)[:, None] + b.sum(1)[None] - intersection
     return intersection / union.clamp(min=1.0)
+
+
+def mask_iou(a_hw: BoolArray, b_hw: BoolArray) -> float:
+    """Intersection over union of two ``(H, W)`` masks; 0 for two empty ones, as :func:`pairwise_iou` has it."""
+    union = np.count_nonzero(a_hw | b_hw)
+    return float(np.count_nonzero(a_hw & b_hw) / union) if union else 0.0
 
 
 def suppress(masks_nhw: torch.Tensor, scores: Sequence[float], iou_threshold: float) -> list[int]:

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from PIL import Image
-from sam2.modeling.position_encoding import apply_rotary_enc
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 
@@ -115,7 +115,8 @@ class Sam2Network:
     """A SAM 2 network on its device. Nothing changes after construction, so threads may share it.
 
     Args:
-        model: built by :func:`decaf_ros.models.sam2_loading.load_sam2`.
+        model: built by :func:`decaf_ros.models.sam2_loading.load_sam2`. Taken over: what depends on its weights alone is computed
+            once, so that they must not change any more.
         device: where to compute.
         dtype: float32, or a half precision to compute in under autocast.
         compile_encoder: compile the image encoder, before this returns.
@@ -138,14 +139,16 @@ class Sam2Network:
         self.device = torch.device(device)
         self._dtype = dtype
         self._model = model.to(self.device).eval()
-        if compile_encoder:  # its input never changes shape, so that the first image, below, is the only slow one
-            self._model.image_encoder.compile(dynamic=False)
         self._mean, self._std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (_MEAN_RGB, _STD_RGB))
+        _compute_positions_once(self._model)
         # The encodings of position depend on the image size only, so a blank image gives them; those of a prompt, on nothing.
         blank, self._image_positions_bnc = self._blank()
         self._no_prompt = self._embedded_points(torch.zeros(1, 1, 2), torch.full((1, 1), -1))
         self._dense_positions = self._dense_position_encoding()
         self._memory_positions_anc = self._memory_positions(blank)
+        if compile_encoder:  # after an image filled sam2's cache of positions, since a cache that fills makes it compile twice
+            self._model.image_encoder.compile(dynamic=False)
+            self._blank()
         self._warm_up(blank)
 
     @property
@@ -330,7 +333,8 @@ class Sam2Network:
         if attention.pos_enc_at_input:
             tokens = tokens + 0.1 * here
         look_back = _look_back
-        if self.device.type == "cpu" and len(memories) > 1 and tokens.shape[1] * memory.shape[1] <= _MOST_SCORES:
+        fits = tokens.shape[1] * memory.shape[1] <= _MOST_SCORES
+        if len(memories) > 1 and fits and self.device.type == "cpu" and self._dtype is torch.float32:
             look_back = _look_back_one_by_one
         for layer in attention.layers:
             tokens = layer._forward_sa(tokens, here).expand(len(memories), -1, -1)
@@ -379,6 +383,27 @@ class Sam2Network:
         return memory.to(torch.bfloat16).flatten(2).transpose(1, 2)
 
 
+def _compute_positions_once(model: SAM2Base) -> None:
+    """Keep the image encoder's encodings of position, which sam2 interpolates and copies anew for every image."""
+    encoder: Any = model.image_encoder
+    encoder.trunk._get_pos_embed = cache(encoder.trunk._get_pos_embed)
+    encoder.neck.position_encoding = _Positions(encoder.neck.position_encoding)
+
+
+class _Positions(torch.nn.Module):
+    """A module whose output depends on the shape of its input alone."""
+
+    def __init__(self, encoding: torch.nn.Module) -> None:
+        super().__init__()
+        self._encoding = encoding
+        self._known: dict[torch.Size, torch.Tensor] = {}
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if features.shape not in self._known:
+            self._known[features.shape] = self._encoding(features)
+        return self._known[features.shape]
+
+
 def _look_back(
     layer: Any, tokens: torch.Tensor, memory: torch.Tensor, here: torch.Tensor, positions: torch.Tensor, pointers: int
 ) -> torch.Tensor:
@@ -390,26 +415,30 @@ def _look_back(
 def _look_back_one_by_one(
     layer: Any, tokens: torch.Tensor, memory: torch.Tensor, here: torch.Tensor, positions: torch.Tensor, pointers: int
 ) -> torch.Tensor:
-    """The same as :func:`_look_back`, faster on a CPU as long as one object's scores fit into its cache.
+    """The same as :func:`_look_back`, faster on a CPU as long as what one object needs fits into its cache.
 
     Weights sum to 1, so that memories can be averaged first and projected to values afterwards: they are narrower than values,
     and there are more of them than tokens.
     """
     cross = layer.cross_attn_image
     assert cross.num_heads == 1, "as in all published configs"
-    queries = layer.norm2(tokens)
+    alike = tokens.stride(0) == 0  # one row that stands for all
+    queries = layer.norm2(tokens[:1] if alike else tokens)
     queries = cross.q_proj(queries + here if layer.pos_enc_at_cross_attn_queries else queries)
-    keys = cross.k_proj(memory + positions if layer.pos_enc_at_cross_attn_keys else memory)
-    placed = keys.shape[1] - pointers
-    queries, keys[:, :placed] = (
-        rotated[:, 0]
-        for rotated in apply_rotary_enc(
-            queries[:, None], keys[:, None, :placed], freqs_cis=cross.freqs_cis, repeat_freqs_k=cross.rope_k_repeat
-        )
-    )
-    queries = queries * queries.shape[-1] ** -0.5
-    seen = [(query @ key.T).softmax(dim=-1) @ known for query, key, known in zip(queries, keys, memory, strict=True)]
+    rotations = cross.freqs_cis  # (h * w, C / 2) complex
+    _rotate(queries, rotations)
+    queries = (queries * queries.shape[-1] ** -0.5).expand(len(memory), -1, -1)
+    seen = []
+    for query, known, where in zip(queries, memory, positions, strict=True):
+        keys = cross.k_proj(known + where if layer.pos_enc_at_cross_attn_keys else known)
+        _rotate(keys[: len(keys) - pointers].unflatten(0, (-1, len(rotations))), rotations)
+        seen.append((query @ keys.T).softmax(dim=-1) @ known)
     return tokens + cross.out_proj(cross.v_proj(torch.stack(seen)))
+
+
+def _rotate(states: torch.Tensor, rotations: torch.Tensor) -> None:
+    """Rotary encoding of ``(..., h * w, C)`` float32 queries or keys, in place: they are large, and fresh memory is slow."""
+    torch.view_as_complex(states.unflatten(-1, (-1, 2))).mul_(rotations)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,8 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from decaf_ros.datatypes import BoolArray, ObjectMask, Segmentation, UInt8Array, UInt16Array, Visibility
+from decaf_ros.datatypes import BoolArray, Frame, ObjectMask, Segmentation, UInt8Array, UInt16Array, Visibility
 from decaf_ros.imaging import NANOSECONDS_PER_SECOND
-from decaf_ros.imaging import frame_from_image as frame_from_image
-from decaf_ros.imaging import stamp_to_ns as stamp_to_ns
 from decaf_ros.msg import TrackedObject, TrackedObjectArray
 
 _OUTPUT_LAYOUTS = {"mono8": (np.uint8, 1), "mono16": (np.uint16, 1), "rgb8": (np.uint8, 3), "32FC1": (np.float32, 1)}
@@ -34,6 +32,11 @@ def stamp_from_ns(stamp_ns: int) -> Time:
 def make_header(stamp_ns: int, frame_id: str) -> Header:
     """The header of everything that is derived from the camera image with this stamp and frame."""
     return Header(stamp=stamp_from_ns(stamp_ns), frame_id=frame_id)
+
+
+def frame_header(frame: Frame) -> Header:
+    """The header of everything that is derived from a frame."""
+    return make_header(frame.stamp_ns, frame.frame_id)
 
 
 def image_from_array(values: np.ndarray, encoding: str, header: Header) -> Image:
@@ -57,14 +60,19 @@ def image_from_array(values: np.ndarray, encoding: str, header: Header) -> Image
     height, width = values.shape[:2]
     image = Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=int(sys.byteorder == "big"))
     image.step = width * channels * values.itemsize
-    image.data = _byte_array(values)
+    image.data = byte_array(values)
     return image
 
 
 def jpeg_from_rgb(image_rgb: UInt8Array, header: Header, quality: int) -> CompressedImage:
     """Encode ``(H, W, 3)`` uint8 RGB as a JPEG message for image_transport's "compressed"; quality 1 to 100."""
+    return _compressed(jpeg_file(image_rgb, quality), "rgb8; jpeg compressed bgr8", header)
+
+
+def jpeg_file(image_rgb: UInt8Array, quality: int) -> npt.NDArray[np.uint8]:
+    """``(bytes,)`` uint8: ``(H, W, 3)`` uint8 RGB as a JPEG file; quality 1 to 100."""
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return _compressed(encoded, "rgb8; jpeg compressed bgr8", header)
+    return np.asarray(encoded, dtype=np.uint8)
 
 
 def png_from_array(values: UInt8Array | UInt16Array, header: Header) -> CompressedImage:
@@ -76,11 +84,11 @@ def png_from_array(values: UInt8Array | UInt16Array, header: Header) -> Compress
 
 def _compressed(encoded: npt.NDArray[np.uint8], image_format: str, header: Header) -> CompressedImage:
     message = CompressedImage(header=header, format=image_format)
-    message.data = _byte_array(encoded)
+    message.data = byte_array(encoded)
     return message
 
 
-def _byte_array(values: np.ndarray) -> array[int]:
+def byte_array(values: np.ndarray) -> array[int]:
     """A copy as rclpy takes it as it is; it checks and copies anything else element by element, 200 ms for a 720p image."""
     data = array("B")
     data.frombytes(np.ascontiguousarray(values).data.cast("B"))
@@ -115,6 +123,5 @@ def tracked_object(tracked: ObjectMask) -> TrackedObject:
 
 def tracked_objects(segmentation: Segmentation) -> TrackedObjectArray:
     """All objects of a frame under the frame's own header, ascending by id."""
-    frame = segmentation.frame
     ordered = sorted(segmentation.objects, key=lambda tracked: tracked.object_id)
-    return TrackedObjectArray(header=make_header(frame.stamp_ns, frame.frame_id), objects=list(map(tracked_object, ordered)))
+    return TrackedObjectArray(header=frame_header(segmentation.frame), objects=list(map(tracked_object, ordered)))

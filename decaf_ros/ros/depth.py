@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from decaf_ros.datatypes import Frame
 from decaf_ros.geometry import DepthView, Intrinsics, metres_from_depth
-from decaf_ros.ros.conversions import stamp_to_ns
+from decaf_ros.imaging import stamp_to_ns
 
 try:
     from message_filters import ApproximateTimeSynchronizer, SimpleFilter

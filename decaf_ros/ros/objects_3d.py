@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from decaf_ros.datatypes import Segmentation, UInt8Array
 from decaf_ros.drawing import object_colour
 from decaf_ros.geometry import DepthView, Float64Array, LocatedObject, colours_of, locate_objects
 from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
-from decaf_ros.ros.conversions import make_header
+from decaf_ros.ros.conversions import byte_array, frame_header
 from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.publishers import OUTPUT_QOS
 
@@ -71,7 +70,7 @@ class SpacePublisher:
         view = self._depth.view_of(frame)
         if view is None:
             return
-        located, header = locate_objects(segmentation, view), make_header(frame.stamp_ns, frame.frame_id)
+        located, header = locate_objects(segmentation, view), frame_header(frame)
         if self._objects in wanted:
             self._objects.publish(TrackedObject3DArray(header=header, objects=[object_message(each) for each in located]))
         if self._markers in wanted:
@@ -134,10 +133,7 @@ def point_cloud(located: Sequence[LocatedObject], image_rgb: UInt8Array, view: D
         start += len(own)
     cloud = PointCloud2(header=header, height=1, width=len(points), is_dense=True, fields=_point_fields())
     cloud.point_step, cloud.row_step = _POINT.itemsize, points.nbytes
-    # rclpy takes an array.array as it is; anything else it checks and copies byte by byte.
-    data = array("B")
-    data.frombytes(points.view(np.uint8).data)
-    cloud.data = data
+    cloud.data = byte_array(points.view(np.uint8))
     return cloud
 
 

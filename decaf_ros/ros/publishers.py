@@ -16,13 +16,13 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 
-from decaf_ros.datatypes import EventKind, Float32Array, Frame, HeatMap, Segmentation, TrackEvent
+from decaf_ros.datatypes import EventKind, Float32Array, HeatMap, Segmentation, TrackEvent
 from decaf_ros.drawing import colour_heat, draw_overlay
 from decaf_ros.msg import TrackedObjectArray
 from decaf_ros.msg import TrackEvent as TrackEventMessage
 from decaf_ros.ros.conversions import (
+    frame_header,
     image_from_array,
     jpeg_from_rgb,
     make_header,
@@ -81,17 +81,17 @@ class ResultPublisher:
             segmentation: a frame and its objects.
             captions: the sentence of each query by its id, for the overlay.
         """
-        header = _header(segmentation.frame)
+        header = frame_header(segmentation.frame)
         mask = cache(lambda: mask_pixels(segmentation.union_hw()))
         labels = cache(lambda: segmentation.labels_hw())
         overlay = cache(lambda: draw_overlay(segmentation, captions))
-        _publish(self._objects, lambda: tracked_objects(segmentation))
-        _publish(self._mask, lambda: image_from_array(mask(), "mono8", header))
-        _publish(self._mask_png, lambda: png_from_array(mask(), header))
-        _publish(self._labels, lambda: image_from_array(labels(), "mono16", header))
-        _publish(self._labels_png, lambda: png_from_array(labels(), header))
-        _publish(self._overlay, lambda: image_from_array(overlay(), "rgb8", header))
-        _publish(self._overlay_jpeg, lambda: jpeg_from_rgb(overlay(), header, self.jpeg_quality))
+        publish_if_heard(self._objects, lambda: tracked_objects(segmentation))
+        publish_if_heard(self._mask, lambda: image_from_array(mask(), "mono8", header))
+        publish_if_heard(self._mask_png, lambda: png_from_array(mask(), header))
+        publish_if_heard(self._labels, lambda: image_from_array(labels(), "mono16", header))
+        publish_if_heard(self._labels_png, lambda: png_from_array(labels(), header))
+        publish_if_heard(self._overlay, lambda: image_from_array(overlay(), "rgb8", header))
+        publish_if_heard(self._overlay_jpeg, lambda: jpeg_from_rgb(overlay(), header, self.jpeg_quality))
 
     def publish_heat_map(self, heat: HeatMap) -> None:
         """Publish ``~/attention`` and ``~/heatmap``, both at the size of the camera image, the latter compressed as well."""
@@ -100,7 +100,7 @@ class ResultPublisher:
     def publish_events(self, events: Sequence[TrackEvent]) -> None:
         """Publish ``~/events``, one message for each."""
         for event in events:
-            _publish(self._events, partial(_event_message, event))
+            publish_if_heard(self._events, partial(_event_message, event))
 
 
 class QueryHeatMaps:
@@ -144,11 +144,11 @@ class _HeatMapTopics:
         self._heatmap_jpeg = node.create_publisher(CompressedImage, f"{name}/heatmap/compressed", OUTPUT_QOS)
 
     def publish(self, heat: HeatMap, jpeg_quality: int) -> None:
-        header = _header(heat.frame)
+        header = frame_header(heat.frame)
         coloured = cache(lambda: colour_heat(heat))
-        _publish(self._attention, lambda: image_from_array(attention_hw(heat), "32FC1", header))
-        _publish(self._heatmap, lambda: image_from_array(coloured(), "rgb8", header))
-        _publish(self._heatmap_jpeg, lambda: jpeg_from_rgb(coloured(), header, jpeg_quality))
+        publish_if_heard(self._attention, lambda: image_from_array(attention_hw(heat), "32FC1", header))
+        publish_if_heard(self._heatmap, lambda: image_from_array(coloured(), "rgb8", header))
+        publish_if_heard(self._heatmap_jpeg, lambda: jpeg_from_rgb(coloured(), header, jpeg_quality))
 
     def destroy(self) -> None:
         for publisher in (self._attention, self._heatmap, self._heatmap_jpeg):
@@ -172,10 +172,7 @@ def _event_message(event: TrackEvent) -> TrackEventMessage:
     )
 
 
-def _header(frame: Frame) -> Header:
-    return make_header(frame.stamp_ns, frame.frame_id)
-
-
-def _publish(publisher: Publisher[Any], make_message: Callable[[], object]) -> None:
+def publish_if_heard(publisher: Publisher[Any], make_message: Callable[[], object]) -> None:
+    """Make a message and publish it, if anybody subscribes."""
     if publisher.get_subscription_count() > 0:
         publisher.publish(make_message())

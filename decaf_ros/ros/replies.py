@@ -7,7 +7,7 @@ from std_msgs.msg import ColorRGBA
 from decaf_ros.action import TrackByLanguage
 from decaf_ros.drawing import query_colour
 from decaf_ros.msg import QueryInfo, StageLatency
-from decaf_ros.ros.conversions import make_header, mask_image, stamp_from_ns, tracked_object
+from decaf_ros.ros.conversions import frame_header, mask_image, stamp_from_ns, tracked_object
 from decaf_ros.session.engine import QueryResult, QueryState, QueryStatus
 from decaf_ros.srv import AddObject, Query, RerunQuery
 
@@ -30,7 +30,7 @@ def fill_query(
         total_ms: time since the request came in.
     """
     record, frame = result.record, result.segmentation.frame
-    header = make_header(frame.stamp_ns, frame.frame_id)
+    header = frame_header(frame)
     response.success = True
     if not record.confident:
         response.message = "no candidate passed the score threshold (parameter tracklet_threshold); the best one is tracked"

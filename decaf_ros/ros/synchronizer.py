@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from decaf_ros.ros.conversions import stamp_to_ns
+from decaf_ros.imaging import stamp_to_ns
 
 Callback = Callable[..., None]
 

@@ -6,8 +6,8 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from decaf_ros.datatypes import ObjectMask, Segmentation, Visibility
-from decaf_ros.ros.conversions import make_header
-from decaf_ros.ros.publishers import OUTPUT_QOS
+from decaf_ros.ros.conversions import frame_header
+from decaf_ros.ros.publishers import OUTPUT_QOS, publish_if_heard
 
 try:
     from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
@@ -32,11 +32,9 @@ class VisionPublisher:
 
     def publish(self, segmentation: Segmentation) -> None:
         """Publish the objects of a frame."""
-        header = make_header(segmentation.frame.stamp_ns, segmentation.frame.frame_id)
-        if self._detections.get_subscription_count() > 0:
-            self._detections.publish(detections(segmentation, header))
-        if self._label_info.get_subscription_count() > 0:
-            self._label_info.publish(label_info(segmentation, header))
+        header = frame_header(segmentation.frame)
+        publish_if_heard(self._detections, lambda: detections(segmentation, header))
+        publish_if_heard(self._label_info, lambda: label_info(segmentation, header))
 
 
 def detections(segmentation: Segmentation, header: Header) -> Detection2DArray:

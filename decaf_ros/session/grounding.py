@@ -268,7 +268,7 @@ class Grounder:
     def _compete(self, alive: list[_Candidate], newcomers: list[_Candidate]) -> list[_Candidate]:
         """A newcomer replaces the old candidates that it overlaps if it is better than all of them, else it is dropped."""
         for newcomer in newcomers:
-            rivals = [old for old in alive if _iou(old.current_mask_hw, newcomer.key_mask_hw) > self._config.nms_iou]
+            rivals = [old for old in alive if points.mask_iou(old.current_mask_hw, newcomer.key_mask_hw) > self._config.nms_iou]
             if all(newcomer.object_score > rival.object_score for rival in rivals):
                 alive = [old for old in alive if old not in rivals] + [newcomer]
         return alive
@@ -338,8 +338,3 @@ def _same_object(a: Tracklet, b: Tracklet, iou_threshold: float) -> bool:
     intersection = (a.masks_thw & b.masks_thw).sum(axis=(1, 2))
     union = (a.masks_thw | b.masks_thw).sum(axis=(1, 2))
     return bool(np.any(intersection > iou_threshold * np.maximum(union, 1)))
-
-
-def _iou(a_hw: BoolArray, b_hw: BoolArray) -> float:
-    union = np.count_nonzero(a_hw | b_hw)
-    return float(np.count_nonzero(a_hw & b_hw) / union) if union else 0.0

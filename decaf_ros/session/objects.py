@@ -10,11 +10,33 @@ import torch
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import BoolArray, EventKind, Frame, ObjectMask, TrackEvent, Visibility
-from decaf_ros.method.points import pairwise_iou
+from decaf_ros.method.points import mask_iou
 from decaf_ros.models.protocols import ObjectTrack, TrackOutput
 
-PRESENCE_THRESHOLD = 0.5
+_PRESENCE_THRESHOLD = 0.5
 _SAME_PLACE_IOU = 0.5
+
+
+def object_mask(
+    object_id: int,
+    query_id: int,
+    label: str,
+    score: float,
+    output: TrackOutput,
+    attention_consistency: float = float("nan"),
+) -> ObjectMask:
+    """What the tracker says of an object on one frame: lost, with an empty mask, unless it is there and has pixels."""
+    visible = output.presence >= _PRESENCE_THRESHOLD and bool(output.mask_hw.any())
+    return ObjectMask(
+        object_id=object_id,
+        query_id=query_id,
+        label=label,
+        mask_hw=output.mask_hw if visible else np.zeros_like(output.mask_hw),
+        score=score,
+        presence=output.presence,
+        visibility=Visibility.VISIBLE if visible else Visibility.LOST,
+        attention_consistency=attention_consistency,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,21 +81,12 @@ class LiveObject:
 
     def seen(self, frame: Frame, output: TrackOutput) -> ObjectMask:
         """Where it is on a frame."""
-        visible = output.presence >= PRESENCE_THRESHOLD and bool(output.mask_hw.any())
-        if visible:
+        seen = object_mask(self.object_id, self.query_id, self.label, self.score, output, self.attention_consistency)
+        if seen.visibility is Visibility.VISIBLE:
             self.lost_since_ns = None
         elif self.lost_since_ns is None:
             self.lost_since_ns = frame.stamp_ns
-        return ObjectMask(
-            object_id=self.object_id,
-            query_id=self.query_id,
-            label=self.label,
-            mask_hw=output.mask_hw if visible else np.zeros_like(output.mask_hw),
-            score=self.score,
-            presence=output.presence,
-            visibility=Visibility.VISIBLE if visible else Visibility.LOST,
-            attention_consistency=self.attention_consistency,
-        )
+        return seen
 
     def compare(self, consistency: float, appearance: torch.Tensor, config: SessionConfig) -> None:
         """Note how a heat map agrees with its mask; where it does, that is what the object looks like."""
@@ -129,7 +142,7 @@ def recognise(
     recognised: dict[int, LiveObject] = {}
     new: list[int] = []
     for index, (item, output) in enumerate(zip(found, masks, strict=True)):
-        if not output.mask_hw.any() or any(_same_place(output.mask_hw, mask) for mask in followed):
+        if not output.mask_hw.any() or any(mask_iou(output.mask_hw, mask) > _SAME_PLACE_IOU for mask in followed):
             continue
         open_still = [each for each in doubtful if each not in recognised.values()]
         best = max(open_still, key=lambda each: each.likeness(item.appearance), default=None)
@@ -138,7 +151,3 @@ def recognise(
         else:
             new.append(index)
     return recognised, new
-
-
-def _same_place(a_hw: BoolArray, b_hw: BoolArray) -> bool:
-    return bool(pairwise_iou(torch.from_numpy(a_hw)[None], torch.from_numpy(b_hw)[None]) > _SAME_PLACE_IOU)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decaf_ros.datatypes import BoolArray, Frame, ObjectMask, Segmentation, Visibility
+from decaf_ros.datatypes import BoolArray, Frame, Segmentation
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, TrackOutput
 from decaf_ros.session.frames import StoredFrame, uniform_selection
 from decaf_ros.session.grounding import Grounder, Grounding, StageClock
-from decaf_ros.session.objects import PRESENCE_THRESHOLD
+from decaf_ros.session.objects import object_mask
 from decaf_ros.video import FrameSource
 
 _CHUNK_FRAMES = 32
@@ -64,7 +64,9 @@ def segment_video(source: FrameSource, grounded: GroundedVideo, tracker: MaskTra
     for index, frame in _read_forwards(source):
         outputs = {slot: packed.unpack() for slot, packed in earlier.pop(index, {}).items()}
         outputs |= _carry_one_frame(tracks, given, index, frame, tracker)
-        yield Segmentation(frame, tuple(_object_mask(grounded.grounding, slot, outputs[slot]) for slot in sorted(outputs)))
+        label, found = grounded.grounding.attention.object_name, grounded.grounding.objects
+        masks = (object_mask(slot + 1, QUERY_ID, label, found[slot].score, outputs[slot]) for slot in sorted(outputs))
+        yield Segmentation(frame, tuple(masks))
 
 
 @dataclass(frozen=True)
@@ -138,16 +140,3 @@ def _read_backwards(source: FrameSource, stop: int) -> Iterator[tuple[int, Frame
         start = max(0, stop - _CHUNK_FRAMES)
         yield from reversed(list(enumerate(source.read(start, stop), start)))
         stop = start
-
-
-def _object_mask(grounding: Grounding, slot: int, output: TrackOutput) -> ObjectMask:
-    visible = output.presence >= PRESENCE_THRESHOLD and bool(output.mask_hw.any())
-    return ObjectMask(
-        object_id=slot + 1,
-        query_id=QUERY_ID,
-        label=grounding.attention.object_name,
-        mask_hw=output.mask_hw if visible else np.zeros_like(output.mask_hw),
-        score=grounding.objects[slot].score,
-        presence=output.presence,
-        visibility=Visibility.VISIBLE if visible else Visibility.LOST,
-    )

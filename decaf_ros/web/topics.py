@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import cv2
+import numpy as np
 from sensor_msgs.msg import Image
 
+from decaf_ros.imaging import frame_from_image
 from decaf_ros.ros.client import DecafClient, Listening
-from decaf_ros.ros.conversions import frame_from_image
+from decaf_ros.ros.conversions import jpeg_file
 
 MessageT = TypeVar("MessageT")
 
@@ -116,11 +118,10 @@ def encode_jpeg(image: Image) -> bytes:
     """A camera image as JPEG, scaled down to 1280 columns if it has more.
 
     Raises:
-        ValueError: see :func:`decaf_ros.ros.conversions.frame_from_image`.
+        ValueError: see :func:`decaf_ros.imaging.frame_from_image`.
     """
-    bgr = cv2.cvtColor(frame_from_image(image).image_rgb, cv2.COLOR_RGB2BGR)
+    rgb = frame_from_image(image).image_rgb
     if image.width > _MAX_WIDTH_PX:
         scale = _MAX_WIDTH_PX / image.width
-        bgr = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return jpeg.tobytes()
+        rgb = np.asarray(cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return jpeg_file(rgb, _JPEG_QUALITY).tobytes()

@@ -19,9 +19,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.msg import QueryInfo
 from decaf_ros.ros.client import DecafClient
-from decaf_ros.ros.conversions import image_from_array, make_header, stamp_to_ns
+from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.srv import Query
 from decaf_ros.synthetic.world import Body, Motion, Scene, View
 

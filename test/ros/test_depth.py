@@ -24,9 +24,10 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from decaf_ros.datatypes import Frame, ObjectMask, Segmentation, Visibility
+from decaf_ros.imaging import frame_from_image, stamp_to_ns
 from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
 from decaf_ros.ros.client import DecafClient
-from decaf_ros.ros.conversions import frame_from_image, image_from_array, make_header, stamp_to_ns
+from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.depth import DepthCamera, depth_samples, intrinsics_from_info
 from decaf_ros.ros.objects_3d import SpacePublisher
 from decaf_ros.synthetic.world import sample_scene

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from sensor_msgs.msg import Image
 
+from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.ros import synchronizer
-from decaf_ros.ros.conversions import make_header, stamp_to_ns
+from decaf_ros.ros.conversions import make_header
 
 Step = tuple[int, int]  # which input, stamp in ns
 MS = 1_000_000

@@ -15,8 +15,8 @@ from rcl_interfaces.srv import DescribeParameters
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.msg import QueryInfo, TrackedObject, TrackedObjectArray
-from decaf_ros.ros.conversions import stamp_to_ns
 from decaf_ros.srv import Query
 from decaf_ros.synthetic.world import sample_scene
 

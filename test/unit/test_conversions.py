@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 
+from decaf_ros import imaging
 from decaf_ros.datatypes import Frame, ObjectMask, Segmentation, Visibility
 from decaf_ros.imaging import frame_from_compressed
 from decaf_ros.msg import TrackedObject
@@ -43,7 +44,7 @@ def camera_image(encoding: str, rows: list[list[int]], width: int, big_endian: b
 @pytest.mark.parametrize("padding", [0, 3])
 def test_every_encoding_and_padding(encoding, rows, big_endian, expected, padding):
     rows = [row + [222] * padding for row in rows * 2]
-    frame = conversions.frame_from_image(camera_image(encoding, rows, 2, big_endian))
+    frame = imaging.frame_from_image(camera_image(encoding, rows, 2, big_endian))
     assert frame.image_rgb.tolist() == expected * 2
     assert frame.image_rgb.flags.c_contiguous
     assert (frame.stamp_ns, frame.frame_id) == (12_000_000_034, "camera_link")
@@ -51,7 +52,7 @@ def test_every_encoding_and_padding(encoding, rows, big_endian, expected, paddin
 
 def test_packed_rgb8_shares_the_memory_of_the_message():
     image = camera_image("rgb8", [[1, 2, 3]], 1)
-    frame = conversions.frame_from_image(image)
+    frame = imaging.frame_from_image(image)
     image.data[0] = 200
     assert frame.image_rgb[0, 0, 0] == 200
 
@@ -72,34 +73,34 @@ def test_broken_images_are_refused_with_the_cause(change, message):
     for name, value in change.items():
         setattr(image, name, value)
     with pytest.raises(ValueError, match=message):
-        conversions.frame_from_image(image)
+        imaging.frame_from_image(image)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cv_bridge") is not None, reason="cv_bridge is installed")
 @pytest.mark.parametrize("encoding", ["bayer_rggb8", "yuv422_yuy2", "nv12", ""])
 def test_without_cv_bridge_other_encodings_are_refused_with_the_way_out(encoding):
     with pytest.raises(ValueError, match=f"'{encoding}' are not supported: use one of rgb8, .*cv_bridge.*-cv-bridge"):
-        conversions.frame_from_image(camera_image(encoding, [[0] * 4] * 2, 2))
+        imaging.frame_from_image(camera_image(encoding, [[0] * 4] * 2, 2))
 
 
 def test_cv_bridge_converts_other_encodings():
     pytest.importorskip("cv_bridge")
     # U, Y, V, Y: without colour all three channels are the same.
-    grey = conversions.frame_from_image(camera_image("yuv422", [[128, 100] * 4] * 2, 4)).image_rgb
+    grey = imaging.frame_from_image(camera_image("yuv422", [[128, 100] * 4] * 2, 4)).image_rgb
     assert (grey == grey[0, 0, 0]).all()
     # In a red mosaic every second sample of every second row is lit.
-    red = conversions.frame_from_image(camera_image("bayer_rggb8", [[200, 0] * 4, [0] * 8] * 4, 8)).image_rgb
+    red = imaging.frame_from_image(camera_image("bayer_rggb8", [[200, 0] * 4, [0] * 8] * 4, 8)).image_rgb
     assert red[4, 4].tolist() == [200, 0, 0]
     for encoding in ("no_such_encoding", "yuv422"):
         with pytest.raises(ValueError, match=f"cv_bridge cannot convert an image with encoding '{encoding}'"):
-            conversions.frame_from_image(camera_image(encoding, [[0] * 4] * 2, 200))
+            imaging.frame_from_image(camera_image(encoding, [[0] * 4] * 2, 200))
 
 
 def test_an_image_above_the_limit_is_refused_and_one_at_the_limit_is_not():
     image = camera_image("rgb8", [[0] * 6] * 3, 2)
-    assert conversions.frame_from_image(image, max_pixels=6).size_hw == (3, 2)
+    assert imaging.frame_from_image(image, max_pixels=6).size_hw == (3, 2)
     with pytest.raises(ValueError, match=r"2 x 3, that is 6 pixels; at most 5 are accepted \(parameter max_image_pixels\)"):
-        conversions.frame_from_image(image, max_pixels=5)
+        imaging.frame_from_image(image, max_pixels=5)
 
 
 def compressed_image(data: bytes, image_format: str) -> CompressedImage:
@@ -225,7 +226,7 @@ def test_arrays_that_do_not_fit_the_encoding_are_refused(values, encoding, messa
 
 @pytest.mark.parametrize("stamp_ns", [0, 1, 999_999_999, 1_000_000_000, 1_790_000_000_123_456_789])
 def test_stamps_round_trip_exactly(stamp_ns):
-    assert conversions.stamp_to_ns(conversions.stamp_from_ns(stamp_ns)) == stamp_ns
+    assert imaging.stamp_to_ns(conversions.stamp_from_ns(stamp_ns)) == stamp_ns
 
 
 def test_objects_of_a_frame():
