@@ -1,6 +1,6 @@
 """Speed and memory of the tracker: many objects, a stream without end, and the tracklets of a query.
 
-``python tools/bench_tracker.py`` prints Markdown; one thread, warm-up apart. Each measurement runs in a process of its own.
+``python tools/bench_tracker.py`` prints Markdown. Each measurement runs in a process of its own, warm-up apart.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import apart, machine, resident_mib, timed
+from measuring import Time, apart, machine, resident_mib, timed
 from PIL import Image
+from sam2.modeling.sam2_base import SAM2Base
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt, PointPrompt
@@ -23,7 +24,7 @@ from decaf_ros.evaluation.held_out import render_clip, sample_queries
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import FrameFeatures, MaskProposals
-from decaf_ros.models.sam2_loading import load_sam2
+from decaf_ros.models.sam2_loading import load_sam2, locate
 from decaf_ros.models.sam2_network import Sam2Features, Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
@@ -58,9 +59,9 @@ def main() -> None:
 
 {_speed(arguments.frames)}
 The embedded SAM 2.1 over frames of 192 x 256 pixels, encoder included; {arguments.frames} frames with each side in turn, after
-{WARM_UP_FRAMES} of warm-up. With one thread it is CPU time, which does not depend on what else the machine does; with all cores,
-which is PyTorch's default, time by the clock (load {os.getloadavg()[0]:.1f}). The predictor gets the whole video beforehand, and
-its reading and resizing is not timed; ours gets an image at a time, resizing included.
+{WARM_UP_FRAMES} of warm-up. With one thread it is CPU time, which does not depend on what else the machine does; with all
+cores, which is PyTorch's default, time by the clock (load {os.getloadavg()[0]:.1f}). The predictor gets the whole video
+beforehand, and its reading and resizing is not timed; ours gets an image at a time, resizing included.
 
 What several objects save are calls, and what does not depend on the object. Beyond that the arithmetic of each object remains:
 one thread is busy with it, while batches are large enough to keep two threads busy, and single objects are not.
@@ -92,24 +93,43 @@ def _speed(frames: int) -> str:
             cells = [f"{percentile:.1f}" for times in (official, ours) for percentile in np.percentile(times, [50, 95])]
             ratio = float(np.median(ours) / np.median(official))
             rows.append([str(threads), str(count), *cells, f"{ratio:.2f}", TARGETS.get(count, "")])
-    return markdown_table(("threads", "objects", "sam2, p50 in ms", "p95", "decaf_ros, p50 in ms", "p95", "ratio", "target"), rows)
+    header = ("threads", "objects", "sam2, p50 in ms", "p95", "decaf_ros, p50 in ms", "p95", "ratio", "target")
+    return markdown_table(header, rows)
 
 
 def speeds(frames: int, count: int, threads: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of each frame with sam2's predictor and with ours, in turn, so that both meet the same machine.
+    """Milliseconds of each frame with sam2's predictor and with ours.
 
     With one thread they are of CPU time, which does not depend on what else the machine does; else by the clock.
     """
+    pairs = in_turn(load_sam2("embedded"), locate("embedded").config, _views(frames), count)
+    official, ours = zip(*pairs[WARM_UP_FRAMES:], strict=True)
+    return tuple([each.cpu_ms if threads == 1 else each.wall_ms for each in side] for side in (official, ours))
+
+
+def in_turn(
+    model: SAM2Base, config: Path, views: Sequence[View], count: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[tuple[Time, Time]]:
+    """The time of each frame but the first with sam2's predictor and with ours, in turn, so that both meet the same machine.
+
+    Args:
+        model: a network, and so are the other arguments what both follow.
+        config: its architecture.
+        views: the video. Its loading by the predictor is not timed.
+        count: objects, which are two bodies of the first view in turn.
+        device: of both.
+        dtype: float32, or what both compute in under autocast.
+    """
     from test_sam2_stream import predictor_of  # in test/parity
 
-    views = _views(frames)
     first_masks = [views[0].mask_of(index % 2) for index in range(count)]
-    predictor, tracker = predictor_of(load_sam2("embedded")), Sam2Tracker(Sam2Network(load_sam2("embedded")))
+    predictor, tracker = predictor_of(model, config).to(device), Sam2Tracker(Sam2Network(model, device, dtype))
     stream = iter([Frame(index, "camera", view.image_rgb) for index, view in enumerate(views)])
     features = tracker.encode(next(stream))
     tracks = [tracker.start_track(features, mask) for mask in first_masks]
+    half = dtype is not torch.float32
     times = []
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), torch.autocast(device, dtype, enabled=half):
         for index, view in enumerate(views):
             Image.fromarray(view.image_rgb).save(Path(folder) / f"{index:05d}.jpg", format="PNG")
         state = predictor.init_state(folder)
@@ -117,12 +137,11 @@ def speeds(frames: int, count: int, threads: int) -> tuple[list[float], list[flo
             predictor.add_new_mask(state, 0, index, mask)
         steps = predictor.propagate_in_video(state)
         next(steps)
-        for _ in range(1, frames):
+        for _ in views[1:]:
             _, official = timed(lambda: next(steps))
             _, ours = timed(lambda: tracker.step(tracks, tracker.encode(next(stream))))
-            times.append([side.cpu_ms if threads == 1 else side.wall_ms for side in (official, ours)])
-    official_ms, ours_ms = zip(*times[WARM_UP_FRAMES:], strict=True)
-    return list(official_ms), list(ours_ms)
+            times.append((official, ours))
+    return times
 
 
 def _views(frames: int) -> list[View]:

@@ -92,10 +92,17 @@ def apart(measure: Callable[..., _Result], *arguments: object, threads: int = 1)
 
 
 def timed(compute: Callable[[], _Result]) -> tuple[_Result, Time]:
-    """What a call returns, and the time that it takes."""
+    """What a call returns, and the time that it takes, until a GPU that it used is done, too."""
+    _finish()
     wall, cpu = time.perf_counter(), time.process_time()
     result = compute()
+    _finish()
     return result, Time((time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3)
+
+
+def _finish() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def machine() -> str:

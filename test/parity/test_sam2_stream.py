@@ -58,8 +58,9 @@ def official(model) -> SAM2VideoPredictor:
     return predictor_of(model)
 
 
-def predictor_of(model: torch.nn.Module) -> SAM2VideoPredictor:
-    config = OmegaConf.load(locate("embedded").config).model
+def predictor_of(model: torch.nn.Module, config_path: Path | None = None) -> SAM2VideoPredictor:
+    """sam2's own predictor with the weights of a model; of the embedded architecture, unless a config says another."""
+    config = OmegaConf.load(config_path or locate("embedded").config).model
     config._target_ = "sam2.sam2_video_predictor.SAM2VideoPredictor"
     predictor = instantiate(config)
     predictor.load_state_dict(model.state_dict())

@@ -51,10 +51,10 @@ def tiny_tokenizer(image_tokens: Mapping[str, str]) -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_processor(frame_tokens: int = 64) -> Qwen2_5_VLProcessor:
-    """Qwen's own processor around a word-level tokenizer, with tokens of 8 x 8 pixels."""
-    patches = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
-    size = {"shortest_edge": CELL_PX**2, "longest_edge": frame_tokens * CELL_PX**2}
+def tiny_processor(frame_tokens: int = 64, cell_px: int = CELL_PX) -> Qwen2_5_VLProcessor:
+    """Qwen's own processor around a word-level tokenizer, with tokens of 8 x 8 pixels (28 x 28 in the published models)."""
+    patches = {"patch_size": cell_px // 2, "merge_size": 2, "temporal_patch_size": 2}
+    size = {"shortest_edge": cell_px**2, "longest_edge": frame_tokens * cell_px**2}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size, **patches),
         tokenizer=tiny_tokenizer(_IMAGE_TOKENS),

@@ -41,9 +41,11 @@ except ExternalShutdownException:
 
 @pytest.fixture
 def server():
-    """A process with the service, without the variables that this process got from ROS or the test runner."""
-    inherited = ("PATH", "HOME", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "PYTHONPATH")
-    environment = {name: os.environ[name] for name in inherited if name in os.environ}
+    """A process with the service. Where ROS comes as wheels it needs none of the variables that a ROS distribution sets."""
+    environment = dict(os.environ)
+    if "ROS_DISTRO" not in environment:
+        inherited = ("PATH", "HOME", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "PYTHONPATH")
+        environment = {name: environment[name] for name in inherited if name in environment}
     with subprocess.Popen([sys.executable, "-c", SERVER], env=environment) as process:
         yield process
         process.terminate()

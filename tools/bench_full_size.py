@@ -1,0 +1,205 @@
+"""Published models at their full size: the time of a query by stage and of a tracked frame, and memory.
+
+``python tools/bench_full_size.py`` prints Markdown. Architectures are those of the published models, and weights are random:
+time and memory do not depend on them, and nothing is downloaded. It runs on a GPU in bfloat16 if there is one, else on the CPU,
+where it takes its time: choose with ``--mllms`` and ``--trackers``, or read fewer images with ``--key-frames``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from bench_tracker import CAMERA_HZ, SCENE_SEED, WARM_UP_FRAMES, in_turn
+from hydra.utils import instantiate
+from measuring import MemoryRise, machine, resident_mib, timed
+from model_sizes import MLLMS, token_bytes
+from omegaconf import OmegaConf
+from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
+from tiny_qwen2_5_vl import random_window, tiny_processor  # in test/parity, which bench_tracker names
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
+from decaf_ros.models.qwen2_vl import Qwen2Vl
+from decaf_ros.session.grounding import Grounder, StageClock
+from decaf_ros.synthetic.world import sample_scene
+
+ADAPTERS: dict[str, type[Qwen25Vl]] = {"qwen2_vl": Qwen2Vl, "qwen2_5_vl": Qwen25Vl}
+MLLM_IDS = [name for name, model in MLLMS.items() if model.model_type in ADAPTERS]
+TRACKER_IDS = [f"facebook/sam2.1-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")]
+IMAGE_TOKENS = ("vision_start", "vision_end", "image_pad", "video_pad")
+CELL_PX, VIDEO_TOKENS, SIZE_HW = 28, 400, (480, 640)
+OBJECTS = (1, 4, 8)
+STAGES = ("prefill", "rollout", "fusion")
+GB, MIB = 1e9, 2**20
+
+_Result = TypeVar("_Result")
+
+
+def main() -> None:
+    """Measure, and print Markdown."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--mllms", nargs="*", choices=MLLM_IDS, default=MLLM_IDS)
+    parser.add_argument("--trackers", nargs="*", choices=TRACKER_IDS, default=TRACKER_IDS)
+    parser.add_argument("--key-frames", type=int, default=16, help="that a query reads (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=5, help="timed after one of warm-up (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, default=1024, help="side that trackers work at (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=60, help="for each number of objects (default: %(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page there")
+    arguments = parser.parse_args()
+    page = f"""# Published models at full size
+
+{_device(arguments.device)}. Random weights. Made by `python tools/bench_full_size.py`.
+
+## A query
+
+{_queries(arguments)}
+{arguments.key_frames} key frames of {SIZE_HW[1]} x {SIZE_HW[0]} pixels on both paths, in bfloat16, up to the fused heat map;
+masks are apart. *Computed* is what [hardware.md](../hardware.md) says of these frames: keys, values and queries of the visual
+tokens.
+
+## A tracked frame
+
+{_tracking(arguments)}
+Images of {SIZE_HW[1]} x {SIZE_HW[0]} pixels at {arguments.image_size} x {arguments.image_size}, by sam2's video predictor and
+by decaf_ros, in turn frame by frame; {arguments.frames} frames after {WARM_UP_FRAMES} of warm-up.
+"""
+    print(page)
+    if arguments.write:
+        arguments.write.write_text(page)
+
+
+def _queries(arguments: argparse.Namespace) -> str:
+    rows = []
+    for name in arguments.mllms:
+        figures = _apart(query_figures, name, arguments.device, arguments.key_frames, arguments.queries)
+        seconds = np.array([[latency[stage] / 1e3 for stage in STAGES] for latency in figures["latencies"]])
+        total = seconds.sum(axis=1)
+        rows.append(
+            [
+                f"`{name}`",
+                *(f"{value:.2f}" for value in np.median(seconds, axis=0)),
+                f"{np.median(total):.2f}",
+                f"{np.percentile(total, 95):.2f}",
+                *(f"{figures[each] / GB:.1f}" for each in ("weights", "query", "computed")),
+            ]
+        )
+    stages = (f"{stage}, s" for stage in STAGES)
+    header = ("model", *stages, "query p50, s", "p95, s", "weights, GB", "query, GB", "computed, GB")
+    return markdown_table(header, rows)
+
+
+def query_figures(name: str, device: str, key_frames: int, queries: int) -> dict[str, Any]:
+    """Latencies by stage of each query after the first, and bytes: of the weights, of a query at its highest, and computed."""
+    grounder, config, weights = _loaded(name, device)
+    window, memory, latencies = random_window(key_frames, SIZE_HW), _Memory(device), []
+    for _ in range(1 + queries):
+        clock = StageClock()
+        timed(lambda clock=clock: grounder.attend(window, "find the cup", clock))
+        latencies.append(clock.latency_ms)
+    cells = math.prod(fit_grid(SIZE_HW, VIDEO_TOKENS))
+    tokens = math.ceil(key_frames / 2) * cells + key_frames * 4 * cells
+    return {
+        "latencies": latencies[1:] or latencies,
+        "weights": weights,
+        "query": memory.rise(),
+        "computed": token_bytes(config) * tokens,
+    }
+
+
+def _loaded(name: str, device: str) -> tuple[Grounder, Any, float]:
+    """A published architecture with random weights, its configuration, and the bytes that the weights take."""
+    dimensions, processor = MLLMS[name], tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX)
+    config = AutoConfig.for_model(
+        dimensions.model_type,
+        text_config=dimensions.text,
+        vision_config=dimensions.vision,
+        tie_word_embeddings=dimensions.tied,
+        **{f"{each}_token_id": processor.tokenizer.convert_tokens_to_ids(f"<|{each}|>") for each in IMAGE_TOKENS},
+    )
+    config.get_text_config().tie_word_embeddings = dimensions.tied
+    memory = _Memory(device)
+    with torch.device(device):
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    adapter = ADAPTERS[dimensions.model_type](model, processor)
+    return Grounder(adapter, tracker=None), config, memory.now()  # type: ignore[arg-type] - attends only
+
+
+def _tracking(arguments: argparse.Namespace) -> str:
+    rows = []
+    for name in arguments.trackers:
+        for count in OBJECTS:
+            frames = arguments.frames + WARM_UP_FRAMES
+            official, ours, bytes_held = _apart(tracking_figures, name, arguments.device, arguments.image_size, frames, count)
+            cells = [f"{value:.1f}" for side in (official, ours) for value in np.percentile(side, [50, 95])]
+            ratio = np.median(ours) / np.median(official)
+            rows.append([f"`{name}`", str(count), *cells, f"{ratio:.2f}", f"{bytes_held / MIB:.0f}"])
+    header = ("model", "objects", "sam2 p50, ms", "p95", "decaf_ros p50, ms", "p95", "ratio", "most memory of both, MiB")
+    return markdown_table(header, rows)
+
+
+def tracking_figures(
+    name: str, device: str, image_size: int, frames: int, count: int
+) -> tuple[list[float], list[float], float]:
+    """Milliseconds a frame of sam2's predictor and of ours, and the bytes that both take together at their highest."""
+    scene = sample_scene(SCENE_SEED, SIZE_HW, screens=False)
+    memory = _Memory(device)
+    with tempfile.TemporaryDirectory() as folder:
+        config_path = Path(folder) / "config.yaml"
+        config = OmegaConf.load(str(resources.files("sam2") / HF_MODEL_ID_TO_FILENAMES[name][0]))
+        config.model.image_size = image_size
+        OmegaConf.save(config, config_path)
+        views = [scene.render(index / CAMERA_HZ) for index in range(frames)]
+        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        pairs = in_turn(instantiate(config.model).eval(), config_path, views, count, device, dtype)
+    official, ours = zip(*pairs[WARM_UP_FRAMES:], strict=True)
+    return [each.wall_ms for each in official], [each.wall_ms for each in ours], memory.rise()
+
+
+class _Memory:
+    """What is allocated on a device from now on, in bytes."""
+
+    def __init__(self, device: str) -> None:
+        gc.collect()
+        self._cuda = device.startswith("cuda")
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._resident = MemoryRise()
+        self._start = self._allocated()
+
+    def _allocated(self) -> float:
+        return torch.cuda.memory_allocated() if self._cuda else resident_mib() * MIB
+
+    def now(self) -> float:
+        """At this moment."""
+        return self._allocated() - self._start
+
+    def rise(self) -> float:
+        """At its highest."""
+        return torch.cuda.max_memory_allocated() - self._start if self._cuda else self._resident.mib() * MIB
+
+
+def _apart(measure: Callable[..., _Result], *arguments: object) -> _Result:
+    """Run a function in a process of its own, which begins with an empty device."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, arguments)
+
+
+def _device(device: str) -> str:
+    return f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}" if device != "cpu" else machine()
+
+
+if __name__ == "__main__":
+    main()
