@@ -1,4 +1,4 @@
-"""decaf_node on a robot's camera: ros2 launch decaf_ros decaf.launch.py image:=/camera/color/image_raw rviz:=true"""
+"""decaf_node on a robot's camera: ros2 launch decaf_ros decaf.launch.py image:=/camera/camera/color/image_raw"""
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
@@ -67,7 +67,10 @@ def generate_launch_description() -> LaunchDescription:
     rviz = Node(
         package="rviz2",
         executable="rviz2",
-        remappings=[(f"/decaf_node/{topic}", [*node_name, "/", topic]) for topic in SHOWN],
+        remappings=[
+            ("/image", LaunchConfiguration("image")),
+            *((f"/decaf_node/{topic}", [*node_name, "/", topic]) for topic in SHOWN),
+        ],
         arguments=["-d", PathJoinSubstitution([SHARE, "config", "decaf.rviz"])],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )

@@ -36,7 +36,7 @@ from tiny_qwen2_5_vl import CELL_PX, random_window, tiny_model, tiny_processor, 
 
 HEADS, KEY_HEADS, CHANNELS, HIDDEN, MLP, LAYERS = 28, 4, 128, 3584, 512, 4
 FRAMES, BFLOAT16_FRAMES, GRID_HW, WARM_UP_HW = 16, 8, (20, 20), (4, 4)
-PROMPTS = (object_prompt("the red mug on the left of the laptop"), background_prompt("video", "mug"))
+PROMPTS = (object_prompt("the red mug on the left of the laptop"), background_prompt("mug"))
 SCALING = CHANNELS**-0.5
 SWEEP_TOKENS = (1024, 2048, 4096, 8192, 16384)
 LARGEST_REFERENCE = 4096  # tokens; the matrices of twice as many take 40 GiB

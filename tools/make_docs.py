@@ -129,7 +129,7 @@ INTERFACES = (
 _TOPICS_TEXT = """\
 `~` is the node's name, `/decaf_node` unless it is renamed; the other relative names follow the namespace and can be remapped.
 Publishers, services and actions are there from *inactive* on, subscriptions while the node is *active*; `/diagnostics` and the
-lifecycle's own always are. But for `/diagnostics`, nothing is computed for a topic without subscribers. *Header* says whose
+lifecycle's own always are. But for `/diagnostics`, no message is made for a topic without subscribers. *Header* says whose
 stamp and frame_id a message carries. All topics are volatile and keep the last few messages unless noted.
 
 Fields are explained in [msg](../msg), [srv](../srv) and [action](../action), and by `ros2 interface show`. What every node of

@@ -192,7 +192,7 @@ def _draw_sample(
         coverage_thwb=coverage_thwb,
         displacement_tb=_displacements(clip, shown),
         roles_br=_roles(expressions),
-        questions=(*(object_question(e, rng) for e in asked), background_question(clip.scene, asked, rng, is_video)),
+        questions=(*(object_question(e, rng) for e in asked), background_question(clip.scene, asked, rng)),
         # As the processor has it: a lone frame has a nominal rate of 1 Hz.
         seconds_per_step=2 * interval_s if length > 1 else 2.0,
         is_video=is_video,

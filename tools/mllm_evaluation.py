@@ -113,8 +113,7 @@ def _ask(
     grid_hw = fit_grid(clip.scene.size_hw, VIDEO_FRAME_TOKENS if is_video else IMAGE_TOKENS)
     questions = [Question(object_prompt(e.text), e.answer, e.kind, e.body_index) for e in expressions]
     name = Counter(e.answer for e in expressions).most_common(1)[0][0]
-    medium = "video" if is_video else "image"
-    questions.append(Question(background_prompt(medium, name), clip.scene.background, "background", NO_BODY))
+    questions.append(Question(background_prompt(name), clip.scene.background, "background", NO_BODY))
     empty = np.zeros((0, 0), dtype=np.float32)
     coverage = coverage_on_grid(clip.instances_thw, grid_hw)
     images = resize_images(clip.images_thwc, grid_hw)

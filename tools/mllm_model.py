@@ -77,7 +77,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer: lower case, punctuation and line breaks apart, ``<unk>`` for every other word."""
     sentences = [prompts.object_prompt(wrapper.format(expression="")) for wrapper in WRAPPERS]
     sentences += [prompts.name_prompt("", ["", ""])]
-    sentences += [prompts.background_prompt("video", "object"), prompts.background_prompt("image", "")]
+    sentences += [prompts.background_prompt("object"), prompts.background_prompt(""), "image"]
     sentences += [*vocabulary(), *BACKGROUNDS, "\n . , ? ! : ; ' \" ( ) - system user assistant"]
     split = PreTokenizers([Split(Regex(r"\n"), "isolated"), Split(Regex(r"[^\S\n]+"), "removed"), Punctuation("isolated")])
     words = sorted({word for sentence in sentences for word, _ in split.pre_tokenize_str(sentence.lower())})

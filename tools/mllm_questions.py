@@ -72,10 +72,10 @@ def object_question(expression: Expression, rng: np.random.Generator) -> Questio
     return Question(prompts.object_prompt(text), expression.answer, expression.kind, expression.body_index)
 
 
-def background_question(scene: Scene, asked: Sequence[Expression], rng: np.random.Generator, is_video: bool) -> Question:
+def background_question(scene: Scene, asked: Sequence[Expression], rng: np.random.Generator) -> Question:
     """The background prompt, excluding one of the objects asked about; now and then without the exclusion."""
     name = asked[0].answer if rng.random() < 0.9 else ""
-    prompt = prompts.background_prompt("video" if is_video else "image", name)
+    prompt = prompts.background_prompt(name)
     return Question(prompt, scene.background, "background", NO_BODY)
 
 

@@ -16,7 +16,7 @@ _NAME = (
     "It was named, frame by frame: {answers}. "
     "Which one label names the object? A clear expression counts for more than the list. Answer with the label only."
 )
-_BACKGROUND = "Describe the background scene of the {medium}{exclusion}. Answer in one word or phrase."
+_BACKGROUND = "Describe the background scene of the video{exclusion}. Answer in one word or phrase."
 _EXCLUSION = ", excluding any {name}"
 
 _MAX_NAME_CHARACTERS = 40
@@ -32,10 +32,10 @@ def name_prompt(expression: str, answers: Sequence[str]) -> str:
     return _NAME.format(expression=punctuated(expression), answers=", ".join(answers))
 
 
-def background_prompt(medium: Medium, object_name: str) -> str:
-    """The question whose attention shows the sinks and the ground. An empty name leaves the exclusion out."""
+def background_prompt(object_name: str) -> str:
+    """The question whose attention shows sinks and ground, the same on both paths. An empty name leaves the exclusion out."""
     exclusion = _EXCLUSION.format(name=object_name) if object_name else ""
-    return _BACKGROUND.format(medium=medium, exclusion=exclusion)
+    return _BACKGROUND.format(exclusion=exclusion)
 
 
 def punctuated(expression: str) -> str:

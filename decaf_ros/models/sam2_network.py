@@ -115,8 +115,8 @@ class Sam2Network:
     """A SAM 2 network on its device. Nothing changes after construction, so threads may share it.
 
     Args:
-        model: built by :func:`decaf_ros.models.sam2_loading.load_sam2`. Taken over: what depends on its weights alone is computed
-            once, so that they must not change any more.
+        model: built by :func:`decaf_ros.models.sam2_loading.load_sam2`. It is taken over: its weights must not change any
+            more, since what depends on them alone is computed once.
         device: where to compute.
         dtype: float32, or a half precision to compute in under autocast.
         compile_encoder: compile the image encoder, before this returns.

@@ -72,7 +72,7 @@ SETTINGS = (
     Setting(
         "tracker_image_size",
         0,
-        "Side in pixels of the square that the mask model sees: 1024 or 512 for published models; 0 is the model's own.",
+        "Input size of the mask model, the side of a square in pixels: 1024 or 512 for published models; 0 is the model's own.",
         (0, 4096),
         step=32,
     ),
@@ -192,7 +192,7 @@ SETTINGS = (
         "Likeness of appearances from which a find is the object that was lost; -1 takes any.",
         (-1.0, 1.0),
     ),
-    Setting("max_queries", SessionConfig.max_queries, "Queries that may be active at a time; more are refused.", (1, 1000)),
+    Setting("max_queries", SessionConfig.max_queries, "Queries that may be active or wait; more are refused.", (1, 1000)),
     Setting(
         "max_expression_length",
         SessionConfig.max_expression_length,

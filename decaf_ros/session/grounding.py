@@ -166,7 +166,7 @@ class Grounder:
             clock.check()
             answers = tuple(answer for reply in asked.values() for answer in reply.answers)
             name = prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
-            replies = {path: self._with_background(path, prefixes[path], asked[path], name) for path in prefixes}
+            replies = {path: self._with_background(prefixes[path], asked[path], name) for path in prefixes}
         with clock.stage("rollout"):
             rollouts = {path: prefixes[path].rollout(replies[path]).float().cpu() for path in prefixes}
         with clock.stage("fusion"):
@@ -188,7 +188,7 @@ class Grounder:
         maps = []
         for expression, name in queries:
             asked = prefix.ask(prompts.object_prompt(expression), answer=False)
-            rollout = prefix.rollout(self._with_background("frame", prefix, asked, name)).float().cpu()
+            rollout = prefix.rollout(self._with_background(prefix, asked, name)).float().cpu()
             maps.append(fuse({"frame": rollout}, 1, 1)[0])
         return maps
 
@@ -222,10 +222,10 @@ class Grounder:
                 clock.check()
         return prefixes
 
-    def _with_background(self, path: str, prefix: VisualPrefix, asked: Reply, name: str) -> list[Reply]:
+    def _with_background(self, prefix: VisualPrefix, asked: Reply, name: str) -> list[Reply]:
         if not self._config.contrast:
             return [asked]
-        return [asked, prefix.ask(prompts.background_prompt("video" if path == "video" else "image", name), answer=False)]
+        return [asked, prefix.ask(prompts.background_prompt(name), answer=False)]
 
     def _condition(self, track: ObjectTrack | None, features: FrameFeatures, mask_hw: BoolArray) -> ObjectTrack:
         if track is None:

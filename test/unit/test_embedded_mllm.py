@@ -67,7 +67,7 @@ def test_held_out_colour_questions_and_backgrounds(model, processor):
         for expression in [e for e in expressions if e.kind == "colour"][:1]:
             asked += 1
             right += answer(model, processor, frames, object_prompt(expression.text)) == expression.answer
-            prompt = background_prompt("video", expression.answer)
+            prompt = background_prompt(expression.answer)
             background_right += answer(model, processor, frames, prompt) == scene.background
     assert asked >= 15
     assert right / asked >= 0.8

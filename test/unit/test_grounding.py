@@ -207,15 +207,15 @@ def test_nothing_attended_gives_nothing(one):
     assert not grounding.union_masks().any()
 
 
-def test_prompts_name_the_medium_and_exclude_the_object(one):
+def test_the_background_prompt_is_the_same_on_both_paths_and_excludes_the_object(one):
     mllm, tracker = ToldMllm(one), KnowingTracker(one)
     attention = Grounder(mllm, tracker).attend(FrameWindow(tuple(each.frame for each in clip_of(tracker))), "the mug")
     assert attention.object_name == "a mug"
     assert attention.answers == ("Mug",) * (2 * FRAMES)
-    for path, medium in (("video", "video"), ("frame", "image")):
+    for path in ("video", "frame"):
         asked_object, asked_background = mllm.prefixes[path].asked
         assert asked_object.startswith("the mug. Which object")
-        assert f"scene of the {medium}, excluding any a mug" in asked_background
+        assert "scene of the video, excluding any a mug" in asked_background
     assert "the mug." in mllm.completed[0]
 
 
