@@ -14,46 +14,31 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
 from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches
 from decaf_ros.models.prompts import Medium
-from decaf_ros.models.visual_prefix import (
-    CachedVisualPrefix,
-    ChatModel,
-    Conversations,
-    MllmOptions,
-    common_tokens,
-    counted_positions,
-    frame_batches,
-)
+from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
 
 
-class InternVl3:
+class InternVl3(ChatAdapter):
     """Implements :class:`decaf_ros.models.protocols.VideoMllm` for ``InternVLForConditionalGeneration``.
-
-    Use it from one thread at a time.
-
-    Args:
-        model: the model, on its device, in its dtype.
-        processor: the processor that belongs to it.
-        options: see :class:`MllmOptions`.
 
     Raises:
         ValueError: a budget of visual tokens is smaller than one tile.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
-        self._options = options or MllmOptions()
+        super().__init__(model, processor, options)
         self._tile_tokens: int = model.config.image_seq_length
         self._side = math.isqrt(self._tile_tokens)
         self._options.require_budgets("InternVL3", self._tile_tokens, self._tile_tokens)
-        self._chat = ChatModel(model, processor, self._options)
 
-    def read_video(self, window: FrameWindow) -> CachedVisualPrefix:
+    def _read_video(self, window: FrameWindow) -> CachedVisualPrefix:
         """Read all key frames in one conversation, each as one tile."""
         conversations = self._conversations("video", 1, len(window), videos=[_pictures(window.frames)], do_sample_frames=False)
         grid_thw = len(window), self._side, self._side
         return CachedVisualPrefix(self._chat, [conversations], "video", grid_thw, temporal_stride=1)
 
-    def read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
+    def _read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
         """Read each key frame in a conversation of its own, in as many tiles as its shape and the limits allow."""
         rows, columns = self._tile_grid(window.size_hw)
         conversations = (
@@ -70,10 +55,6 @@ class InternVl3:
         )
         grid_thw = len(window), rows * self._side, columns * self._side
         return CachedVisualPrefix(self._chat, conversations, "image", grid_thw, temporal_stride=1)
-
-    def complete(self, prompt: str) -> str:
-        """Answer a prompt without images."""
-        return self._chat.complete(prompt)
 
     @property
     def _most_tiles(self) -> int:

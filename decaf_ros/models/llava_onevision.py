@@ -16,44 +16,29 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import select_best_resolution
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.visual_prefix import (
-    CachedVisualPrefix,
-    ChatModel,
-    Conversations,
-    MllmOptions,
-    common_tokens,
-    counted_positions,
-    frame_batches,
-)
+from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches
+from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
 
 # Where the model interpolates its features: this much above the size that its name for the aspect ratio gives.
 _INTERPOLATION_RATIO = 1.1
 
 
-class LlavaOnevision:
+class LlavaOnevision(ChatAdapter):
     """Implements :class:`decaf_ros.models.protocols.VideoMllm` for ``LlavaOnevisionForConditionalGeneration``.
-
-    Use it from one thread at a time.
-
-    Args:
-        model: the model, on its device, in its dtype.
-        processor: the processor that belongs to it.
-        options: see :class:`MllmOptions`.
 
     Raises:
         ValueError: a budget of visual tokens is smaller than one crop.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
-        self._options = options or MllmOptions()
+        super().__init__(model, processor, options)
         vision = model.config.vision_config
         self._crop_px: int = vision.image_size
         self._crop_side: int = vision.image_size // vision.patch_size
         self._pooled_side = math.ceil(self._crop_side / 2)
         self._options.require_budgets("LLaVA-OneVision", self._pooled_side**2, self._crop_side**2)
-        self._chat = ChatModel(model, processor, self._options)
 
-    def read_video(self, window: FrameWindow) -> CachedVisualPrefix:
+    def _read_video(self, window: FrameWindow) -> CachedVisualPrefix:
         """Read all key frames in one conversation, each as one pooled crop."""
         inputs = self._chat.processed("video", 1, videos=[_pictures(window.frames, window.size_hw)], do_sample_frames=False)
         ids_bn = inputs["input_ids"]
@@ -64,7 +49,7 @@ class LlavaOnevision:
         grid_thw = len(window), self._pooled_side, self._pooled_side
         return CachedVisualPrefix(self._chat, [conversations], "video", grid_thw, temporal_stride=1)
 
-    def read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
+    def _read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
         """Read each key frame in a conversation of its own, as large as the budget of tokens allows, but never enlarged."""
         size_hw = self._size_within_budget(window.size_hw)
         rows, columns = self._grid(size_hw)
@@ -73,10 +58,6 @@ class LlavaOnevision:
             for frames in frame_batches(window, self._crop_side**2 + rows * (columns + 1), self._options)
         )
         return CachedVisualPrefix(self._chat, conversations, "image", (len(window), rows, columns), temporal_stride=1)
-
-    def complete(self, prompt: str) -> str:
-        """Answer a prompt without images."""
-        return self._chat.complete(prompt)
 
     def _images(self, pictures: list[Image.Image], rows: int, columns: int) -> Conversations:
         inputs = self._chat.processed("image", len(pictures), images=pictures)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from huggingface_hub.utils import enable_progress_bars
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
+from decaf_ros.models.adapter import ChatAdapter
 from decaf_ros.models.errors import ModelNotFound
-from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.visual_prefix import MllmOptions
 
 EMBEDDED = "embedded"
@@ -36,7 +36,7 @@ def load_mllm(
     options: MllmOptions | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-) -> VideoMllm:
+) -> ChatAdapter:
     """Load a video MLLM with its processor. Weights are read from safetensors only, and no code that comes with them is run.
 
     Args:
@@ -59,12 +59,11 @@ def load_mllm(
 def _read(model_id: str, dtype: torch.dtype) -> tuple[type, torch.nn.Module, ProcessorMixin]:
     source = str(_EMBEDDED_FOLDER) if model_id == EMBEDDED else str(Path(model_id).expanduser())
     try:
-        config = AutoConfig.from_pretrained(source)
-        adapter = _adapter(model_id, config.model_type)
-        processor = AutoProcessor.from_pretrained(source)
+        adapter = _adapter(model_id, _model_type(source))
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         with _no_loading_bar():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, output_loading_info=True
+                source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
         model, loading = loaded
     except (OSError, ValueError, SafetensorError) as error:
@@ -87,6 +86,14 @@ def _no_loading_bar() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+def _model_type(source: str) -> str:
+    """The family that a model says it is of. Asked for more, transformers would offer to run code that comes with one unknown."""
+    config, _ = PreTrainedConfig.get_config_dict(source)
+    if "model_type" not in config:
+        raise ValueError("config.json, which names the family of a model in model_type, is missing or holds no such name")
+    return config["model_type"]
 
 
 def _adapter(model_id: str, model_type: str) -> type:

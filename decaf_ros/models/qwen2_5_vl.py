@@ -17,15 +17,9 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.adapter import ChatAdapter, common_tokens, frame_batches
 from decaf_ros.models.prompts import Medium
-from decaf_ros.models.visual_prefix import (
-    CachedVisualPrefix,
-    ChatModel,
-    Conversations,
-    MllmOptions,
-    common_tokens,
-    frame_batches,
-)
+from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
 
 # Names of the processor's outputs: what carries the pixels, and the grid of patches that they form.
 _PIXELS: Mapping[Medium, str] = {"video": "pixel_values_videos", "image": "pixel_values"}
@@ -54,28 +48,22 @@ def fit_grid(size_hw: tuple[int, int], tokens: int) -> tuple[int, int]:
     return min(within, key=lambda grid_hw: abs(math.log(height * grid_hw[1] / (width * grid_hw[0]))))
 
 
-class Qwen25Vl:
+class Qwen25Vl(ChatAdapter):
     """Implements :class:`decaf_ros.models.protocols.VideoMllm` for ``Qwen2_5_VLForConditionalGeneration``.
 
-    The other models of the Qwen family differ from it in little, and derive from it. Use it from one thread at a time.
-
-    Args:
-        model: the model, on its device, in its dtype.
-        processor: the processor that belongs to it.
-        options: see :class:`MllmOptions`.
+    The other models of the Qwen family differ from it in little, and derive from it.
     """
 
     # Outputs of the processor, beside the grid, that the positions in time of a video depend on.
     _time_inputs: ClassVar[tuple[str, ...]] = ("second_per_grid_ts",)
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
-        self._options = options or MllmOptions()
-        self._chat = ChatModel(model, processor, self._options)
+        super().__init__(model, processor, options)
         vision = model.config.vision_config
         self._cell_px: int = vision.patch_size * vision.spatial_merge_size
         self._temporal_stride: int = vision.temporal_patch_size
 
-    def read_video(self, window: FrameWindow) -> CachedVisualPrefix:
+    def _read_video(self, window: FrameWindow) -> CachedVisualPrefix:
         """Read all key frames in one conversation; an odd last frame is repeated, as Qwen's processor does."""
         grid_hw, count = self._video_grid(window), len(window)
         metadata = VideoMetadata(total_num_frames=count, fps=window.frames_per_second, frames_indices=list(range(count)))
@@ -91,7 +79,7 @@ class Qwen25Vl:
         conversations = self._conversations(inputs, "video", self._time_inputs)
         return CachedVisualPrefix(self._chat, [conversations], "video", grid_thw, self._temporal_stride)
 
-    def read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
+    def _read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
         """Read each key frame in a conversation of its own, at the finer scale."""
         grid_hw = self._frame_grid(window)
         conversations = (
@@ -101,10 +89,6 @@ class Qwen25Vl:
             for frames in frame_batches(window, math.prod(grid_hw), self._options)
         )
         return CachedVisualPrefix(self._chat, conversations, "image", (len(window), *grid_hw), temporal_stride=1)
-
-    def complete(self, prompt: str) -> str:
-        """Answer a prompt without images."""
-        return self._chat.complete(prompt)
 
     def _steps(self, window: FrameWindow) -> int:
         return math.ceil(len(window) / self._temporal_stride)

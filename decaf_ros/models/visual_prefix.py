@@ -7,14 +7,21 @@ through the model once; each tail attends to its cached keys and values. Nothing
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel, ProcessorMixin
+from transformers import (
+    Cache,
+    DynamicCache,
+    LogitsProcessorList,
+    PreTrainedModel,
+    ProcessorMixin,
+    RepetitionPenaltyLogitsProcessor,
+)
 
-from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.method.rollout import QueryKeys, Variant, attention_rollout
 from decaf_ros.models import attention_tap
 from decaf_ros.models.prompts import Medium
@@ -92,12 +99,17 @@ class Conversations:
 class _Prefilled:
     """Conversations that the model has read, without their images."""
 
+    input_ids_bn: torch.Tensor
     positions: Callable[[int], torch.Tensor]
-    tokens: int
     grid_tokens: torch.Tensor
     cache: Cache
     layers: list[QueryKeys]
     scaling: float
+
+    @property
+    def tokens(self) -> int:
+        """Of each conversation."""
+        return self.input_ids_bn.shape[1]
 
     def forked_cache(self) -> Cache:
         """A cache that starts from this one: the tensors are shared, and replaced by longer ones when the fork grows."""
@@ -117,6 +129,9 @@ class _Tail:
 class ChatModel:
     """A model of transformers and its processor: prompts through the model's own chat template, answers decoded greedily.
 
+    On a GPU it computes in a queue of its own (:meth:`device_queue`): a prefill is put in line within milliseconds and takes
+    seconds, and a tracker in another thread must not stand behind it.
+
     Args:
         model: an image-text-to-text model; its attention is routed through the tap.
         processor: the processor that belongs to it.
@@ -135,6 +150,12 @@ class ChatModel:
         layers = model.config.get_text_config().num_hidden_layers
         self.first_layer, self._last_layer = self._resolve_first_layer(layers), layers - 1
         self._eos_ids = self._find_eos_ids()
+        self._adjusted = self._find_logits_processors()
+        self._stream = _stream_beside(model.device)
+
+    def device_queue(self) -> AbstractContextManager[object]:
+        """Within this, what the calling thread computes on the model's GPU stands in the model's own line; no GPU, no line."""
+        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
 
     def _resolve_first_layer(self, layers: int) -> int:
         first = layers // 2 if self.options.first_layer is None else self.options.first_layer
@@ -151,6 +172,11 @@ class ChatModel:
         if not unique:
             raise ValueError("the tokenizer and the generation config name no token that ends an answer")
         return torch.tensor(list(unique), device=self.model.device)
+
+    def _find_logits_processors(self) -> LogitsProcessorList:
+        """What the model's generation config says of greedy decoding, as ``generate`` would have it."""
+        penalty = getattr(self.model.generation_config, "repetition_penalty", None) or 1.0
+        return LogitsProcessorList([RepetitionPenaltyLogitsProcessor(float(penalty))] if penalty != 1.0 else [])
 
     def processed(self, medium: Medium, conversations: int, **images: Any) -> Mapping[str, torch.Tensor]:
         """What the processor makes of conversations up to their last visual token: token ids and tensors of the images.
@@ -189,7 +215,7 @@ class ChatModel:
         ids_bn = self._tokenized(self._rendered(None, prompt), add_special_tokens=True)[None]
         positions_bn = torch.arange(ids_bn.shape[1], device=ids_bn.device)[None]
         cache = DynamicCache(config=self.model.config)
-        return self._decode(self._next_logits(ids_bn, positions_bn, cache), positions_bn, cache)[0]
+        return self._decode(self._next_logits(ids_bn, positions_bn, cache), ids_bn, positions_bn, cache)[0]
 
     @torch.inference_mode()
     def prefill(self, conversations: Conversations) -> _Prefilled:
@@ -197,8 +223,8 @@ class ChatModel:
         cache = DynamicCache(config=self.model.config)
         with attention_tap.recording(self.first_layer, end_layer=self._last_layer) as record:
             self._next_logits(conversations.input_ids_bn, conversations.positions(0), cache, **conversations.images)
-        tokens = conversations.input_ids_bn.shape[1]
-        return _Prefilled(conversations.positions, tokens, conversations.grid_tokens, cache, record.layers, record.scaling)
+        read = conversations.input_ids_bn, conversations.positions, conversations.grid_tokens
+        return _Prefilled(*read, cache, record.layers, record.scaling)
 
     @torch.inference_mode()
     def ask(self, prefilled: _Prefilled, tail_ids: torch.Tensor, answer: bool) -> tuple[tuple[str, ...], list[QueryKeys]]:
@@ -208,7 +234,8 @@ class ChatModel:
         cache = prefilled.forked_cache()
         with attention_tap.recording(self.first_layer, end_layer=None if answer else self._last_layer) as record:
             logits_bv = self._next_logits(ids_bn, positions[..., prefilled.tokens :], cache)
-        answers = self._decode(logits_bv, positions, cache) if answer else [""] * len(ids_bn)
+        said_bn = torch.cat([prefilled.input_ids_bn, ids_bn], dim=1)
+        answers = self._decode(logits_bv, said_bn, positions, cache) if answer else [""] * len(ids_bn)
         return tuple(answers), record.layers
 
     def _next_logits(self, ids_bn: torch.Tensor, positions: torch.Tensor, cache: Cache, **images: torch.Tensor) -> torch.Tensor:
@@ -218,18 +245,19 @@ class ChatModel:
         )
         return output.logits[:, -1]
 
-    def _decode(self, logits_bv: torch.Tensor, positions: torch.Tensor, cache: Cache) -> list[str]:
+    def _decode(self, logits_bv: torch.Tensor, said_bn: torch.Tensor, positions: torch.Tensor, cache: Cache) -> list[str]:
         """Answer greedily, from the logits after the prompt, until every conversation has ended or the limit is reached."""
         ended_b = torch.zeros(len(logits_bv), dtype=torch.bool, device=logits_bv.device)
-        answers_b: list[torch.Tensor] = []
+        prompt_tokens = said_bn.shape[1]
         for step in range(1, self.options.max_new_tokens + 1):
-            token_b = logits_bv.argmax(dim=-1).where(~ended_b, self._eos_ids[0])
-            answers_b.append(token_b)
+            scores_bv = self._adjusted(said_bn, logits_bv.float())  # type: ignore[arg-type]
+            token_b = scores_bv.argmax(dim=-1).where(~ended_b, self._eos_ids[0])
+            said_bn = torch.cat([said_bn, token_b[:, None]], dim=1)
             ended_b |= torch.isin(token_b, self._eos_ids)
             if step == self.options.max_new_tokens or ended_b.all():
                 break
             logits_bv = self._next_logits(token_b[:, None], positions[..., -1:] + step, cache)
-        return self.tokenizer.batch_decode(torch.stack(answers_b, dim=1), skip_special_tokens=True)
+        return self.tokenizer.batch_decode(said_bn[:, prompt_tokens:], skip_special_tokens=True)
 
 
 class CachedVisualPrefix:
@@ -259,8 +287,9 @@ class CachedVisualPrefix:
 
     def ask(self, prompt: str, answer: bool = True) -> Reply:
         """Put the prompt behind the images in every conversation; see the protocol."""
-        tail_ids = self._chat.tail_ids(self._medium, prompt)
-        asked = [self._chat.ask(batch, tail_ids, answer) for batch in self._batches]
+        with self._chat.device_queue():
+            tail_ids = self._chat.tail_ids(self._medium, prompt)
+            asked = [self._chat.ask(batch, tail_ids, answer) for batch in self._batches]
         answers = tuple(text for texts, _ in asked for text in texts)
         return Reply(answers, _Tail(self, [layers for _, layers in asked]))
 
@@ -270,10 +299,11 @@ class CachedVisualPrefix:
         tails = [reply.state for reply in replies]
         if not tails or any(not isinstance(tail, _Tail) or tail.prefix is not self for tail in tails):
             raise ValueError("rollout needs replies that this prefix gave; ask it first")
-        maps_pbc = [
-            self._batch_rollout(batch, [tail.batches[index] for tail in tails]) for index, batch in enumerate(self._batches)
-        ]
-        return torch.cat(maps_pbc, dim=1).reshape(len(tails), *self.grid_thw).cpu()
+        with self._chat.device_queue():
+            maps_pbc = [
+                self._batch_rollout(batch, [tail.batches[index] for tail in tails]) for index, batch in enumerate(self._batches)
+            ]
+            return torch.cat(maps_pbc, dim=1).reshape(len(tails), *self.grid_thw).cpu()
 
     def _batch_rollout(self, batch: _Prefilled, prompts: list[list[QueryKeys]]) -> torch.Tensor:
         """``(prompts, B, cells)``: the rollout in the order of the grid, which may differ from that of the tokens."""
@@ -283,19 +313,10 @@ class CachedVisualPrefix:
         return rows_pbv[..., batch.grid_tokens.argsort().argsort()]
 
 
-def frame_batches(window: FrameWindow, frame_tokens: int, options: MllmOptions) -> Iterator[tuple[Frame, ...]]:
-    """The frames of a window in batches of at most ``options.batch_tokens``, ``frame_tokens`` each, but one frame at least."""
-    size = max(1, options.batch_tokens // frame_tokens)
-    return (window.frames[start : start + size] for start in range(0, len(window), size))
-
-
-def common_tokens(marked_bn: torch.Tensor) -> torch.Tensor:
-    """Indices of the marked tokens of a batch, in ascending order, which must be the same in each conversation."""
-    assert bool((marked_bn == marked_bn[0]).all()), "images of one size make conversations of one layout"
-    return marked_bn[0].nonzero().flatten()
-
-
-def counted_positions(input_ids_bn: torch.Tensor) -> Callable[[int], torch.Tensor]:
-    """Positions of a model that numbers all tokens alike, images and text; see :class:`Conversations`."""
-    batch, tokens = input_ids_bn.shape
-    return lambda tail_tokens: torch.arange(tokens + tail_tokens, device=input_ids_bn.device).expand(batch, -1)
+def _stream_beside(device: torch.device) -> torch.cuda.Stream | None:
+    """A stream of a GPU's that what was put in line before it, such as the loading of weights, precedes; ``None`` elsewhere."""
+    if device.type != "cuda":
+        return None
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return stream

@@ -16,6 +16,7 @@ from family_checks import (
     check_text_alone,
     check_work,
     eager_twin,
+    read,
 )
 from tiny_qwen2_5_vl import random_window, tiny_model, tiny_processor, whole_prompt
 
@@ -77,6 +78,29 @@ def test_logits_are_those_of_the_untouched_model(processor, whole, medium):
 def test_answers_are_those_of_generate_and_asking_leaves_no_trace(adapter, eager, processor, whole, medium):
     # So slow a rate that the last frames' positions in time lie beyond the whole text.
     check_answers(adapter, eager, processor, whole, medium, random_window(5, SIZE_HW, seconds=20.0))
+
+
+def test_answers_follow_the_generation_config(processor, whole):
+    """The published models discourage words that were said before, the prompt's among them."""
+    window = random_window(3, SIZE_HW)
+    tapped, eager = tiny_model(processor), eager_twin(tiny_model(processor))
+    plain = Qwen25Vl(tapped, processor).read_video(window).ask(OBJECT).answers
+    for model in (tapped, eager):
+        model.generation_config.repetition_penalty = 3.0
+    adapter = Qwen25Vl(tapped, processor)
+    check_answers(adapter, eager, processor, whole, "video", window)
+    assert adapter.read_video(window).ask(OBJECT).answers != plain
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("medium", ["video", "image"])
+def test_half_precision_looks_where_full_precision_does(processor, medium):
+    """bfloat16 is the default on a GPU."""
+    window, maps = random_window(3, SIZE_HW), {}
+    for dtype in (torch.float32, torch.bfloat16):
+        prefix = read(Qwen25Vl(tiny_model(processor).to(dtype), processor), medium, window)
+        maps[dtype] = prefix.rollout([prefix.ask(OBJECT), prefix.ask(BACKGROUND, answer=False)])
+    assert (maps[torch.bfloat16] - maps[torch.float32]).norm() <= 0.05 * maps[torch.float32].norm()
 
 
 def test_a_step_of_a_video_covers_two_frames(adapter):

@@ -9,9 +9,10 @@ import torch
 from huggingface_hub.utils import are_progress_bars_disabled
 from transformers.utils import logging as transformers_logging
 
+from decaf_ros.models.adapter import common_tokens
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.visual_prefix import MllmOptions, common_tokens
+from decaf_ros.models.visual_prefix import MllmOptions
 
 
 def test_a_folder_without_a_model(tmp_path):
@@ -25,6 +26,18 @@ def test_a_family_that_is_not_supported(tmp_path):
         ModelNotFound, match="family 'gpt2'; supported are: internvl, llava_onevision, qwen2_5_vl, qwen2_vl, qwen3_vl"
     ):
         load_mllm(str(tmp_path))
+
+
+def test_code_that_comes_with_a_model_is_not_run_whatever_is_answered(tmp_path, monkeypatch):
+    """transformers asks on the terminal before it runs such code."""
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "internvl_chat", "auto_map": {"AutoConfig": "configuration_x.ConfigX"}})
+    )
+    (tmp_path / "configuration_x.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass ConfigX: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ModelNotFound, match="family 'internvl_chat'; supported are"):
+        load_mllm(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_hub_id_without_a_network(monkeypatch):
