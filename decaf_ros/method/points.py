@@ -29,27 +29,16 @@ def select_points(heat_thw: torch.Tensor, threshold: float, size_hw: tuple[int, 
     ]
 
 
-def pairwise_iou(masks_nhw: torch.Tensor, others_mhw: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of every pair of masks: ``(N, M)`` float32. Two empty masks have IoU 0.
-
-    Args:
-        masks_nhw: ``(N, H, W)`` bool.
-        others_mhw: ``(M, H, W)`` bool.
-    """
-    a, b = masks_nhw.flatten(1).float(), others_mhw.flatten(1).float()
-    intersection = a @ b.T
-    union = a.sum(1)[:, None] + b.sum(1)[None] - intersection
-    return intersection / union.clamp(min=1.0)
-
-
 def mask_iou(a_hw: BoolArray, b_hw: BoolArray) -> float:
-    """Intersection over union of two ``(H, W)`` masks; 0 for two empty ones, as :func:`pairwise_iou` has it."""
+    """Intersection over union of two ``(H, W)`` masks; 0 for two empty ones."""
     union = np.count_nonzero(a_hw | b_hw)
     return float(np.count_nonzero(a_hw & b_hw) / union) if union else 0.0
 
 
-def suppress(masks_nhw: torch.Tensor, scores: Sequence[float], iou_threshold: float) -> list[int]:
+def suppress(masks_nhw: BoolArray, scores: Sequence[float], iou_threshold: float) -> list[int]:
     """Greedy non-maximum suppression on mask IoU.
+
+    Masks are compared with those that stay only: there are few of these, while a large object gives hundreds of points.
 
     Args:
         masks_nhw: ``(N, H, W)`` bool.
@@ -59,10 +48,9 @@ def suppress(masks_nhw: torch.Tensor, scores: Sequence[float], iou_threshold: fl
     Returns:
         Indices that stay, best first; of equal scores the earlier one stays. Empty masks never stay.
     """
-    iou = pairwise_iou(masks_nhw, masks_nhw)
-    occupied = masks_nhw.flatten(1).any(dim=1)
     kept: list[int] = []
     for index in sorted(range(len(scores)), key=lambda index: -scores[index]):
-        if occupied[index] and all(iou[index, better] <= iou_threshold for better in kept):
+        mask_hw = masks_nhw[index]
+        if mask_hw.any() and all(mask_iou(mask_hw, masks_nhw[better]) <= iou_threshold for better in kept):
             kept.append(index)
     return kept

@@ -35,8 +35,9 @@ def attention_consistency(masks_nthw: torch.Tensor, heat_thw: torch.Tensor) -> t
     attended_sum = heat_thw[attended].sum()
     if attended_sum <= 0:
         return torch.zeros(masks_nthw.shape[0], device=heat_thw.device)
-    pooled = F.adaptive_avg_pool2d(masks_nthw.to(heat_thw), (heat_thw.shape[1], heat_thw.shape[2]))
-    return (pooled * filtered).sum(dim=(1, 2, 3)) / attended_sum
+    # One after another: as floating point numbers the masks of a clip are large.
+    pooled = (F.adaptive_avg_pool2d(masks.to(heat_thw), (heat_thw.shape[1], heat_thw.shape[2])) for masks in masks_nthw)
+    return torch.stack([(cells * filtered).sum() for cells in pooled]) / attended_sum
 
 
 def normalise_positive(scores: torch.Tensor) -> torch.Tensor:

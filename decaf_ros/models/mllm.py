@@ -89,7 +89,7 @@ def _no_loading_bar() -> Iterator[None]:
 
 
 def _model_type(source: str) -> str:
-    """The family that a model says it is of. Asked for more, transformers would offer to run code that comes with one unknown."""
+    """The family of a model. Asked for more than this, transformers would offer to run code that comes with one unknown."""
     config, _ = PreTrainedConfig.get_config_dict(source)
     if "model_type" not in config:
         raise ValueError("config.json, which names the family of a model in model_type, is missing or holds no such name")

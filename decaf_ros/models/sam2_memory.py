@@ -52,7 +52,7 @@ class MemoryEntry:
     """What one processed frame leaves behind.
 
     Attributes:
-        spatial_nc: ``(h * w, C_mem)`` bfloat16: image and mask of the frame, encoded together.
+        spatial_nc: ``(h * w, C_mem)`` in half precision: image and mask of the frame, encoded together.
         pointer: the object on the frame.
     """
 

@@ -88,7 +88,7 @@ class MemoryBatch:
     """What a frame leaves behind for several objects.
 
     Attributes:
-        spatial_bnc: ``(B, h * w, C_mem)`` bfloat16.
+        spatial_bnc: ``(B, h * w, C_mem)`` bfloat16, or float16 where that is computed in.
         pointers_bc: ``(B, C)`` float.
     """
 
@@ -366,7 +366,7 @@ class Sam2Network:
     def _spatial_memory(
         self, features: Sam2Features, square_logits: torch.Tensor, presence_logits: torch.Tensor, prompted: bool
     ) -> torch.Tensor:
-        """``(B, h * w, C_mem)`` bfloat16 (as the official predictor keeps it) from ``(B, 1, S, S)`` mask logits."""
+        """``(B, h * w, C_mem)`` in half precision, as the official predictor keeps it, from ``(B, 1, S, S)`` mask logits."""
         model, encoder = self._model, self._model.memory_encoder
         hard = prompted and model.binarize_mask_from_pts_for_mem_enc
         masks = (square_logits > 0).float() if hard else square_logits.sigmoid()
@@ -380,7 +380,8 @@ class Sam2Network:
         if model.no_obj_embed_spatial is not None:
             gone = 1 - (presence_logits > 0).float()
             memory = memory + (gone * model.no_obj_embed_spatial)[..., None, None]
-        return memory.to(torch.bfloat16).flatten(2).transpose(1, 2)
+        # Autocast to float16 does not mix with bfloat16, which is what the official predictor always takes.
+        return memory.to(torch.float16 if self._dtype is torch.float16 else torch.bfloat16).flatten(2).transpose(1, 2)
 
 
 def _compute_positions_once(model: SAM2Base) -> None:

@@ -9,10 +9,12 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from decaf_ros.models.adapter import ChatAdapter
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskTracker, VideoMllm
@@ -20,13 +22,28 @@ from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.ros.parameters import Value, names_for, settings_for
 
-# By the parameter that names a model: all parameters that it is made from. When one of these changes, it is loaded anew.
-MODEL_PARAMETERS = {
-    "mllm_model": ("mllm_model", "device", "dtype", *names_for(MllmOptions)),
+# By the parameter that names a model: what its weights depend on, ...
+_WEIGHT_PARAMETERS = {
+    "mllm_model": ("mllm_model", "device", "dtype"),
     "tracker_model": ("tracker_model", "device", "dtype", "tracker_image_size", "compile_tracker", "memory_gating"),
 }
+# ... and all that it is made from. When one of these changes, it is made anew.
+MODEL_PARAMETERS = {**_WEIGHT_PARAMETERS, "mllm_model": (*_WEIGHT_PARAMETERS["mllm_model"], *names_for(MllmOptions))}
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model, ready for use.
+
+    Attributes:
+        model: a :class:`ChatAdapter` or a :class:`Sam2Tracker`.
+        weights: values of the parameters that its weights depend on.
+    """
+
+    model: Any
+    weights: tuple[Value, ...]
 
 
 class Models:
@@ -40,7 +57,7 @@ class Models:
 
     def __init__(self) -> None:
         self.turn = threading.RLock()
-        self._loaded: dict[str, Any] = {}
+        self._loaded: dict[str, LoadedModel] = {}
         self._problems: dict[str, str] = {}
         self._interrupted = False
         self._pending: Future[Any] = Future()
@@ -48,12 +65,16 @@ class Models:
     @property
     def mllm(self) -> VideoMllm | None:
         """The language model, if there is one."""
-        return self._loaded.get("mllm_model")
+        return self._model("mllm_model")
 
     @property
     def tracker(self) -> MaskTracker | None:
         """The mask model, if there is one."""
-        return self._loaded.get("tracker_model")
+        return self._model("tracker_model")
+
+    def _model(self, name: str) -> Any:
+        loaded = self._loaded.get(name)
+        return loaded.model if loaded is not None else None
 
     @property
     def problems(self) -> dict[str, str]:
@@ -76,8 +97,8 @@ class Models:
                     logger.error("%s: %s", name, error)
                     self._problems[name] = str(error)
 
-    def load(self, name: str, values: Mapping[str, Value]) -> Any:
-        """Load the model that a parameter names, without taking it into use.
+    def load(self, name: str, values: Mapping[str, Value]) -> LoadedModel:
+        """Load the model that a parameter names, without taking it into use. Weights that are in use already are shared.
 
         Args:
             name: of the parameter.
@@ -87,22 +108,38 @@ class Models:
             ModelNotFound: it cannot be had; the message says why.
         """
         with self.turn:
-            pending: Future[Any] = Future()
-            self._pending = pending
-            if self._interrupted:
-                raise ModelNotFound("given up: the node is shutting down")
+            weights = tuple(values[each] for each in _WEIGHT_PARAMETERS[name])
+            in_use = self._loaded.get(name)
+            if name == "mllm_model" and in_use is not None and in_use.weights == weights:
+                return LoadedModel(_with_options(in_use.model, values), weights)
+            try:
+                return LoadedModel(self._load_interruptibly(name, values), weights)
+            except ModelNotFound as error:
+                # Its traceback holds what there was of the model.
+                problem = str(error)
+            _give_memory_back()
+            raise ModelNotFound(problem)
 
-            def work() -> None:
-                with suppress(InvalidStateError):  # nobody waits any more
-                    try:
-                        pending.set_result(_load(name, values))
-                    except ModelNotFound as error:
-                        pending.set_exception(error)
+    def _load_interruptibly(self, name: str, values: Mapping[str, Value]) -> Any:
+        """What :func:`_load` gives, on a thread that is left alone when nobody waits any more."""
+        pending = self._pending = Future()
+        if self._interrupted:
+            raise ModelNotFound("given up: the node is shutting down")
 
-            threading.Thread(target=work, name="decaf-loader", daemon=True).start()
+        def work() -> None:
+            with suppress(InvalidStateError):  # nobody waits any more
+                try:
+                    pending.set_result(_load(name, values))
+                except ModelNotFound as error:
+                    pending.set_exception(error)
+
+        threading.Thread(target=work, name="decaf-loader", daemon=True).start()
+        try:
             return pending.result()
+        finally:
+            self._pending = Future()  # the other one holds the model, or what there was of it
 
-    def adopt(self, loaded: Mapping[str, Any]) -> None:
+    def adopt(self, loaded: Mapping[str, LoadedModel]) -> None:
         """Take models into use, by parameter."""
         for name, model in loaded.items():
             self._loaded[name] = model
@@ -111,18 +148,31 @@ class Models:
     def release(self) -> None:
         """Forget both models and give their memory back."""
         self._loaded, self._problems = {}, {}
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        # glibc keeps what is freed in the arenas of threads, which may have ended.
-        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-            trim(0)
+        _give_memory_back()
 
     def interrupt(self) -> None:
         """Let nobody wait for a model any more, now or later: the node ends."""
         self._interrupted = True
         with suppress(InvalidStateError):
             self._pending.set_exception(ModelNotFound("given up: the node is shutting down"))
+
+
+def _give_memory_back() -> None:
+    """What is no longer referred to, to the system and to the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    # glibc keeps what is freed in the arenas of threads, which may have ended.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
+def _with_options(mllm: ChatAdapter, values: Mapping[str, Value]) -> ChatAdapter:
+    """The same weights, reading images as the parameters say."""
+    try:
+        return mllm.with_options(settings_for(MllmOptions, values))
+    except ValueError as error:
+        raise ModelNotFound(f"{values['mllm_model']!r} cannot read images so: {error}") from error
 
 
 def _load(name: str, values: Mapping[str, Value]) -> Any:

@@ -261,8 +261,7 @@ class Grounder:
         scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
         masks = proposals.masks_phw
         return [
-            _Candidate(on_frame[i], iou[i], masks[i], masks[i])
-            for i in points.suppress(torch.from_numpy(masks), scores, self._config.nms_iou)
+            _Candidate(on_frame[i], iou[i], masks[i], masks[i]) for i in points.suppress(masks, scores, self._config.nms_iou)
         ]
 
     def _compete(self, alive: list[_Candidate], newcomers: list[_Candidate]) -> list[_Candidate]:

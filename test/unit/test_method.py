@@ -109,25 +109,25 @@ class TestPoints:
             (1, (70.0, 5.0), 1.0),
         ]
 
-    def test_pairwise_iou(self):
-        masks = torch.stack([rectangle(0, 0, 2, 2), rectangle(0, 1, 2, 3), rectangle(0, 0, 0, 0)])
-        expected = [[1.0, 1 / 3, 0.0], [1 / 3, 1.0, 0.0], [0.0, 0.0, 0.0]]
-        assert torch.allclose(points.pairwise_iou(masks, masks), torch.tensor(expected))
+    def test_mask_iou(self):
+        square, shifted, empty = (rectangle(*sides).numpy() for sides in ((0, 0, 2, 2), (0, 1, 2, 3), (0, 0, 0, 0)))
+        assert points.mask_iou(square, shifted) == pytest.approx(1 / 3)
+        assert [points.mask_iou(square, square), points.mask_iou(square, empty), points.mask_iou(empty, empty)] == [1, 0, 0]
 
     def test_suppression_is_greedy_what_is_gone_suppresses_nothing(self):
         """IoU of neighbours is 8/10 to 9/9; the middle one falls to the best, so the last one stays."""
-        chain = torch.stack([rectangle(0, 0, 1, 9), rectangle(0, 1, 1, 10), rectangle(0, 3, 1, 10)])
-        iou = points.pairwise_iou(chain, chain)
-        assert (iou[0, 1] > 0.7, iou[1, 2] > 0.7, iou[0, 2] > 0.7) == (True, True, False)
+        chain = torch.stack([rectangle(0, 0, 1, 9), rectangle(0, 1, 1, 10), rectangle(0, 3, 1, 10)]).numpy()
+        iou = [points.mask_iou(chain[a], chain[b]) for a, b in ((0, 1), (1, 2), (0, 2))]
+        assert [each > 0.7 for each in iou] == [True, True, False]
         assert points.suppress(chain, [0.9, 0.8, 0.7], 0.7) == [0, 2]
         assert points.suppress(chain, [0.7, 0.9, 0.8], 0.7) == [1]
 
     def test_equal_scores_go_to_the_earlier_and_empty_masks_go(self):
-        same = torch.stack([rectangle(0, 0, 0, 0), rectangle(2, 2, 5, 5), rectangle(2, 2, 5, 5)])
+        same = torch.stack([rectangle(0, 0, 0, 0), rectangle(2, 2, 5, 5), rectangle(2, 2, 5, 5)]).numpy()
         assert points.suppress(same, [5.0, 1.0, 1.0], 0.7) == [1]
 
     def test_an_overlap_of_just_the_threshold_suppresses_nothing(self):
-        pair = torch.stack([rectangle(0, 0, 1, 4), rectangle(0, 0, 1, 2)])
+        pair = torch.stack([rectangle(0, 0, 1, 4), rectangle(0, 0, 1, 2)]).numpy()
         assert points.suppress(pair, [1.0, 0.5], 0.5) == [0, 1]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from decaf_ros.datatypes import Frame, ObjectPrompt
+from decaf_ros.method.points import mask_iou
 from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
@@ -66,6 +67,21 @@ def test_tracks_of_mixed_age_and_more_than_a_batch_come_back_in_order(tracker, v
         torch.testing.assert_close(output.logits_hw, expected.logits_hw, rtol=0, atol=1e-3)
         assert output.presence == pytest.approx(expected.presence, abs=1e-5)
         assert output.predicted_iou == pytest.approx(expected.predicted_iou, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_sees_the_same(dtype):
+    scene = sample_scene(11, screens=False)
+    views = [scene.render(index * 0.1) for index in range(8)]
+    masks = []
+    for precision in (torch.float32, dtype):
+        tracker = Sam2Tracker.load("embedded", dtype=precision)
+        features = [tracker.encode(Frame(index, "camera", view.image_rgb)) for index, view in enumerate(views)]
+        tracks = [tracker.start_track(features[0], views[0].mask_of(body)) for body in range(2)]
+        stepped = [output.mask_hw for each in features[1:] for output in tracker.step(tracks, each)]
+        clicked = tracker.propose(features[0], [(128.0, 96.0)]).masks_phw
+        masks.append([*stepped, *clicked, *tracker.propagate(features, 3, views[3].mask_of(0)[None])[0]])
+    assert all(mask_iou(*pair) > 0.9 for pair in zip(*masks, strict=True))
 
 
 def test_nothing_asked_nothing_done(tracker, features):
