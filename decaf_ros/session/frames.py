@@ -10,6 +10,10 @@ from typing import TypeVar
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.protocols import FrameFeatures
 
+# For somebody who points at an image that was just shown: a second of a 30 Hz camera, and never more of a slower one.
+_RECENT_FRAMES = 30
+_RECENT_NS = 1_000_000_000
+
 T = TypeVar("T")
 
 
@@ -29,17 +33,23 @@ class StoredFrame:
                 self._features = self._encode(self.frame)
             return self._features
 
+    def without_features(self) -> StoredFrame:
+        """The same frame, whose features whoever needs them computes anew: they are larger than the image."""
+        return StoredFrame(self.frame, self._encode)
+
 
 class KeyFrameBuffer:
     """The last ``window_seconds`` at about ``window_hz``: the first frame of each period of 1 / ``window_hz`` is kept.
 
-    Not thread-safe; the session guards it.
+    Beside these key frames there are all frames of about the last second, but not their features. Not thread-safe; the session
+    guards it.
     """
 
     def __init__(self, window_seconds: float, window_hz: float) -> None:
         self._span_ns = int(window_seconds * 1e9)
         self._period_ns = int(1e9 / window_hz)
         self._frames: deque[StoredFrame] = deque()
+        self._recent: deque[StoredFrame] = deque(maxlen=_RECENT_FRAMES)
         self._newest: StoredFrame | None = None
 
     def add(self, stored: StoredFrame) -> bool:
@@ -49,20 +59,28 @@ class KeyFrameBuffer:
         if is_key:
             self._frames.append(stored)
         self._newest = stored
-        while self._frames[0].frame.stamp_ns < stamp_ns - self._span_ns:
-            self._frames.popleft()
+        self._recent.append(stored.without_features())
+        _drop_before(self._frames, stamp_ns - self._span_ns)
+        _drop_before(self._recent, stamp_ns - _RECENT_NS)
         return is_key
 
     def since(self, stamp_ns: int) -> list[StoredFrame]:
-        """Key frames from a stamp on, and the newest frame, oldest first; at least the newest, once there is one."""
+        """The first frame that is kept from a stamp on, the key frames after it, and the newest frame, oldest first.
+
+        At least the newest, once there is one.
+        """
         if self._newest is None:
             return []
+        kept = {each.frame.stamp_ns: each for each in (*self._recent, *self._frames, self._newest)}
         newest_ns = self._newest.frame.stamp_ns
-        return [*(stored for stored in self._frames if stamp_ns <= stored.frame.stamp_ns < newest_ns), self._newest]
+        first_ns = min((each for each in kept if each >= stamp_ns), default=newest_ns)
+        later_ns = [each.frame.stamp_ns for each in self._frames if first_ns < each.frame.stamp_ns < newest_ns]
+        return [kept[each] for each in dict.fromkeys((first_ns, *later_ns, newest_ns))]
 
     def clear(self) -> None:
         """Forget everything, as after a jump in time."""
         self._frames.clear()
+        self._recent.clear()
         self._newest = None
 
     def select(self, count: int, window_seconds: float | None = None) -> list[StoredFrame]:
@@ -76,6 +94,11 @@ class KeyFrameBuffer:
         span_ns = self._span_ns if window_seconds is None else int(window_seconds * 1e9)
         frames = [stored for stored in self._frames if newest_ns - span_ns <= stored.frame.stamp_ns < newest_ns]
         return uniform_selection([*frames, self._newest], count)
+
+
+def _drop_before(frames: deque[StoredFrame], stamp_ns: int) -> None:
+    while frames and frames[0].frame.stamp_ns < stamp_ns:
+        frames.popleft()
 
 
 class CatchUpBuffer:

@@ -65,7 +65,8 @@ class LiveObject:
         track: its memory.
         appearances: what it looked like when it was found, and when attention last agreed with its mask.
         attention_consistency: of the newest heat map that its mask was compared with; NaN before the first.
-        doubts: how many heat maps in a row disagreed with its mask.
+        doubts: how many heat maps in a row disagreed with its mask, since its query was asked last.
+        disputed: whether so many did that its query was to be asked again, and none has agreed since.
         lost_since_ns: stamp of the first frame without it; ``None`` while it is seen.
     """
 
@@ -77,6 +78,7 @@ class LiveObject:
     appearances: list[torch.Tensor]
     attention_consistency: float = float("nan")
     doubts: int = 0
+    disputed: bool = False
     lost_since_ns: int | None = None
 
     def seen(self, frame: Frame, output: TrackOutput) -> ObjectMask:
@@ -93,14 +95,25 @@ class LiveObject:
         self.attention_consistency = consistency
         if consistency < config.reacquire_consistency:
             self.doubts += 1
+            self.disputed |= self.doubts >= config.reacquire_after_refreshes
         else:
-            self.doubts = 0
+            self.doubts, self.disputed = 0, False
             self.appearances[1:] = [appearance]
 
     def in_doubt(self, now_ns: int, config: SessionConfig) -> bool:
         """Whether vision has lost it for long enough, or attention keeps saying that its mask is on something else."""
         lost = self.lost_since_ns is not None and now_ns - self.lost_since_ns >= config.reacquire_seconds * 1e9
         return lost or self.doubts >= config.reacquire_after_refreshes
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is seen, and attention does not say that its mask is on something else."""
+        return self.lost_since_ns is None and not self.disputed
+
+    def start_anew(self, frame: Frame) -> None:
+        """Go on with a frame that may be of an earlier time: what was lost later than that, is lost since now."""
+        if self.lost_since_ns is not None:
+            self.lost_since_ns = min(self.lost_since_ns, frame.stamp_ns)
 
     def likeness(self, appearance: torch.Tensor) -> float:
         """Cosine similarity, in [-1, 1], to what it looked like when it was certain."""

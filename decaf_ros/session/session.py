@@ -147,9 +147,9 @@ class TrackingSession:
         last = self._state.latest.frame
         behind_ns = last.stamp_ns - frame.stamp_ns
         if frame.size_hw != last.size_hw:
-            self._start_anew(f"the image size changed from {last.size_hw} to {frame.size_hw} (height, width)")
+            self._start_anew(f"the image size changed from {last.size_hw} to {frame.size_hw} (height, width)", frame)
         elif behind_ns > self.config.time_jump_seconds * 1e9:
-            self._start_anew(f"the stamps went back by {behind_ns / 1e9:.3f} s")
+            self._start_anew(f"the stamps went back by {behind_ns / 1e9:.3f} s", frame)
         elif behind_ns > 0:
             self.counters.late += 1
             return False
@@ -158,10 +158,12 @@ class TrackingSession:
             return False
         return True
 
-    def _start_anew(self, reason: str) -> None:
+    def _start_anew(self, reason: str, frame: Frame) -> None:
         logger.warning("%s: the frame window starts anew, objects are followed on", reason)
         self.counters.discontinuities += 1
         self._new_epoch(reason)
+        for each in self._state.objects:
+            each.start_anew(frame)
 
     def _new_epoch(self, reason: str) -> None:
         self._epoch += 1
@@ -335,7 +337,9 @@ class TrackingSession:
         return Segmentation(latest.frame, objects)
 
     def add(self, record: QueryRecord, prompt: ObjectPrompt, stamp_ns: int | None = None) -> Segmentation:
-        """Follow an object that somebody points out, on the newest frame or on a key frame of the past.
+        """Follow an object that somebody points out, on the newest frame or on one of the past that is kept.
+
+        Kept are the frames of about the last second, and key frames. It is carried to the present over the key frames since.
 
         Args:
             record: of the query that it counts as.
@@ -396,6 +400,11 @@ class TrackingSession:
             now_ns = self._state.latest.frame.stamp_ns
             doubted = {each.query_id for each in self._state.objects if each.in_doubt(now_ns, self.config)}
             return tuple(record for record in self._state.queries.values() if record.query_id in doubted and record.expression)
+
+    def unsettled_queries(self) -> frozenset[int]:
+        """Ids of the queries with an object that is lost, or whose mask was in doubt and has not been confirmed since."""
+        with self._lock:
+            return frozenset(each.query_id for each in self._state.objects if not each.settled)
 
     def suspects(self) -> bool:
         """Whether the last heat map disagreed with a mask, but not yet so often that its query is in doubt."""

@@ -323,6 +323,17 @@ class TestLossAndReturn:
         assert events(session)[-1] == (EventKind.REACQUIRED, 1, 7 * PERIOD_NS)
         assert session.queries_in_doubt() == ()
 
+    def test_lost_before_the_stamps_went_back_is_lost_since_then(self, session):
+        track = NotedTrack(presence=0.1)
+        session.push(frame(100))
+        record = follow(session, track)
+        session.push(frame(101))
+        doubted = []
+        for number in range(7):
+            session.push(frame(number))
+            doubted.append(session.queries_in_doubt() == (record,))
+        assert doubted == [False] * 5 + [True] * 2  # half a second at 10 Hz
+
     def test_what_looks_like_another_thing_is_not_it(self, session):
         record, old = self.lose(session)
         assert self.rejoin(session, record, NotedTrack(appearance=BLUE)) == []
@@ -391,23 +402,27 @@ class TestPointedOut:
         assert [(each.object_id, each.label, each.pixel_count) for each in added.objects] == [(1, "a thing", 24)]
         assert [each.object_id for each in session.push(frame(1)).objects] == [1]
 
-    def test_on_a_key_frame_of_the_past_the_track_sees_the_key_frames_since(self, tracker):
+    @pytest.mark.parametrize(
+        ("number", "seen"), [(14, (14, 16, 18, 20, 22, 24, 26, 28, 29)), (23, (23, 24, 26, 28, 29)), (29, (29,))]
+    )
+    def test_on_a_frame_of_the_past_the_track_sees_the_key_frames_since(self, tracker, number, seen):
         session = TrackingSession(tracker, SessionConfig(window_hz=5.0))
-        for number in range(10):
-            session.push(frame(number))
-        session.add(self.record(session), ObjectPrompt(mask_hw=left()), 4 * PERIOD_NS)
+        for each in range(30):
+            session.push(frame(each))
+        session.add(self.record(session), ObjectPrompt(mask_hw=left()), number * PERIOD_NS)
         tracks: list[NotedTrack] = []
         step = tracker.step
         tracker.step = lambda given, features: tracks.extend(given) or step(given, features)
-        session.push(frame(10))
-        assert tracks[0].stamps == stamps(4, 6, 8, 9, 10)
+        session.push(frame(30))
+        assert tracks[0].stamps == stamps(*seen, 30)
 
-    def test_a_frame_that_is_not_kept_is_named_with_the_nearest(self, tracker):
+    @pytest.mark.parametrize(("stamp_ns", "nearest"), [(15 * PERIOD_NS, 16 * PERIOD_NS), (23 * PERIOD_NS - 1, 23 * PERIOD_NS)])
+    def test_a_frame_that_is_not_kept_is_named_with_the_nearest(self, tracker, stamp_ns, nearest):
         session = TrackingSession(tracker, SessionConfig(window_hz=5.0))
-        for number in range(10):
+        for number in range(30):
             session.push(frame(number))
-        with pytest.raises(SessionError, match=r"no frame of stamp 500000000 ns is kept; .* after it is 600000000"):
-            session.add(self.record(session), ObjectPrompt(mask_hw=left()), 5 * PERIOD_NS)
+        with pytest.raises(SessionError, match=f"no frame of stamp {stamp_ns} ns is kept; .* after it is {nearest}"):
+            session.add(self.record(session), ObjectPrompt(mask_hw=left()), stamp_ns)
 
     def test_without_a_sentence_nothing_is_asked_again(self, session):
         session.push(frame(0))
@@ -480,6 +495,12 @@ class TestKeyFrames:
         for number in range(1000):
             buffer.add(stored(number * PERIOD_NS))
         assert len(buffer.select(1000)) <= 12
+
+    def test_a_window_shorter_than_a_period_holds_the_newest_frame(self):
+        buffer = KeyFrameBuffer(window_seconds=0.1, window_hz=4.0)
+        for number in range(20):
+            buffer.add(stored(number * PERIOD_NS // 2))
+            assert buffer.select(16)[-1].frame.stamp_ns == number * PERIOD_NS // 2
 
     def test_uniform_selection(self):
         assert uniform_selection([*range(10)], 4) == [0, 3, 6, 9]
