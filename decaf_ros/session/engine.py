@@ -10,12 +10,12 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent
@@ -34,12 +34,18 @@ _FAILURES_KEPT = 32
 _STOPPED = "the node is being deactivated or shut down"
 _PAUSE_GROWTH = 1.5
 _IDLE_SECONDS = 0.25  # how often an idle worker looks whether an object is in doubt
+_ROUNDING = 1e-6  # relative: whoever asks may know a limit as a float32
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
-    """Who hears of results. Every method is called from one of the engine's threads and must not block for long."""
+    """Who hears of results. Every method is called from one of the engine's threads and must not block for long.
+
+    What goes wrong in one of them is logged, and holds up nothing.
+    """
 
     def on_segmentation(self, segmentation: Segmentation) -> None:
         """A frame was followed (live thread)."""
@@ -105,10 +111,21 @@ class QueryStatus:
 
 @dataclass(eq=False)
 class _Attempts:
-    """To re-acquire the objects of a query: when the last one ended, and how many failed in a row."""
+    """To re-acquire the objects of a query, since all was well with them.
 
+    Attributes:
+        count: how many there were.
+        ended: when the last one ended.
+        stamp_ns: of the newest frame when the last one began; ``None`` before the first.
+    """
+
+    count: int = 0
     ended: float = -math.inf
-    failed: int = 0
+    stamp_ns: int | None = None
+
+
+class _MakingWayError(SessionError):
+    """Work of the worker's own is abandoned, since somebody asks for something."""
 
 
 @dataclass(eq=False)
@@ -120,8 +137,9 @@ class Job:
         expression: the sentence; "" for an object that is pointed out.
         work: what the worker does.
         on_stage: called on the worker with each stage that begins.
-        future: completed on the worker with the result or a :class:`SessionError`.
-        cancelled: whether nobody wants the result any more; the worker stops at the next step.
+        future: completed with the result or a :class:`SessionError`.
+        given_up: why nobody wants the result any more, and the worker stops at the next step; "" while somebody does.
+        makes_way: whether it is abandoned for any other that waits.
     """
 
     query_id: int
@@ -129,7 +147,8 @@ class Job:
     work: Callable[[Job], QueryResult] = field(repr=False)
     on_stage: Callable[[str], None] = lambda stage: None
     future: Future[QueryResult] = field(default_factory=Future)
-    cancelled: bool = False
+    given_up: str = ""
+    makes_way: bool = False
 
 
 class Engine:
@@ -160,12 +179,11 @@ class Engine:
         self._jobs: deque[Job] = deque()
         self._current: Job | None = None
         self._failed: deque[QueryStatus] = deque(maxlen=_FAILURES_KEPT)
-        self._attempts: dict[int, _Attempts] = {}
+        self._attempts: defaultdict[int, _Attempts] = defaultdict(_Attempts)
         self._refreshed: tuple[int, tuple[int, ...]] | None = None
         self._frame_ready = threading.Condition()
         self._work_ready = threading.Condition()
-        self._running = False
-        self._stopping = False
+        self._stopped = False
         self._threads: list[threading.Thread] = []
 
     @property
@@ -174,29 +192,34 @@ class Engine:
 
     def start(self) -> None:
         """Start both threads."""
-        self._running, self._stopping = True, False
-        for name, loop in (("decaf-live", self._live_loop), ("decaf-worker", self._worker_loop)):
-            thread = threading.Thread(target=loop, name=name, daemon=True)
+        self._stopped = False
+        for name, step in (("decaf-live", self._follow_next), ("decaf-worker", self._work_next)):
+            thread = threading.Thread(target=self._repeat, args=(step,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """Stop both threads; queries that wait are answered with an error."""
-        self._running, self._stopping = False, True
-        self.session.reset()
-        for condition in (self._frame_ready, self._work_ready):
-            with condition:
-                condition.notify_all()
+        """Stop both threads and forget everything. Queries that wait or run end with an error; later ones are refused."""
+        with self._frame_ready, self._work_ready:
+            self._stopped, self._slot = True, None
+            self._frame_ready.notify_all()
+            self._work_ready.notify_all()
+        self._give_up(_STOPPED)
+        self.session.reset()  # for a query that catches up and does not ask whether it is wanted
         for thread in self._threads:
             thread.join()
         self._threads.clear()
-        while self._jobs:
-            self._fail(self._jobs.popleft(), SessionError(_STOPPED))
+        self.session.reset()  # a frame or an answer may have been on its way
         self._tell_events()
 
     def submit(self, decode: Callable[[], Frame]) -> None:
-        """Offer a frame; the latest wins. ``decode`` runs on the live thread, and only if no newer frame comes first."""
+        """Offer a frame; the latest wins. ``decode`` runs on the live thread, and only if no newer frame comes first.
+
+        After :meth:`stop` none is taken.
+        """
         with self._frame_ready:
+            if self._stopped:
+                return
             if self._slot is not None:
                 self.frames_superseded += 1
             self._slot = decode
@@ -241,7 +264,7 @@ class Engine:
         return self._queue(Job(query_id, record.expression, lambda job: self._ground_again(job, None, add_new=True), on_stage))
 
     def add_object(self, prompt: ObjectPrompt, label: str, stamp_ns: int | None = None) -> Job:
-        """Queue an object that somebody points out, on the newest frame or on a key frame of the past.
+        """Queue an object that somebody points out, on the newest frame or on one of the past that is kept.
 
         Args:
             prompt: where it is.
@@ -258,6 +281,8 @@ class Engine:
 
     def _queue(self, job: Job) -> Job:
         with self._work_ready:
+            if self._stopped:
+                raise SessionError(_STOPPED)
             if len(self._jobs) >= self._config.max_pending_queries:
                 raise SessionError(
                     f"{len(self._jobs)} queries are waiting already (parameter max_pending_queries): try again later"
@@ -267,9 +292,8 @@ class Engine:
         return job
 
     def _require_room_for_query(self) -> None:
-        with self._work_ready:  # those that wait may replace or fail, but then there is room again
-            waiting = sum(not job.cancelled for job in self._jobs)
-        self.session.require_room_for_query(waiting)
+        # Those that wait may replace or fail, but then there is room again.
+        self.session.require_room_for_query(self.pending_queries)
 
     def set_grounder(self, grounder: Grounder | None) -> None:
         """Use another language model from the next query on."""
@@ -286,16 +310,20 @@ class Engine:
 
     def cancel(self, query_id: int) -> bool:
         """Give up a query that waits or runs, at the next step of its work; objects are as they were. Whether there was one."""
+        return self._give_up("the query was cancelled", query_id)
+
+    def _give_up(self, reason: str, query_id: int | None = None) -> bool:
+        """Give up all queries that wait or run, or those of one id. Who waits is answered at once; whether there was any."""
         with self._work_ready:
-            waiting = [job for job in self._jobs if job.query_id == query_id]
-            current = self._current
-            for job in waiting + ([current] if current is not None and current.query_id == query_id else []):
-                job.cancelled = True
-            for job in waiting:
-                self._jobs.remove(job)
+            under_way = [*self._jobs, self._current]
+            unwanted = [job for job in under_way if job is not None and query_id in (None, job.query_id)]
+            for job in unwanted:
+                job.given_up = reason
+            waiting = [job for job in self._jobs if job.given_up]
+            self._jobs = deque(job for job in self._jobs if not job.given_up)
         for job in waiting:
-            self._fail(job, SupersededError(f"the query {job.expression!r} was cancelled"))
-        return bool(waiting) or (current is not None and current.cancelled)
+            job.future.set_exception(SupersededError(reason))
+        return bool(unwanted)
 
     def remove_query(self, query_id: int) -> tuple[int, ...]:
         """Cancel a query that waits or runs, forget one that failed, or one that was answered with its objects.
@@ -326,9 +354,8 @@ class Engine:
 
     def reset(self) -> None:
         """Forget all objects, queries and frames; queries that wait or run are given up."""
+        self._give_up("given up: a reset was asked for")
         with self._work_ready:
-            for job in self._jobs:
-                job.cancelled = True
             self._failed.clear()
         self.session.reset()
         self._tell_events()
@@ -337,7 +364,7 @@ class Engine:
         """All queries that wait, run or are active, and those that failed lately, in the order of their ids."""
         with self._work_ready:
             statuses = {status.query_id: status for status in self._failed}
-            under_way = {job.query_id: (job, QueryState.QUEUED) for job in self._jobs if not job.cancelled}
+            under_way = {job.query_id: (job, QueryState.QUEUED) for job in self._jobs}
             if self._current is not None:
                 under_way[self._current.query_id] = (self._current, QueryState.RUNNING)
         statuses |= {job.query_id: QueryStatus(job.query_id, job.expression, state) for job, state in under_way.values()}
@@ -383,50 +410,67 @@ class Engine:
         return text
 
     def _checked_window(self, window_seconds: float | None) -> float | None:
-        if window_seconds is not None and not 0 < window_seconds <= self._config.window_seconds:
+        longest = self._config.window_seconds
+        if window_seconds is not None and not 0 < window_seconds <= longest * (1 + _ROUNDING):
             raise SessionError(
-                f"window_seconds is {window_seconds:g}; it must lie above 0 and within the {self._config.window_seconds:g} s "
+                f"window_seconds is {window_seconds:g}; it must lie above 0 and within the {longest:g} s "
                 "of frames that are kept (parameter window_seconds), or be 0 for all of them"
             )
         return window_seconds
 
+    # --- both threads ---
+
+    def _repeat(self, step: Callable[[], None]) -> None:
+        """What a thread does until the engine stops, whatever happens."""
+        while not self._stopped:
+            try:
+                step()
+            except Exception:
+                logger.exception("internal error")
+
+    def _tell(self, hear: Callable[[T], None], what: T) -> None:
+        """Let somebody hear of something. What goes wrong there must cost no query its answer and no thread its life."""
+        try:
+            hear(what)
+        except Exception:
+            logger.exception("%s failed", getattr(hear, "__qualname__", hear))
+
+    def _tell_events(self) -> None:
+        events = self.session.take_events()
+        if events:
+            self._tell(self._listener.on_events, events)
+
     # --- live thread ---
 
-    def _live_loop(self) -> None:
-        while self._running:
-            with self._frame_ready:
-                self._frame_ready.wait_for(lambda: self._slot is not None or not self._running)
-                decode, self._slot = self._slot, None
-            if decode is not None:
-                self.follow(decode)
+    def _follow_next(self) -> None:
+        with self._frame_ready:
+            self._frame_ready.wait_for(lambda: self._slot is not None or self._stopped)
+            decode, self._slot = self._slot, None
+        if decode is not None:
+            self.follow(decode)
 
     def follow(self, decode: Callable[[], Frame]) -> None:
         """Decode a frame and follow all objects to it; what the live thread does with each."""
         try:
             segmentation = self.session.push(decode())
-            if segmentation is not None:
-                self._listener.on_segmentation(segmentation)
-                self._tell_events()
         except (ValueError, SessionError) as error:  # what came from outside is wrong, or a model is missing
-            self._listener.on_rejected_frame(str(error))
+            self._tell(self._listener.on_rejected_frame, str(error))
         except Exception as error:  # the node goes on, whatever happens to one frame
             logger.exception("a frame could not be followed")
-            self._listener.on_rejected_frame(f"internal error: {error}")
-
-    def _tell_events(self) -> None:
-        events = self.session.take_events()
-        if events:
-            self._listener.on_events(events)
+            self._tell(self._listener.on_rejected_frame, f"internal error: {error}")
+        else:
+            if segmentation is not None:
+                self._tell(self._listener.on_segmentation, segmentation)
+                self._tell_events()
 
     # --- worker ---
 
-    def _worker_loop(self) -> None:
-        while self._running:
-            with self._work_ready:
-                if not self._jobs:
-                    pause = self._next_refresh - self._clock() if self._config.refresh_hz > 0 else _IDLE_SECONDS
-                    self._work_ready.wait(timeout=min(_IDLE_SECONDS, max(0.0, pause)))
-            self.work()
+    def _work_next(self) -> None:
+        with self._work_ready:
+            if not self._jobs and not self._stopped:
+                pause = self._next_refresh - self._clock() if self._config.refresh_hz > 0 else _IDLE_SECONDS
+                self._work_ready.wait(timeout=min(_IDLE_SECONDS, max(0.0, pause)))
+        self.work()
 
     def work(self) -> None:
         """Do what is most urgent, if anything: a query, an object in doubt, or the heat maps; the worker does little else."""
@@ -463,7 +507,8 @@ class Engine:
         with self._work_ready:
             if self._current is job:
                 self._current = None
-            self._failed.append(QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error)))
+            if not job.given_up:  # else somebody wanted it gone
+                self._failed.append(QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error)))
         job.future.set_exception(error)
 
     def _ground(self, job: Job, window_seconds: float | None, replace: bool) -> QueryResult:
@@ -505,13 +550,13 @@ class Engine:
             ]
             clock.check()
             segmentation = arrive(snapshot, record, found)
-        self._listener.on_heat_map(HeatMap(newest, record.query_id, grounding.attention.heat_thw[-1].numpy()))
+        self._tell(self._listener.on_heat_map, HeatMap(newest, record.query_id, grounding.attention.heat_thw[-1].numpy()))
         return QueryResult(record, segmentation, grounding, clock.latency_ms)
 
     def _point_out(self, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: int | None) -> QueryResult:
         """Follow an object that somebody points out."""
         self._require_wanted(job)
-        clock = StageClock(lambda stage: job.on_stage(stage))
+        clock = StageClock(lambda stage: self._tell(job.on_stage, stage))
         record = QueryRecord(job.query_id, "", label, stamp_ns or 0, confident=True)
         with clock.stage("prompting"):
             segmentation = self.session.add(record, prompt, stamp_ns)
@@ -521,41 +566,59 @@ class Engine:
         self._require_wanted(job)
         self.session.check(snapshot)
         self.stage = stage
-        job.on_stage(stage)
+        self._tell(job.on_stage, stage)
 
     def _require_wanted(self, job: Job) -> None:
-        if self._stopping:
+        if self._stopped:
             raise SessionError(_STOPPED)
-        if job.cancelled:
-            raise SupersededError(f"the query {job.expression!r} was cancelled")
+        if job.given_up:
+            raise SupersededError(job.given_up)
+        if job.makes_way and self._jobs:
+            raise _MakingWayError("a query is waiting")
 
     def _query_to_ask_again(self) -> QueryRecord | None:
-        """A query with an object in doubt whose last attempt is long enough ago: the one that waits longest."""
-        doubted = self.session.queries_in_doubt()
-        self._attempts = {each.query_id: self._attempts.get(each.query_id, _Attempts()) for each in doubted}
-        due = [each for each in doubted if self._clock() - self._attempts[each.query_id].ended >= self._pause(each.query_id)]
+        """A query with an object in doubt that an attempt is due for: the one that waits longest."""
+        for query_id in self._attempts.keys() - self.session.unsettled_queries():
+            del self._attempts[query_id]
+        due = [each for each in self.session.queries_in_doubt() if self._is_due(self._attempts[each.query_id])]
         return min(due, key=lambda each: self._attempts[each.query_id].ended, default=None)
 
-    def _pause(self, query_id: int) -> float:
-        """Seconds between two attempts: they cost as much as a query, and what is gone may be gone for hours."""
-        pause = self._config.reacquire_seconds * _PAUSE_GROWTH ** min(self._attempts[query_id].failed, 100)
-        return min(pause, max(self._config.reacquire_seconds, self._config.reacquire_longest_pause_seconds))
+    def _is_due(self, attempts: _Attempts) -> bool:
+        """Whether the last one is long enough ago, and there is something new to see since then.
+
+        Each costs as much as a query, and what is gone may be gone for hours: the pause between them grows.
+        """
+        pause = self._config.reacquire_seconds * _PAUSE_GROWTH ** min(attempts.count, 100)
+        pause = min(pause, max(self._config.reacquire_seconds, self._config.reacquire_longest_pause_seconds))
+        return self._clock() - attempts.ended >= pause and attempts.stamp_ns != self._newest_stamp_ns()
+
+    def _newest_stamp_ns(self) -> int | None:
+        latest = self.session.latest
+        return None if latest is None else latest.frame.stamp_ns
 
     def _reacquire(self, record: QueryRecord) -> None:
-        """Ask a query again on the last moments, for objects of it that were lost; a query that comes meanwhile waits."""
+        """Ask a query again on the last moments, for objects of it that were lost, unless a query comes meanwhile."""
         window_seconds = min(self._config.reacquire_window_seconds, self._config.window_seconds)
-        job = Job(record.query_id, record.expression, lambda job: self._ground_again(job, window_seconds, add_new=False))
+        job = Job(
+            record.query_id,
+            record.expression,
+            lambda job: self._ground_again(job, window_seconds, add_new=False),
+            makes_way=True,
+        )
+        stamp_ns = self._newest_stamp_ns()
         try:
             job.work(job)
+        except _MakingWayError:  # as if it had not begun
+            return
         except (SessionError, ValueError) as error:
             logger.debug("query %d, asked again: %s", record.query_id, error)
         except Exception:
             logger.exception("query %d could not be asked again", record.query_id)
         finally:
-            attempts = self._attempts[record.query_id]
-            attempts.ended, attempts.failed = self._clock(), attempts.failed + 1  # forgotten once nothing is in doubt
             self.session.end_query()
             self._tell_events()
+        attempts = self._attempts[record.query_id]  # forgotten once all is well again
+        attempts.count, attempts.ended, attempts.stamp_ns = attempts.count + 1, self._clock(), stamp_ns
 
     def _refresh(self) -> None:
         """Compute the heat maps of all queries anew on the newest frame, and score their objects by them."""
@@ -573,7 +636,7 @@ class Engine:
             for record, values in zip(queries, maps, strict=True):
                 heat = HeatMap(stored.frame, record.query_id, values.numpy())
                 self.session.note_heat_map(heat, segmentation.objects, stored.features())
-                self._listener.on_heat_map(heat)
+                self._tell(self._listener.on_heat_map, heat)
             self._refreshed = subject
             if self.session.suspects():  # one heat map may err: look again at once
                 self._next_refresh = self._clock()

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 
+from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, HeatMap, Segmentation, TrackEvent, Visibility
-from decaf_ros.session.engine import Engine, QueryState
+from decaf_ros.session.engine import Engine, Job, QueryState
+from decaf_ros.session.grounding import StageClock
 from decaf_ros.session.session import SessionError, TrackingSession, UnknownIdError
 
 
-class FruitlessGrounder:
-    """Finds nothing, ever; maps that agree with every mask."""
+class StubGrounder:
+    """Finds nothing, or what it is told to; maps that agree with every mask, unless told otherwise."""
 
     def __init__(self, engine_time: list[float]) -> None:
         self.asked: list[float] = []
         self.refreshed: list[tuple[int, int]] = []
+        self.finds: list[NotedTrack] = []
+        self.map = torch.tensor([[1.0, 0.9, 0.0]])
+        self.meanwhile: Callable[[], object] = lambda: None
         self._time = engine_time
 
-    def ground(self, clip: Sequence, expression: str, clock: object) -> None:
+    def ground(self, clip: Sequence, expression: str, clock: StageClock) -> SimpleNamespace:
         self.asked.append(self._time[0])
-        raise SessionError("nothing was found")
+        with clock.stage("prefill"):
+            self.meanwhile()
+            clock.check()
+        objects = [SimpleNamespace(score=1.0, tracklets=[SimpleNamespace(masks_thw=[each.mask_hw])]) for each in self.finds]
+        attention = SimpleNamespace(object_name="mug", heat_thw=self.map[None])
+        return SimpleNamespace(objects=objects, attention=attention, confident=True)
+
+    def build_tracks(self, *_: object) -> list[NotedTrack]:
+        return self.finds
+
+    def appearances(self, *_: object) -> list[torch.Tensor]:
+        return [each.appearance for each in self.finds]
 
     def refresh(self, image: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
         self.refreshed.append((image.stamp_ns, len(queries)))
-        return [torch.tensor([[1.0, 0.9, 0.0]])] * len(queries)
+        return [self.map] * len(queries)
 
 
 class Ears:
@@ -37,6 +56,7 @@ class Ears:
     def __init__(self) -> None:
         self.maps: list[HeatMap] = []
         self.events: list[TrackEvent] = []
+        self.rejections: list[str] = []
 
     def on_segmentation(self, segmentation: Segmentation) -> None:
         pass
@@ -48,7 +68,16 @@ class Ears:
         self.events += events
 
     def on_rejected_frame(self, reason: str) -> None:
-        raise AssertionError(reason)
+        self.rejections.append(reason)
+
+
+class BrokenEars:
+    """Can do nothing with what it hears."""
+
+    def hear(self, _: object) -> None:
+        raise RuntimeError("cannot publish data")
+
+    on_segmentation = on_heat_map = on_events = on_rejected_frame = hear
 
 
 class World:
@@ -56,7 +85,7 @@ class World:
 
     def __init__(self) -> None:
         self.time = [0.0]
-        self.ears, self.grounder = Ears(), FruitlessGrounder(self.time)
+        self.ears, self.grounder = Ears(), StubGrounder(self.time)
         self.session = TrackingSession(NotingTracker())
         self.engine = Engine(self.session, self.grounder, self.ears, clock=lambda: self.time[0])
         self.track = NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))
@@ -67,6 +96,7 @@ class World:
             self.time[0] = round(self.time[0] + 0.1, 6)
             self.engine.follow(lambda: frame(round(self.time[0] * 10)))
             self.engine.work()
+        assert self.ears.rejections == []
 
 
 @pytest.fixture
@@ -144,3 +174,101 @@ def test_too_many_queries_are_refused_with_the_way_out(world):
     with pytest.raises(SessionError, match=r"1 queries are active already \(parameter max_queries\): remove one"):
         world.engine.query("the mug", replace=False)
     world.engine.query("the mug", replace=True)
+
+
+def test_a_limit_that_was_rounded_to_float32_is_within_itself(world):
+    world.session.config = SessionConfig(window_seconds=4.3)
+    world.engine.query("the mug", window_seconds=float(np.float32(4.3)))
+    with pytest.raises(SessionError, match=r"within the 4.3 s"):
+        world.engine.query("the mug", window_seconds=4.301)
+
+
+def test_a_mask_that_attention_keeps_disputing_makes_attempts_as_rare_until_attention_agrees(world):
+    world.grounder.finds = [world.track]  # the answer is each time where the object is followed
+    agreeing, world.grounder.map = world.grounder.map, torch.tensor([[1.0, 0.0, 0.0]])
+    world.film(600)
+    pauses = np.diff(world.grounder.asked)
+    assert (pauses[:5] >= [0.75, 1.125, 1.6875, 2.53125, 3.796875]).all()
+    assert (pauses[5:] >= 4.9).all()
+    attempts = len(world.grounder.asked)
+    world.grounder.map, disputing = agreeing, world.grounder.map
+    world.film(60)
+    world.grounder.map = disputing
+    world.film(60)
+    assert np.diff(world.grounder.asked[attempts:])[1] < 4.0, "from the beginning"
+
+
+def test_no_attempt_is_made_on_the_frames_of_the_last_one(world):
+    world.track.presence = 0.1
+    world.film(6)
+    assert len(world.grounder.asked) == 1
+    world.time[0] += 60.0  # the camera stands still
+    world.engine.work()
+    assert len(world.grounder.asked) == 1
+    world.film(1)
+    assert len(world.grounder.asked) == 2
+
+
+def test_an_attempt_makes_way_for_a_query_and_is_made_again_after_it(world):
+    world.track.presence = 0.1
+    world.film(5)
+    jobs: list[Job] = []
+    world.grounder.meanwhile = lambda: jobs or jobs.append(world.engine.query("the cup"))
+    world.film(1)
+    assert len(world.grounder.asked) == 1
+    assert not jobs[0].future.done()
+    world.engine.work()
+    assert jobs[0].future.done()
+    world.engine.work()
+    assert len(world.grounder.asked) == 3, "at once, and on the same frame"
+    world.film(7)
+    assert len(world.grounder.asked) == 3, "the pause is that after one attempt"
+    world.film(2)
+    assert len(world.grounder.asked) == 4
+
+
+def test_a_reset_answers_queries_that_wait_at_once_and_lists_none(world):
+    running, waiting = world.engine.query("the mug"), world.engine.query("the cup")
+    world.grounder.meanwhile = world.engine.reset
+    world.engine.work()
+    for job in (running, waiting):
+        with pytest.raises(SessionError, match="a reset was asked for"):
+            job.future.result(timeout=0)
+    assert world.engine.pending_queries == 0
+    assert world.engine.queries() == ()
+
+
+def test_after_a_stop_nothing_is_taken_before_the_next_start(world):
+    late = world.engine.query("the mug")
+    stale: list[int] = []
+    world.engine.submit(lambda: stale.append(1) or frame(1))
+    world.engine.stop()
+    world.engine.submit(lambda: stale.append(2) or frame(2))
+    for ask in (lambda: world.engine.query("the cup"), late.future.result):
+        with pytest.raises(SessionError, match="deactivated or shut down"):
+            ask()
+    world.engine.start()
+    followed = threading.Event()
+    world.ears.on_segmentation = lambda _: followed.set()
+    world.engine.submit(lambda: frame(3))
+    assert followed.wait(30.0)
+    world.engine.stop()
+    assert (stale, world.engine.frames_superseded) == ([], 0)
+
+
+def test_a_listener_that_fails_costs_neither_answers_nor_threads():
+    session, grounder = TrackingSession(NotingTracker()), StubGrounder([0.0])
+    grounder.finds = [NotedTrack()]
+    engine = Engine(session, grounder, BrokenEars())
+    engine.start()
+    try:
+        for number in range(2):
+            decoded = threading.Event()
+            engine.submit(lambda number=number, decoded=decoded: decoded.set() or frame(number))
+            assert decoded.wait(30.0)
+            while session.latest is None:
+                time.sleep(0.001)
+            answer = engine.query("the mug", on_stage=BrokenEars().hear).future.result(timeout=30.0)
+            assert session.object_ids == {number + 1: answer.record.query_id}
+    finally:
+        engine.stop()
