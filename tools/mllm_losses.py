@@ -47,7 +47,7 @@ class DenseHeads(nn.Module):
         role_loss = F.binary_cross_entropy_with_logits(roles, truth.roles, reduction="none").sum(-1)
         loss = loss + 0.3 * (on_body * role_loss).sum()
         loss = loss + 3 * (on_body * (radius[..., 0] - truth.log_radius).square()).sum()
-        loss = loss + 0.5 * (on_body * (motion - truth.displacement).square().sum(-1)).sum()
+        loss = loss + 8 * (on_body * (motion - truth.displacement).square().sum(-1)).sum()
         if position.shape[-1]:
             loss = loss + 3 * F.mse_loss(position, truth.position)
         return loss
