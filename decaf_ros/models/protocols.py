@@ -132,6 +132,10 @@ class MaskTracker(Protocol[_Features, _Track]):
     Features and tracks are of the model's own types: one model cannot read those of another.
     """
 
+    @property
+    def reach(self) -> int:
+        """How many frames back a track remembers."""
+
     def encode(self, frame: Frame) -> _Features:
         """Run the image encoder once; everything below shares the result."""
 
@@ -150,6 +154,9 @@ class MaskTracker(Protocol[_Features, _Track]):
 
     def start_track(self, features: _Features, mask_hw: BoolArray) -> _Track:
         """A new object from its mask on a frame, which becomes its first conditioning frame."""
+
+    def start_backwards(self, features: _Features, mask_hw: BoolArray, later: Sequence[_Features]) -> _Track:
+        """A new object from its mask on a frame, for steps back in time, knowing the :attr:`reach` frames after that one."""
 
     def prompt(self, features: _Features, prompt: ObjectPrompt) -> tuple[_Track, TrackOutput]:
         """A new object from points, a box or a mask on a frame, and where it is there.

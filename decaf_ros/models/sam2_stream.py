@@ -75,6 +75,11 @@ class Sam2Tracker:
         network = Sam2Network(load_sam2(model_id, image_size), device, dtype, compile_encoder=compile_encoder)
         return cls(network, max_conditioning=max_conditioning, batch_size=batch_size, memory_gating=memory_gating)
 
+    @property
+    def reach(self) -> int:
+        """How many frames back a track remembers: 15 in the published models."""
+        return self._span.pointers
+
     def encode(self, frame: Frame) -> Sam2Features:
         """Run the image encoder once; everything below shares the result."""
         return self._network.encode(frame.image_rgb)
@@ -146,6 +151,25 @@ class Sam2Tracker:
         """
         _require_masks(mask_hw[None], features)
         return Sam2Track.starting(self._span, _entry(self._network.memorise(features, mask_hw[None]), 0, time=0))
+
+    def start_backwards(self, features: Sam2Features, mask_hw: BoolArray, later: Sequence[Sam2Features]) -> Sam2Track:
+        """A new object from its ``(H, W)`` bool mask on a frame, for steps back in time, as in the official predictor's reverse.
+
+        Args:
+            features: of the frame, the track's conditioning frame.
+            mask_hw: the object there.
+            later: the frames after it in order; the first :attr:`reach` of them count.
+
+        Raises:
+            ValueError: a mask of another size or dtype.
+        """
+        _require_masks(mask_hw[None], features)
+        start = _entry(self._network.memorise(features, mask_hw[None]), 0, time=0)
+        track, after = Sam2Track.starting(self._span, start), []
+        for each in later[: self.reach]:
+            self._advance([track], each, gated=False)
+            after.append(track.newest)
+        return Sam2Track.backwards(self._span, start, after)
 
     def prompt(self, features: Sam2Features, prompt: ObjectPrompt) -> tuple[Sam2Track, TrackOutput]:
         """A new object from points, a box or a mask on a frame, which becomes its first conditioning frame.

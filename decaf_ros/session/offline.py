@@ -52,8 +52,8 @@ def ground_video(
 def segment_video(source: FrameSource, grounded: GroundedVideo, tracker: MaskTracker) -> Iterator[Segmentation]:
     """Masks of everything found, on every frame of the video in order; object ids count from 1, best first.
 
-    Each object is carried forwards from its first conditioning frame and backwards from there. Frames before it are read
-    first, in reverse, and only their masks are kept, packed.
+    Each object is carried forwards from its first conditioning frame, and backwards from there, knowing what came after it.
+    Frames before it are read first, in reverse, and only their masks are kept, packed.
     """
     given = [
         {grounded.key_indices[key]: mask for key, mask in found.conditioning_masks().items()}
@@ -93,12 +93,19 @@ def _carry_backwards(
 ) -> dict[int, dict[int, _PackedOutput]]:
     """Masks before each object's first conditioning frame, by frame index and slot of the object."""
     firsts = [min(masks) for masks in given]
-    only_first = [{first: masks[first]} for first, masks in zip(firsts, given, strict=True)]
-    tracks: list[ObjectTrack | None] = [None] * len(given)
+    tracks: dict[int, ObjectTrack] = {}
     earlier: dict[int, dict[int, _PackedOutput]] = {}
     for index, frame in _read_backwards(source, max(firsts, default=-1) + 1):
-        outputs = _carry_one_frame(tracks, only_first, index, frame, tracker)
-        earlier[index] = {slot: _pack(output) for slot, output in outputs.items() if index < firsts[slot]}
+        beginning = [slot for slot, first in enumerate(firsts) if first == index]
+        if not (beginning or tracks):
+            continue
+        features = tracker.encode(frame)
+        outputs = tracker.step(list(tracks.values()), features) if tracks else []
+        earlier[index] = {slot: _pack(output) for slot, output in zip(tracks, outputs, strict=True)}
+        if beginning and index > 0:
+            after = source.read(index + 1, min(index + 1 + tracker.reach, len(source)))
+            later = [tracker.encode(each) for each in after]
+            tracks |= {slot: tracker.start_backwards(features, given[slot][index], later) for slot in beginning}
     return earlier
 
 

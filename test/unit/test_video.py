@@ -1,7 +1,7 @@
 """Frames from files and folders, and whole videos carried forwards and backwards, with a mask model that only takes notes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +11,11 @@ import torch
 
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet, UInt8Array, Visibility
 from decaf_ros.models.protocols import TrackOutput
+from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.session.frames import uniform_selection
 from decaf_ros.session.grounding import Attention, GroundedObject, Grounding
 from decaf_ros.session.offline import GroundedVideo, segment_video
+from decaf_ros.synthetic.world import sample_scene
 from decaf_ros.video import FramesInMemory, ImageFolder, VideoError, VideoFile, VideoWriter, open_frames
 
 SIZE_HW = (48, 64)
@@ -94,8 +96,14 @@ class CountingTracker:
     def __init__(self, lost_after: int = 10**6) -> None:
         self.lost_after = lost_after
 
+    reach = 2
+
     def encode(self, frame: Frame) -> int:
         return number_of(frame)
+
+    def start_backwards(self, features: int, mask_hw: BoolArray, later: Sequence[int]) -> CountingTrack:
+        assert list(later) == list(range(features + 1, min(features + 3, 45)))
+        return CountingTrack()
 
     def start_track(self, features: int, mask_hw: BoolArray) -> CountingTrack:
         return CountingTrack()
@@ -155,6 +163,19 @@ class TestWholeVideo:
         visible = [index for index, each in enumerate(results) if each.objects[0].visibility is Visibility.VISIBLE]
         assert visible == list(range(17, 24))
         assert not results[16].union_hw().any()
+
+    def test_masks_are_those_of_a_clip_that_is_carried_both_ways_at_once(self):
+        """With SAM 2: the way back knows what came after the key frame."""
+        tracker, scene, middle = Sam2Tracker.load("embedded"), sample_scene(11, screens=False), 20
+        views = [scene.render(index * 0.1) for index in range(40)]
+        frames = [Frame(index, "camera", view.image_rgb) for index, view in enumerate(views)]
+        mask = views[middle].mask_of(0)
+        tracklet = Tracklet(PointPrompt(0, (0.5, 0.5), 0.9), mask[None], 0.9, 1.0, 0.95)
+        grounding = replace(grounded((middle,)).grounding, objects=(GroundedObject((tracklet,)),))
+        video = segment_video(FramesInMemory(frames, 10.0), GroundedVideo((middle,), grounding), tracker)
+        [expected] = tracker.propagate([tracker.encode(frame) for frame in frames], middle, mask[None])
+        np.testing.assert_array_equal(np.stack([each.union_hw() for each in video]), expected)
+        assert np.count_nonzero(expected.any(axis=(1, 2))) > 30, "empty masks would agree too"
 
     def test_nothing_found_gives_frames_without_objects(self, source):
         assert sizes(source, grounded((0, 20)), CountingTracker()) == [[]] * 45
