@@ -15,12 +15,13 @@ from decaf_ros.session.grounding import Grounding
 
 CELL_WIDTH = 320
 _GAP = 6
-_TITLE_HEIGHT = 30
-_ROW_TITLE_HEIGHT = 38
+# Large, since a page shows the sheet at less than half its width.
+_TITLE_HEIGHT, _TITLE_SCALE = 50, 1.1
+_ROW_TITLE_HEIGHT, _ROW_TITLE_SCALE = 60, 1.4
 _TRUTH_COLOUR: Colour = (60, 220, 60)
 _COARSE_COLOUR: Colour = (255, 190, 0)
 _FONT = cv2.FONT_HERSHEY_DUPLEX
-_COLUMNS = ("key frame", "heat map", "point prompts", "coarse mask (Otsu)", "SAM 2 mask", "ground truth", "live")
+_COLUMNS = ("key frame", "heat map", "point prompts", "coarse mask", "SAM 2 mask", "ground truth", "live")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,9 @@ class SheetRow:
 
 def draw_contact_sheet(rows: Sequence[SheetRow]) -> UInt8Array:
     """Draw the sheet, uint8 RGB. Each row shows the key frame that its best object was found on."""
-    bands = [_titles(_COLUMNS, _TITLE_HEIGHT, 0.6)]
+    bands = [_titles(_COLUMNS, _TITLE_HEIGHT, _TITLE_SCALE)]
     for row in rows:
-        bands += [_titles((row.title,), _ROW_TITLE_HEIGHT, 0.8), _join([_fit(cell) for cell in _cells(row)])]
+        bands += [_titles((row.title,), _ROW_TITLE_HEIGHT, _ROW_TITLE_SCALE), _join([_fit(cell) for cell in _cells(row)])]
     return np.concatenate([*bands, np.full((_GAP, bands[0].shape[1], 3), 255, dtype=np.uint8)])
 
 
@@ -105,6 +106,6 @@ def _titles(texts: Sequence[str], height: int, font_scale: float) -> UInt8Array:
     """A white band with a text above each column, or one text across all."""
     band = np.full((height, len(_COLUMNS) * (CELL_WIDTH + _GAP) + _GAP, 3), 255, dtype=np.uint8)
     for column, text in enumerate(texts):
-        origin = (_GAP + column * (CELL_WIDTH + _GAP), height - 10)
-        cv2.putText(band, text, origin, _FONT, font_scale, (30, 30, 30), 1, cv2.LINE_AA)
+        origin = (_GAP + column * (CELL_WIDTH + _GAP), height - 15)
+        cv2.putText(band, text, origin, _FONT, font_scale, (30, 30, 30), 2, cv2.LINE_AA)
     return band

@@ -103,6 +103,7 @@ def _settings(arguments: argparse.Namespace, config: GroundingConfig) -> dict[st
         "split": arguments.split or DATASETS[arguments.dataset].split,
         "mllm": arguments.mllm,
         "tracker": arguments.tracker,
+        "device": arguments.device.type,  # on which the precision depends
         "key_frames": arguments.key_frames,
         "frame_tokens": arguments.frame_tokens,
         "point_threshold": config.point_threshold,

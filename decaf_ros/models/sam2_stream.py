@@ -153,7 +153,7 @@ class Sam2Tracker:
         return Sam2Track.starting(self._span, _entry(self._network.memorise(features, mask_hw[None]), 0, time=0))
 
     def start_backwards(self, features: Sam2Features, mask_hw: BoolArray, later: Sequence[Sam2Features]) -> Sam2Track:
-        """A new object from its ``(H, W)`` bool mask on a frame, for steps back in time, as in the official predictor's reverse.
+        """A new object from its ``(H, W)`` bool mask on a frame, for steps back in time, as in the official predictor.
 
         Args:
             features: of the frame, the track's conditioning frame.
