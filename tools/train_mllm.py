@@ -31,19 +31,24 @@ from mllm_questions import name_question
 from torch import Tensor, nn
 
 LOG = logging.getLogger("train_mllm")
-# What is asked about in each stage, by weight. Colour comes first: its answer cannot be copied from the question, so the model
-# must look; and one new kind at a time, because mixed from the start the harder ones are never learned.
-STAGES: tuple[tuple[str, ...], ...] = (
-    (),  # the vision tower alone
-    ("colour",),
-    ("colour", "shape", "colour_shape"),
-    ("colour", "shape", "colour_shape", "size", "size", "size", "position", "position"),
-    ("colour", "colour", "shape", "colour_shape", "colour_shape", "size", "size", "size"),
+_LOOKS = ("colour", "shape", "colour_shape")
+# What is asked about in each stage, by weight: of videos and of single images. Colour comes first: its answer cannot be copied
+# from the question, so the model must look; and one new kind at a time, because mixed from the start the harder ones are never
+# learned. Motion cannot be seen on a single image: such questions come last, so that attention learns to keep an open mind.
+STAGES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    ((), ()),  # the vision tower alone
+    (("colour",), ("colour",)),
+    (_LOOKS, _LOOKS),
+    ((*_LOOKS, *["size"] * 3, *["position"] * 3),) * 2,
+    (("colour", "size", *["position"] * 5),) * 2,
+    (("colour", "position", *["motion"] * 5), (*_LOOKS, "size", "size", "position")),
+    ((*_LOOKS, "size", "size", "position", *["motion"] * 3),) * 2,
 )
+STAGE_STEPS = (600, 400, 200, 800, 600, 600, 1500)
 QUESTIONS = 7
 NAME_QUESTIONS, NAME_EVERY = 8, 4
 CLOSE_UPS_EVERY = 4
-SINGLE_IMAGE_SHARE = 0.35
+SINGLE_IMAGE_SHARE = 0.4
 BACKGROUND_WEIGHT = 0.3
 WARM_UP_STEPS, DECAY_SHARE, FINAL_RATE = 100, 0.3, 0.03
 EMA_DECAY = 0.998
@@ -65,9 +70,10 @@ class Schedule:
         """Steps of the whole run."""
         return sum(self.steps)
 
-    def kinds(self, step: int) -> Sequence[str]:
+    def kinds(self, step: int, is_video: bool) -> Sequence[str]:
         """Kinds of expressions asked about at a step, by weight."""
-        return STAGES[bisect.bisect_right(list(itertools.accumulate(self.steps)), step)]
+        of_video, of_image = STAGES[bisect.bisect_right(list(itertools.accumulate(self.steps)), step)]
+        return of_video if is_video else of_image
 
     def rate(self, step: int) -> float:
         """Learning rate over its peak: warm-up at both beginnings, a plateau, and a linear decay at the end."""
@@ -126,7 +132,7 @@ class Trainer:
 
     def _draw(self) -> list[Sample]:
         is_video = self.rng.random() > SINGLE_IMAGE_SHARE
-        return draw_batch(self.pool, self.rng, is_video, self.schedule.kinds(self.step), QUESTIONS)
+        return draw_batch(self.pool, self.rng, is_video, self.schedule.kinds(self.step, is_video), QUESTIONS)
 
     def _vision_loss(self, samples: Sequence[Sample]) -> Tensor:
         features = run_vision(self.model, build_prefix(self.model, self.processor, samples))
@@ -170,6 +176,12 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(path)
 
+    def start_from(self, folder: Path) -> None:
+        """Begin with the weights of a trained model; what is trained beside it is fresh."""
+        trained = type(self.model).from_pretrained(folder, dtype=torch.float32)
+        for model in (self.model, self.average):
+            model.load_state_dict(trained.state_dict())
+
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; the data that follows is drawn from the seed and the step."""
         state = torch.load(path, weights_only=True)
@@ -208,7 +220,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/mllm"), help="folder for checkpoints")
     parser.add_argument("--export", type=Path, help="where the model is written (default: OUT/export)")
-    parser.add_argument("--stage-steps", type=int, nargs=len(STAGES), default=[400, 400, 200, 800, 1200], help="see STAGES")
+    parser.add_argument("--stage-steps", type=int, nargs=len(STAGES), default=STAGE_STEPS, help="see STAGES")
+    parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="begin with the weights of a trained model")
     parser.add_argument("--evaluate-every", type=int, default=200)
     parser.add_argument("--rate", type=float, default=1.2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
@@ -222,6 +235,8 @@ def main() -> None:
     if (checkpoint := arguments.out / "checkpoint.pt").exists():
         trainer.load(checkpoint)
         LOG.info("continuing from step %d", trainer.step)
+    elif arguments.start_from:
+        trainer.start_from(arguments.start_from)
     train(trainer, arguments.out, arguments.export or arguments.out / "export", arguments.evaluate_every)
 
 
