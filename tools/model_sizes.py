@@ -50,7 +50,9 @@ def _text(hidden: int, layers: int, heads: int, key_heads: int, mlp: int, vocabu
     }
 
 
-_QWEN = (400, 1600)
+# Visual tokens of a frame on both paths. InternVL3: 12 tiles and a thumbnail. LLaVA-OneVision: a crop with the whole image, and
+# the grid that frame_tokens allows.
+_QWEN, _INTERNVL, _LLAVA = (400, 1600), (256, 13 * 256), (196, 729 + 3072)
 MLLMS = {
     "Qwen/Qwen2-VL-2B-Instruct": Dimensions(
         "qwen2_vl", _text(1536, 28, 12, 2, 8960, 151936), {"hidden_size": 1536, "embed_dim": 1280}, True, _QWEN, 2
@@ -73,6 +75,32 @@ MLLMS = {
         False,
         _QWEN,
         2,
+    ),
+    "OpenGVLab/InternVL3-2B-hf": Dimensions(
+        "internvl", _text(1536, 28, 12, 2, 8960, 151674, model_type="qwen2"), {}, False, _INTERNVL, 1
+    ),
+    "OpenGVLab/InternVL3-8B-hf": Dimensions(
+        "internvl", _text(3584, 28, 28, 4, 18944, 151674, model_type="qwen2"), {}, False, _INTERNVL, 1
+    ),
+    "OpenGVLab/InternVL3-14B-hf": Dimensions(
+        "internvl", _text(5120, 48, 40, 8, 13824, 151674, model_type="qwen2"), {}, False, _INTERNVL, 1
+    ),
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": Dimensions(
+        "llava_onevision",
+        _text(3584, 28, 28, 4, 18944, 152000, model_type="qwen2"),
+        {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 16,
+            "image_size": 384,
+            "patch_size": 14,
+            "vision_use_head": False,
+        },
+        False,
+        _LLAVA,
+        1,
     ),
     "Qwen/Qwen3-VL-4B-Instruct": Dimensions(
         "qwen3_vl",
