@@ -33,7 +33,8 @@ class Setup:
         device: of both models.
         options: how the language model is read.
         config: how a sentence becomes tracklets.
-        memory_gating: see :class:`~decaf_ros.models.sam2_stream.Sam2Tracker`; on in the node, off in the paper's protocol.
+        memory_gating, motion_gating: see :class:`~decaf_ros.models.sam2_stream.Sam2Tracker`; on in the node, off in the paper's
+            protocol.
     """
 
     mllm: str = "embedded"
@@ -42,6 +43,7 @@ class Setup:
     options: MllmOptions = field(default_factory=MllmOptions)
     config: GroundingConfig = field(default_factory=GroundingConfig)
     memory_gating: bool = False
+    motion_gating: bool = False
 
 
 def ablations(full: Setup) -> dict[str, Setup]:
@@ -104,5 +106,7 @@ def _score(setup: Setup, query: HeldOutQuery) -> QueryScore:
 
 @functools.lru_cache(maxsize=1)
 def _models(setup: Setup) -> tuple[Grounder, MaskTracker]:
-    tracker = Sam2Tracker.load(setup.tracker, device=setup.device, memory_gating=setup.memory_gating)
+    tracker = Sam2Tracker.load(
+        setup.tracker, device=setup.device, memory_gating=setup.memory_gating, motion_gating=setup.motion_gating
+    )
     return Grounder(load_mllm(setup.mllm, setup.options, setup.device), tracker, setup.config), tracker

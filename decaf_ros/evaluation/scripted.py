@@ -201,7 +201,7 @@ def keeps_identity(scene: Scene, tracker: MaskTracker, grounder: Grounder) -> bo
     truth = scene.render((len(replay.seen) - 1) / HZ)
     (tracked,) = replay.seen[-1]
     own, other = (region_similarity(tracked.mask_hw, truth.mask_of(index)) for index in range(2))
-    return own >= FOLLOWED_FROM_IOU and own > other
+    return bool(own >= FOLLOWED_FROM_IOU and own > other)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from decaf_ros.models.sam2_motion import BoxMotion
+
 
 @dataclass(frozen=True)
 class MemorySpan:
@@ -91,6 +93,9 @@ class Sam2Track:
     """The memory of one object, with a clock of its own that counts the frames processed (not the camera's).
 
     Owned by one thread at a time; hand it over whole.
+
+    Attributes:
+        motion: where it is heading, at the resolution of the network's masks; ``None`` while nobody asks.
     """
 
     def __init__(self, span: MemorySpan) -> None:
@@ -99,6 +104,7 @@ class Sam2Track:
         self._conditioning: list[MemoryEntry] = []
         self._recent: deque[MemoryEntry] = deque(maxlen=span.spatial)
         self._pointers: deque[ObjectPointer] = deque(maxlen=span.pointers)
+        self.motion: BoxMotion | None = None
 
     @property
     def next_time(self) -> int:

@@ -11,7 +11,7 @@ attention, the image's part of the memory encoder), masks that are not chosen ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -207,16 +207,24 @@ class Sam2Network:
             spatial = self._spatial_memory(features, self._enlarged(logits), presence_logits, prompted=True)
             return MemoryBatch(spatial, pointers)
 
-    def track(self, features: Sam2Features, memories: Sequence[Recollection]) -> TrackedBatch:
+    def track(
+        self,
+        features: Sam2Features,
+        memories: Sequence[Recollection],
+        strays: Callable[[BoolArray], BoolArray] | None = None,
+    ) -> TrackedBatch:
         """Find several objects on a frame by their memories and memorise what was found.
 
         Args:
             features: of the frame.
             memories: one per object, all with the same :attr:`Recollection.token_counts`.
+            strays: tells which pixels of the ``(B, h, w)`` masks that were found do not belong to them.
         """
         with self._inference():
             several = self._model._use_multimask(False, None)
             decoded = self._decode_in_video(self._attend_to_memory(features, memories), features, self._no_prompt, several)
+            if strays is not None:
+                decoded = decoded.without(strays((decoded.masks.logits_bhw > 0).cpu().numpy()))
             if len(memories) == 1:  # the official order; the other way round is cheaper, and rounded in another way
                 square = decoded.chosen(self._enlarged(decoded.logits_bmhw))
             else:
@@ -468,6 +476,15 @@ class _Decoded:
     def masks(self) -> MaskBatch:
         """The chosen masks."""
         return MaskBatch(self.chosen(self.logits_bmhw).squeeze(1), self.predicted_iou_bm.amax(dim=1).clamp(0, 1))
+
+    def without(self, pixels_bhw: BoolArray) -> _Decoded:
+        """With pixels of the chosen masks turned from inside to outside."""
+        if not pixels_bhw.any():
+            return self
+        rows, masks = torch.arange(len(pixels_bhw)), self.logits_bmhw.clone()
+        turned = torch.from_numpy(pixels_bhw).to(masks.device)
+        masks[rows, self.best_b] = torch.where(turned, -masks[rows, self.best_b].abs(), masks[rows, self.best_b])
+        return replace(self, logits_bmhw=masks)
 
     def remembered(self, spatial_bnc: torch.Tensor) -> TrackedBatch:
         """With the spatial memory that was made of the masks."""

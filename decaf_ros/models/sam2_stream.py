@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt
 from decaf_ros.models.protocols import MaskProposals, TrackOutput
 from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_memory import MemoryEntry, ObjectPointer, Recollection, Sam2Track
+from decaf_ros.models.sam2_motion import motion_after, stray_parts
 from decaf_ros.models.sam2_network import MemoryBatch, Sam2Features, Sam2Network, TrackedBatch
 
 
@@ -30,13 +32,21 @@ class Sam2Tracker:
         batch_size: points or objects in one call of the network at most; bounds its working memory.
         memory_gating: whether :meth:`step` forgets at once a frame without the object, so that the memory of the last frames
             that showed it lasts as long as it is hidden. The official predictor remembers all frames.
+        motion_gating: whether :meth:`step` gives up a part of a mask that lies apart from where the object was heading, while
+            another part is there (:mod:`~decaf_ros.models.sam2_motion`). The official predictor knows no motion.
 
     Raises:
         ValueError: ``max_conditioning`` below 2 or ``batch_size`` below 1.
     """
 
     def __init__(
-        self, network: Sam2Network, *, max_conditioning: int = 4, batch_size: int = 32, memory_gating: bool = False
+        self,
+        network: Sam2Network,
+        *,
+        max_conditioning: int = 4,
+        batch_size: int = 32,
+        memory_gating: bool = False,
+        motion_gating: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -44,6 +54,7 @@ class Sam2Tracker:
         self._span = replace(network.span, conditioning=max_conditioning)
         self._batch_size = batch_size
         self._memory_gating = memory_gating
+        self._motion_gating = motion_gating
 
     @classmethod
     def load(
@@ -57,6 +68,7 @@ class Sam2Tracker:
         max_conditioning: int = 4,
         batch_size: int = 32,
         memory_gating: bool = False,
+        motion_gating: bool = False,
     ) -> Sam2Tracker:
         """Load a model by id or path.
 
@@ -66,14 +78,20 @@ class Sam2Tracker:
             dtype: float32, or bfloat16 or float16 to compute under autocast.
             image_size: side in pixels of the square that images are resized to; the model's own by default.
             compile_encoder: compile the image encoder, which takes minutes here and pays on every frame.
-            max_conditioning, batch_size, memory_gating: see the class.
+            max_conditioning, batch_size, memory_gating, motion_gating: see the class.
 
         Raises:
             ModelNotFound: nothing usable behind ``model_id``.
             ValueError: ``image_size`` is not a multiple of 32, or another argument is out of range.
         """
         network = Sam2Network(load_sam2(model_id, image_size), device, dtype, compile_encoder=compile_encoder)
-        return cls(network, max_conditioning=max_conditioning, batch_size=batch_size, memory_gating=memory_gating)
+        return cls(
+            network,
+            max_conditioning=max_conditioning,
+            batch_size=batch_size,
+            memory_gating=memory_gating,
+            motion_gating=motion_gating,
+        )
 
     @property
     def reach(self) -> int:
@@ -205,18 +223,19 @@ class Sam2Tracker:
         Raises:
             ValueError: a track is given twice.
         """
-        return self._advance(tracks, features, self._memory_gating)
+        return self._advance(tracks, features, gated=True)
 
     def _advance(self, tracks: Sequence[Sam2Track], features: Sam2Features, gated: bool) -> list[TrackOutput]:
-        """A step, after which a track that does not see its object is as it was before, if ``gated``."""
+        """A step; without ``gated`` as in the official predictor, else with the gates that this tracker was given."""
         if len({id(track) for track in tracks}) < len(tracks):
             raise ValueError("each track takes one step a frame, but one is given twice")
         outputs: dict[int, TrackOutput] = {}
         for indices, recollections in self._batches(tracks):
-            tracked = self._network.track(features, recollections)
+            strays = partial(_strays, [tracks[index] for index in indices]) if gated and self._motion_gating else None
+            tracked = self._network.track(features, recollections, strays)
             outputs.update(zip(indices, _outputs(tracked, features.size_hw), strict=True))
             for row, index in enumerate(indices):
-                if not gated or outputs[index].mask_hw.any():
+                if not (gated and self._memory_gating) or outputs[index].mask_hw.any():
                     tracks[index].remember(_entry(tracked.memory, row, tracks[index].next_time))
         return [outputs[index] for index in range(len(tracks))]
 
@@ -252,6 +271,17 @@ def _entry(memory: MemoryBatch, row: int, time: int) -> MemoryEntry:
     """One object's part of a batch, copied: a view would keep the whole batch alive."""
     spatial = memory.spatial_bnc[row].clone(memory_format=torch.contiguous_format)
     return MemoryEntry(spatial, ObjectPointer(time, memory.pointers_bc[row].clone()))
+
+
+def _strays(tracks: Sequence[Sam2Track], masks_bhw: BoolArray) -> BoolArray:
+    """``(B, h, w)`` bool: the parts of each mask that are not where its object was heading; motions learn of the others."""
+    strays_bhw = np.zeros_like(masks_bhw)
+    for track, mask_hw, stray_hw in zip(tracks, masks_bhw, strays_bhw, strict=True):
+        expected_xyxy = track.motion.expected_xyxy if track.motion is not None else None
+        if expected_xyxy is not None:
+            stray_hw[:] = stray_parts(mask_hw, expected_xyxy)
+        track.motion = motion_after(track.motion, mask_hw & ~stray_hw)
+    return strays_bhw
 
 
 def _outputs(tracked: TrackedBatch, size_hw: tuple[int, int]) -> list[TrackOutput]:

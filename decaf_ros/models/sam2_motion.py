@@ -1,0 +1,115 @@
+"""Where an object is heading, and which parts of its mask lie elsewhere.
+
+SAM 2's memory knows how things look, not how they move: when something that looks like the object passes it, its mask soon
+covers both. Here the part stays that is where the object was going. This is no part of SAM 2, and off unless asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from decaf_ros.datatypes import BoolArray
+
+_Vector = npt.NDArray[np.float64]
+
+# An alpha-beta filter: how much of a surprise is believed, of the centre, its velocity and the size of the box.
+_CENTRE_GAIN, _VELOCITY_GAIN, _SIZE_GAIN = 0.6, 0.25, 0.3
+# How far a box may lie from where it is expected, in its own size, and how much larger or smaller it may be.
+_NEAR, _ALIKE = 0.4, 1.2
+_SETTLED_FRAMES = 5
+# Frames without the object where it was expected, after which it is looked at afresh: 2 s at 30 Hz.
+_PATIENCE_FRAMES = 60
+# A part is at home when half of it lies in the expected box, give or take a margin, and it fills a fair part of the box.
+_LEAST_INSIDE, _LEAST_FILLED, _MARGIN = 0.5, 0.3, 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class BoxMotion:
+    """The box of one object at a constant velocity, in pixels of the masks that it is made of and in frames.
+
+    Only a box like the one that was expected teaches it anything; while there is none, it goes on as before.
+
+    Attributes:
+        centre_xy: ``(2,)`` on the last frame.
+        size_wh: ``(2,)`` of the box.
+        velocity_xy: ``(2,)`` pixels a frame.
+        seen: frames that taught it.
+        missed: frames in a row that did not.
+    """
+
+    centre_xy: _Vector
+    size_wh: _Vector
+    velocity_xy: _Vector = field(default_factory=lambda: np.zeros(2))
+    seen: int = 1
+    missed: int = 0
+
+    @property
+    def expected_xyxy(self) -> _Vector | None:
+        """``(4,)`` left, top, right and bottom on the next frame; ``None`` while that is not known."""
+        if self.seen < _SETTLED_FRAMES:
+            return None
+        centre_xy = self.centre_xy + self.velocity_xy
+        return np.concatenate([centre_xy - self.size_wh / 2, centre_xy + self.size_wh / 2])
+
+    def resembles(self, other: BoxMotion) -> bool:
+        """Whether a box is about as large as another one, and where that is; two that touch are larger."""
+        near = np.abs(other.centre_xy - self.centre_xy) <= _NEAR * self.size_wh
+        alike = np.abs(np.log(other.size_wh / self.size_wh)) <= np.log(_ALIKE)
+        return bool(near.all() and alike.all())
+
+
+def motion_after(motion: BoxMotion | None, mask_hw: BoolArray) -> BoxMotion | None:
+    """What is known of a motion after one more frame; ``None`` when that is nothing.
+
+    Args:
+        motion: what was known before.
+        mask_hw: ``(H, W)`` the object on the frame; its largest part counts.
+    """
+    found = _largest_part(mask_hw)
+    if motion is None:
+        return found
+    expected = replace(motion, centre_xy=motion.centre_xy + motion.velocity_xy)
+    if found is None or not expected.resembles(found):
+        return replace(expected, missed=motion.missed + 1) if motion.missed < _PATIENCE_FRAMES else found
+    surprise_xy = found.centre_xy - expected.centre_xy
+    return BoxMotion(
+        centre_xy=expected.centre_xy + _CENTRE_GAIN * surprise_xy,
+        size_wh=expected.size_wh + _SIZE_GAIN * (found.size_wh - expected.size_wh),
+        velocity_xy=expected.velocity_xy + _VELOCITY_GAIN * surprise_xy,
+        seen=motion.seen + 1,
+    )
+
+
+def stray_parts(mask_hw: BoolArray, expected_xyxy: _Vector) -> BoolArray:
+    """``(H, W)`` bool: parts of a mask that lie apart from an expected box, if there is enough of it inside; else nothing.
+
+    Args:
+        mask_hw: ``(H, W)``.
+        expected_xyxy: ``(4,)`` left, top, right and bottom.
+    """
+    count, parts_hw, stats, _ = cv2.connectedComponentsWithStats(mask_hw.astype(np.uint8))
+    if count <= 2:  # the ground and one part
+        return np.zeros_like(mask_hw)
+    width, height = expected_xyxy[2:] - expected_xyxy[:2]
+    left, top, right, bottom = expected_xyxy + _MARGIN * np.array([-width, -height, width, height])
+    y, x = np.ogrid[: mask_hw.shape[0], : mask_hw.shape[1]]
+    inside = (left <= x) & (x < right) & (top <= y) & (y < bottom)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    at_home = np.bincount(parts_hw[inside], minlength=count) >= _LEAST_INSIDE * areas
+    at_home[0] = False
+    if areas[at_home].sum() < _LEAST_FILLED * width * height:
+        return np.zeros_like(mask_hw)
+    return mask_hw & ~at_home[parts_hw]
+
+
+def _largest_part(mask_hw: BoolArray) -> BoxMotion | None:
+    """The box around the largest part of a mask, standing still; ``None`` for an empty mask."""
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask_hw.astype(np.uint8))
+    if count < 2:
+        return None
+    x, y, width, height, _ = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()].astype(np.float64)
+    return BoxMotion(np.array([x + width / 2, y + height / 2]), np.array([width, height]))
