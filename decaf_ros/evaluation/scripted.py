@@ -175,7 +175,7 @@ def _scene(rng: np.random.Generator, path: Path, *screens: Screen) -> Scene:
 
 
 def crossing(seed: int) -> Scene:
-    """A body (the first) and its double, of the same colour and shape, which passes in front of it or behind it."""
+    """A body (the first) and its double, of the same colour and shape, which passes it head-on and in front of it."""
     rng = np.random.default_rng(seed)
     shape, colour = str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS_RGB)))
     y = float(rng.uniform(0.4, 0.6))
@@ -190,7 +190,7 @@ def crossing(seed: int) -> Scene:
 
 
 def keeps_identity(scene: Scene, tracker: MaskTracker, grounder: Grounder) -> bool:
-    """Whether the first body, pointed out by its mask, is still the one followed after its double has passed."""
+    """Whether the first body, pointed out by its mask, is followed through the last half second, after its double."""
     path = scene.bodies[0].motion
     assert isinstance(path, Path)
     replay = Replay(lambda time_s: scene.render(time_s).image_rgb, tracker, grounder, SessionConfig(reacquire=False), HZ)
@@ -198,10 +198,12 @@ def keeps_identity(scene: Scene, tracker: MaskTracker, grounder: Grounder) -> bo
     replay.point_out(ObjectPrompt(mask_hw=scene.render(replay.now_s - 1 / HZ).mask_of(0)))
     end_s = path.waypoints[-1][0]
     replay.run_until(end_s)
-    truth = scene.render((len(replay.seen) - 1) / HZ)
-    (tracked,) = replay.seen[-1]
-    own, other = (region_similarity(tracked.mask_hw, truth.mask_of(index)) for index in range(2))
-    return bool(own >= FOLLOWED_FROM_IOU and own > other)
+    kept = []
+    for index in range(len(replay.seen))[-round(HZ / 2) :]:
+        truth, (tracked,) = scene.render(index / HZ), replay.seen[index]
+        own, other = (region_similarity(tracked.mask_hw, truth.mask_of(body)) for body in range(2))
+        kept.append(own >= FOLLOWED_FROM_IOU and own > other)
+    return sum(kept) > len(kept) / 2
 
 
 @dataclass(frozen=True)
