@@ -201,8 +201,9 @@ attention disagrees with (target: 0.9). Simulated time (`decaf_ros/evaluation/re
 
 A double of the same colour and shape passes an object head-on, in front of it: in {kept} of {len(seeds)} clips the object
 is followed on most frames of the last half second (target: 0.8 of them), without motion gating in {kept_without}. Re-query is
-off, since no sentence tells the two apart. SAM 2's memory knows how things look, not how they move: the double draws the mask onto both. Motion gating
-gives up the part that is not where the object was going. It cannot help where the mask moves to the double alone.
+off, since no sentence tells the two apart. SAM 2's memory knows how things look, not how they move: the double draws the mask
+onto both. Motion gating gives up the part that is not where the object was going. It cannot help where the mask moves to the
+double alone.
 
 {_conditions(setup)}
 """

@@ -190,7 +190,7 @@ def crossing(seed: int) -> Scene:
 
 
 def keeps_identity(scene: Scene, tracker: MaskTracker, grounder: Grounder) -> bool:
-    """Whether the first body, pointed out by its mask, is followed through the last half second, after its double."""
+    """Whether the first body, pointed out by its mask, is followed on most frames of the last half second."""
     path = scene.bodies[0].motion
     assert isinstance(path, Path)
     replay = Replay(lambda time_s: scene.render(time_s).image_rgb, tracker, grounder, SessionConfig(reacquire=False), HZ)
