@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Pose, Vector3
 from rclpy.node import Node
-from rclpy.publisher import Publisher
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
@@ -21,7 +19,7 @@ from decaf_ros.geometry import DepthView, Float64Array, LocatedObject, colours_o
 from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
 from decaf_ros.ros.conversions import byte_array, frame_header
 from decaf_ros.ros.depth import DepthCamera
-from decaf_ros.ros.publishers import OUTPUT_QOS
+from decaf_ros.ros.publishers import OUTPUT_QOS, publish_if_heard
 
 _BOX_OPACITY = 0.35
 _LABEL_METRES = 0.05
@@ -55,28 +53,29 @@ class SpacePublisher:
 
     def publish(self, segmentation: Segmentation) -> None:
         """Publish where the objects of a frame, and of earlier ones that waited, are: those whose depth is there by now."""
-        wanted = {topic for topic in (self._objects, self._markers, self._points) if topic.get_subscription_count() > 0}
-        if not wanted:
+        if not any(topic.get_subscription_count() for topic in (self._objects, self._markers, self._points)):
             self._waiting.clear()
             return
         self._waiting.append(segmentation)
         # Depth comes in order: a frame before one that has its depth will not get any.
         due = max((count for count, each in enumerate(self._waiting, start=1) if self._depth.is_there(each.frame)), default=0)
         for _ in range(max(due, len(self._waiting) - _LONGEST_WAIT)):
-            self._publish_to(wanted, self._waiting.popleft())
+            self._publish_now(self._waiting.popleft())
 
-    def _publish_to(self, wanted: Collection[Publisher[Any]], segmentation: Segmentation) -> None:
+    def _publish_now(self, segmentation: Segmentation) -> None:
         frame = segmentation.frame
         view = self._depth.view_of(frame)
         if view is None:
             return
         located, header = locate_objects(segmentation, view), frame_header(frame)
-        if self._objects in wanted:
-            self._objects.publish(TrackedObject3DArray(header=header, objects=[object_message(each) for each in located]))
-        if self._markers in wanted:
-            self._markers.publish(marker_array(located, header))
-        if self._points in wanted:
-            self._points.publish(point_cloud(located, frame.image_rgb, view, header))
+        publish_if_heard(self._objects, lambda: objects_message(located, header))
+        publish_if_heard(self._markers, lambda: marker_array(located, header))
+        publish_if_heard(self._points, lambda: point_cloud(located, frame.image_rgb, view, header))
+
+
+def objects_message(located: Sequence[LocatedObject], header: Header) -> TrackedObject3DArray:
+    """All objects of a frame as a message."""
+    return TrackedObject3DArray(header=header, objects=[object_message(each) for each in located])
 
 
 def object_message(located: LocatedObject) -> TrackedObject3D:

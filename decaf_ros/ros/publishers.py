@@ -6,12 +6,15 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from typing import Any
 
 import cv2
 import numpy as np
+from rclpy.action.server import RCLError
 from rclpy.exceptions import InvalidHandle
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -36,6 +39,9 @@ from decaf_ros.ros.conversions import (
 OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 # One frame may bring an event for every object.
 EVENTS_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+
+_WARNING_PERIOD_SECONDS = 5.0
+_logger = get_logger("decaf_ros")
 
 _EVENT_KINDS = {
     EventKind.FOUND: TrackEventMessage.FOUND,
@@ -138,10 +144,16 @@ class _HeatMapTopics:
     """The topics ``attention`` and ``heatmap`` under a name, the latter compressed as well."""
 
     def __init__(self, node: Node, name: str) -> None:
-        self._node = node
-        self._attention = node.create_publisher(Image, f"{name}/attention", OUTPUT_QOS)
-        self._heatmap = node.create_publisher(Image, f"{name}/heatmap", OUTPUT_QOS)
-        self._heatmap_jpeg = node.create_publisher(CompressedImage, f"{name}/heatmap/compressed", OUTPUT_QOS)
+        with ExitStack() as made:  # all of them or none
+
+            def topic(part: str, kind: type) -> Publisher[Any]:
+                publisher: Publisher[Any] = node.create_publisher(kind, f"{name}/{part}", OUTPUT_QOS)
+                made.callback(node.destroy_publisher, publisher)
+                return publisher
+
+            self._attention = topic("attention", Image)
+            self._heatmap, self._heatmap_jpeg = topic("heatmap", Image), topic("heatmap/compressed", CompressedImage)
+            self._made = made.pop_all()
 
     def publish(self, heat: HeatMap, jpeg_quality: int) -> None:
         header = frame_header(heat.frame)
@@ -151,8 +163,7 @@ class _HeatMapTopics:
         publish_if_heard(self._heatmap_jpeg, lambda: jpeg_from_rgb(coloured(), header, jpeg_quality))
 
     def destroy(self) -> None:
-        for publisher in (self._attention, self._heatmap, self._heatmap_jpeg):
-            self._node.destroy_publisher(publisher)
+        self._made.close()
 
 
 def attention_hw(heat: HeatMap) -> Float32Array:
@@ -173,6 +184,10 @@ def _event_message(event: TrackEvent) -> TrackEventMessage:
 
 
 def publish_if_heard(publisher: Publisher[Any], make_message: Callable[[], object]) -> None:
-    """Make a message and publish it, if anybody subscribes."""
+    """Make a message and publish it, if anybody subscribes. One that the middleware does not take is lost, and nothing else."""
     if publisher.get_subscription_count() > 0:
-        publisher.publish(make_message())
+        message = make_message()
+        try:
+            publisher.publish(message)
+        except RCLError as error:  # Fast DDS, when a subscriber holds up the sending for long
+            _logger.warning(f"{publisher.topic_name}: {error}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)

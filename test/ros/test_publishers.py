@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 import pytest
 from harness import Recorder, pixels, wait_until
+from rclpy.action.server import RCLError
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image
 
 from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectMask, Segmentation, TrackEvent, Visibility
@@ -112,6 +115,34 @@ def test_topics_of_a_query_come_and_go_with_it(client: DecafClient) -> None:
         heat_maps.update()
         topics = ("attention", "heatmap", "heatmap/compressed")
         assert offered() == {f"query_{query_id}/{topic}" for query_id in expected for topic in topics}
+
+
+def test_of_a_querys_topics_there_are_all_or_none(client: DecafClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = list(client.node.publishers)
+    create = client.node.create_publisher
+    monkeypatch.setattr(
+        client.node, "create_publisher", lambda kind, name, qos: create(kind, name.replace("heatmap", "/"), qos)
+    )
+    with pytest.raises(InvalidTopicNameException):
+        QueryHeatMaps(client.node, lambda: [1]).update()
+    assert list(client.node.publishers) == before
+
+
+def test_message_that_the_middleware_refuses_costs_only_itself(client: DecafClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = ResultPublisher(client.node)
+    name = client.node.get_fully_qualified_name()
+    labels = Recorder(client, f"{name}/labels", Image)
+    Recorder(client, f"{name}/mask", Image)
+    publish = Publisher.publish
+
+    def fail_for_masks(publisher: Publisher, message: object) -> None:
+        if publisher.topic_name.endswith("/mask"):
+            raise RCLError("cannot publish data")
+        publish(publisher, message)
+
+    monkeypatch.setattr(Publisher, "publish", fail_for_masks)
+    wait_until(lambda: client.node.count_subscribers(f"{name}/mask"), "the subscription")
+    wait_until(lambda: results.publish_segmentation(Segmentation(FRAME, ()), {}) or labels.messages, "the other topics")
 
 
 def test_attention_is_bilinear_between_the_centres_of_its_cells() -> None:
