@@ -64,24 +64,30 @@ class Camera:
             self._depth.unsubscribe()
 
     def problem(self) -> str:
-        """That the camera is silent, and for how long; "" when it is not, or when nobody listens."""
+        """That no image comes, or that none can be followed, and since when; "" for neither, or when nobody listens."""
         if self._subscription is None:
             return ""
         if self._statistics.clock_stands_at_zero:
             return "use_sim_time is set, but no time came on /clock: start what publishes it, or unset use_sim_time"
-        silent = self._statistics.silent_seconds
+        silent, blind = self._statistics.silent_seconds, self._statistics.blind_seconds
         limit = float(self._node.get_parameter("camera_timeout_seconds").value)
-        return f"no image for {silent:.1f} s: {self.hint()}" if silent > limit else ""
+        if silent > limit:
+            return f"no image for {silent:.1f} s: {self._whereabouts()}"
+        obstacle = self._statistics.obstacle
+        return f"no image could be followed for {blind:.1f} s: {obstacle}" if obstacle and blind > limit else ""
 
     def hint(self) -> str:
-        """Where to look when no image comes."""
+        """Where to look when there is no frame: why those that came were not followed, else where they should come from."""
+        return self._statistics.obstacle or self._whereabouts()
+
+    def _whereabouts(self) -> str:
         return (
             f"{self._node.count_publishers(self.topic)} publishers on {self.topic}, subscribed best effort, volatile, depth 1; "
             "check the topic (remap image:=...), the camera and ROS_DOMAIN_ID"
         )
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._statistics.note_arrival()
+        self._statistics.note_arrival(stamp_to_ns(message.header.stamp))
         if self._depth is not None:
             self._depth.note_image(message)
         self._engine.submit(lambda: self._frame(message))

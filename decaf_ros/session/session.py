@@ -190,7 +190,7 @@ class TrackingSession:
         with self._lock:
             clip = self._window.select(self.config.key_frames, window_seconds)
             if not clip:
-                raise NoFramesError("no camera frame has arrived yet")
+                raise NoFramesError("there is no camera frame to look at yet")
             self._state.catch_up = CatchUpBuffer(self.config.catch_up_frames)
             return Snapshot(tuple(clip), self._epoch)
 
@@ -357,7 +357,7 @@ class TrackingSession:
         tracker = self._loaded_tracker()
         with self._lock:
             if self._state.newest is None:
-                raise NoFramesError("no camera frame has arrived yet")
+                raise NoFramesError("there is no camera frame to look at yet")
             clip = self._window.since(stamp_ns) if stamp_ns is not None else [self._state.newest]
             self._state.catch_up = CatchUpBuffer(self.config.catch_up_frames)
             snapshot = Snapshot(tuple(clip), self._epoch)

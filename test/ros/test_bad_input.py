@@ -78,6 +78,10 @@ def test_images_that_cannot_be_decoded(system: System) -> None:
 
         system.camera.publish_until(spoilt, told, f"the reason in diagnostics: {cause}")
     wait_until(lambda: system.count("rejected") >= 4, "the frames to be counted")
+    system.camera.publish_until(spoilt, lambda: _is_blind(system, cause), "a warning that none can be followed")
+    answer = system.refused_before_any_frame(lambda: system.client.query(EXPRESSION))
+    assert "no camera frame" in answer.message
+    assert cause in answer.message, "rather than where the images should come from"
     system.require_good_answer()
 
 
@@ -134,6 +138,21 @@ def test_stamps_stand_still_or_come_late(system: System) -> None:
     assert newest_ns - SECOND_NS // 2 not in stamps_of(system.masks.messages), "a late frame must not be published"
     assert mask.header.frame_id == "test_camera"
     system.require_good_answer()
+
+
+def test_driver_that_sets_no_stamp(system: System) -> None:
+    system.camera.publish_until(
+        lambda: system.camera.image(0), lambda: _is_blind(system, "does the driver set header.stamp?"), "a warning"
+    )
+    with system.camera.filming():
+        wait_until(lambda: system.client.diagnostics("camera").level == DiagnosticStatus.OK, "the all-clear")
+
+
+def _is_blind(system: System, cause: str) -> bool:
+    status = system.client.diagnostics("camera")
+    return (
+        status.level == DiagnosticStatus.WARN and "no image could be followed for" in status.message and cause in status.message
+    )
 
 
 def test_camera_that_stops(system: System) -> None:
@@ -239,7 +258,8 @@ def test_node_starts_without_models_and_is_repaired(ros: None, tmp_path: Path) -
                 futures = [client.call_async("query", request) for request in requests]
                 wait_until(lambda: len(_states(repaired)) >= 3, "the queries to be known", 60.0)
                 process.stop()
-                assert any("shut down" in client.wait_for(future, 10.0).message for future in futures)
+                messages = [client.wait_for(future, 10.0).message for future in futures]
+                assert any("shut down" in message for message in messages)
     finally:
         assert process.stop() == 0, process.output()
     assert "no_mllm" in process.output()

@@ -171,7 +171,7 @@ def test_ages_and_silence_by_a_clock_that_is_set_by_hand() -> None:
     now(10.0)
     statistics.note_mask(int(9.6 * 1e9))
     assert statistics.mask_age_ms() == pytest.approx((400.0, 400.0))
-    statistics.note_arrival()
+    statistics.note_arrival(1)
     now(5.0)
-    assert statistics.silent_seconds == 0.0
+    assert statistics.silent_seconds == statistics.blind_seconds == 0.0
     assert statistics.age_ns(4 * SECOND_NS) == SECOND_NS
