@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.node import Node
@@ -22,10 +22,12 @@ class Request:
     Attributes:
         future: completed with the result or a ``SessionError``.
         arrived: when it was asked, in seconds of ``time.monotonic``.
+        query_id: of the query that it became; 0 when it was refused.
     """
 
     future: Future[QueryResult]
     arrived: float
+    query_id: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +38,15 @@ class Dispatcher:
         node: that offers them.
         engine: does what is asked.
         problem: why queries cannot be answered now; "" when they can.
-        camera_hint: where to look when no image comes.
+        camera_hint: where to look when no image is followed.
+        unanswered: requests whose answer is still to be written.
     """
 
     node: Node
     engine: Engine
     problem: Callable[[], str]
     camera_hint: Callable[[], str]
+    unanswered: set[Request] = field(default_factory=set, init=False)
 
     def require_ready(self) -> None:
         """Raise ``SessionError`` with the reason if queries cannot be answered now."""
@@ -58,20 +62,23 @@ class Dispatcher:
         arrived = time.monotonic()
         try:
             self.require_ready()
-            return Request(submit().future, arrived)
+            job = submit()
+            request = Request(job.future, arrived, job.query_id)
         except SessionError as error:
-            refused: Future[QueryResult] = Future()
-            refused.set_exception(error)
-            return Request(refused, arrived)
+            request = Request(Future(), arrived)
+            request.future.set_exception(error)
+        self.unanswered.add(request)
+        return request
 
     async def answer(self, request: Request, response: Any, fill: Callable[[Any, QueryResult, float], None]) -> None:
         """Write the engine's answer once it comes; no thread waits for it.
 
         Args:
             request: what was asked.
-            response: changed in place; its ``message`` tells the reason when there is no answer.
+            response: changed in place; ``query_id`` tells which query it was, ``message`` the reason when there is no result.
             fill: writes the result into the response; also gets the milliseconds since the request came.
         """
+        response.query_id = request.query_id
         try:
             result = await completed(self.node, request.future)
         except NoFramesError as error:
@@ -80,3 +87,5 @@ class Dispatcher:
             response.message = str(error)
         else:
             fill(response, result, (time.monotonic() - request.arrived) * 1e3)
+        finally:
+            self.unanswered.discard(request)

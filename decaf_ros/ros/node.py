@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import CallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import ROSClock
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
@@ -32,7 +33,7 @@ from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
 from decaf_ros.ros.dispatcher import Dispatcher
-from decaf_ros.ros.entities import EntityGroup
+from decaf_ros.ros.entities import EntityGroup, IndependentCallbackGroup
 from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.logs import forward_logs
 from decaf_ros.ros.models import MODEL_PARAMETERS, Models, resolve_device
@@ -55,7 +56,8 @@ from decaf_ros.session.session import TrackingSession
 
 _EXECUTOR_THREADS = 4
 _WARNING_PERIOD_SECONDS = 5.0
-_LAST_ANSWERS_SECONDS = 0.3
+_LAST_ANSWERS_SECONDS = 5.0
+_LAST_MESSAGES_SECONDS = 0.3
 _WAY_OUT = {
     "unconfigured": "configure and activate it with ros2 lifecycle set",
     "inactive": "activate it with ros2 lifecycle set",
@@ -82,9 +84,11 @@ class DecafNode(LifecycleNodeMixin, Node):
     """
 
     def __init__(self) -> None:
+        self._group_of_rclpy = IndependentCallbackGroup()
         Node.__init__(self, "decaf_node")
         # Reentrant: the state can be asked for during a transition. (The state machine allows one transition at a time.)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        self._setting = threading.RLock()
         forward_logs(self.get_logger())
         values = declare_parameters(self)
         for name, meant in unknown_names(self._parameter_overrides).items():
@@ -103,6 +107,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         images = ImageInput(self, str(values["image_transport"]), int(values["max_image_pixels"]))
         self._camera = Camera(self, images, self._engine, self._statistics, self._depth)
         self._interfaces = EntityGroup(self)
+        self._dispatcher = Dispatcher(self, self._engine, lambda: self.health().problem, self._camera.hint)
         self._query_heat_maps = QueryHeatMaps(self, self._asked_queries)
         NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine, self._depth)
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -174,9 +179,8 @@ class DecafNode(LifecycleNodeMixin, Node):
             self._results = ResultPublisher(self)
             self._space = SpacePublisher(self, self._depth) if self._depth else None
             self._vision = vision.VisionPublisher(self) if vision.INSTALLED else None
-            dispatcher = Dispatcher(self, self._engine, lambda: self.health().problem, self._camera.hint)
-            Services(dispatcher)
-            TrackAction(dispatcher)
+            Services(self._dispatcher)
+            TrackAction(self._dispatcher)
 
     def _activate(self) -> None:
         self._failure = ""
@@ -206,7 +210,22 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._release()
         self._interfaces.destroy()
 
+    @property
+    def has_unanswered(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return bool(self._dispatcher.unanswered)
+
     # --- models and parameters ---
+
+    @property
+    def default_callback_group(self) -> CallbackGroup:
+        """Of what rclpy itself creates: /clock, and whoever reads parameters, do not wait while a change loads a model."""
+        return self._group_of_rclpy
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """As rclpy's, one change at a time, whichever service it comes from."""
+        with self._setting:
+            return super().set_parameters_atomically(parameter_list)
 
     def _use_models(self, changed: Collection[str], values: dict[str, Value]) -> None:
         mllm, tracker = self.models.mllm, self.models.tracker
@@ -320,16 +339,17 @@ def _end(executor: MultiThreadedExecutor, node: DecafNode) -> None:
     _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)  # a transition that is on its way comes to its end
     if node.state() != "finalized":
         node.trigger_shutdown()
-    deadline = time.monotonic() + _LAST_ANSWERS_SECONDS
-    _spin(executor, node, lambda: time.monotonic() > deadline)
+    _spin(executor, node, lambda: not node.has_unanswered, _LAST_ANSWERS_SECONDS)
+    _spin(executor, node, lambda: False, _LAST_MESSAGES_SECONDS)  # results of goals follow their answers, and DDS sends
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()
 
 
-def _spin(executor: MultiThreadedExecutor, node: Node, until: Callable[[], bool]) -> None:
-    """Run callbacks until a condition holds. An error in one, such as a client that went away, ends only that one."""
-    while not until():
+def _spin(executor: MultiThreadedExecutor, node: Node, until: Callable[[], bool], seconds: float = math.inf) -> None:
+    """Run callbacks until a condition holds, or for so long. An error in one, as of a client that went away, ends that one."""
+    start = time.monotonic()
+    while not until() and time.monotonic() - start < seconds:
         try:
             executor.spin_once(timeout_sec=0.1)
         except ExternalShutdownException:

@@ -34,7 +34,6 @@ def fill_query(
     response.success = True
     if not record.confident:
         response.message = "no candidate passed the score threshold (parameter tracklet_threshold); the best one is tracked"
-    response.query_id = record.query_id
     response.object_name = record.object_name
     response.objects = [tracked_object(tracked) for tracked in result.segmentation.objects]
     response.masks = [mask_image(tracked.mask_hw, header) for tracked in result.segmentation.objects]
@@ -48,7 +47,6 @@ def fill_added(response: AddObject.Response, result: QueryResult, _: float) -> N
     """Write the answer for an object that was pointed out; see :func:`fill_query`."""
     frame = result.segmentation.frame
     response.success = True
-    response.query_id = result.record.query_id
     response.object = tracked_object(result.segmentation.objects[0])
     response.object_stamp = stamp_from_ns(frame.stamp_ns)
 

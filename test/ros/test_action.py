@@ -80,6 +80,7 @@ def test_cancelling_a_goal_that_runs_leaves_the_tracks_as_they_were(system: Syst
         result = _cancelled_in_time(system, "prefill")
         assert not result.success
         assert "cancelled" in result.message
+        assert result.query_id > 0
         assert result.objects == result.masks == []
         assert {tracked.id for tracked in objects.next("objects").objects} == kept
         active = [query for query in system.client.list_queries().queries if query.state == QueryInfo.ACTIVE]

@@ -10,7 +10,8 @@ import psutil
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, stamps_of, wait_until
-from rcl_interfaces.srv import GetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
 from decaf_ros.ros.client import DecafClient
@@ -141,31 +142,60 @@ def test_device_that_is_not_there(ros: None, tmp_path: Path) -> None:
         assert process.stop() == 0, process.output()
 
 
-def test_loading_blocks_nothing_and_can_be_interrupted(ros: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def silent_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A hub that takes the call and never answers: the longest load there is."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "3600")
     with socket.create_server(("127.0.0.1", 0)) as hub:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
-        given = {"tracker_model": "facebook/sam2.1-hiera-tiny"}
-        process = NodeProcess("node", tmp_path / "node.log", given, name="managed_node")
-        try:
-            with DecafClient("/managed_node", name="impatient_client") as client:
-                hub.settimeout(60.0)
-                hub.accept()
-                assert client.state() == "activating"
-                assert "still being loaded" in client.query(EXPRESSION).message
-                assert client.list_queries().queries == []
-                parameters = client.node.create_client(GetParameters, "/managed_node/get_parameters")
-                values = client.wait_for(parameters.call_async(GetParameters.Request(names=["device"])), 30.0).values
-                assert values[0].string_value == "auto"
-                assert client.set_parameter("point_threshold", 0.7)[0]
-                assert not client.change_state("shutdown"), "one transition at a time"
-                wait_until(lambda: client.diagnostic_values("queries").get("state") == "activating", "the state in diagnostics")
-                assert "still being loaded" in client.diagnostics("queries").message
-        finally:
-            assert process.stop() == 0, process.output()
+        hub.settimeout(60.0)
+        yield hub
+
+
+MODEL_OF_THE_HUB = "facebook/sam2.1-hiera-tiny"
+
+
+def _device(client: DecafClient) -> str:
+    """A parameter of the node, as it is now."""
+    parameters = client.node.create_client(GetParameters, "/managed_node/get_parameters")
+    values = client.wait_for(parameters.call_async(GetParameters.Request(names=["device"])), 30.0).values
+    return values[0].string_value
+
+
+def test_loading_blocks_nothing_and_can_be_interrupted(ros: None, tmp_path: Path, silent_hub: socket.socket) -> None:
+    process = NodeProcess("node", tmp_path / "node.log", {"tracker_model": MODEL_OF_THE_HUB}, name="managed_node")
+    try:
+        with DecafClient("/managed_node", name="impatient_client") as client:
+            silent_hub.accept()
+            assert client.state() == "activating"
+            assert "still being loaded" in client.query(EXPRESSION).message
+            assert client.list_queries().queries == []
+            assert _device(client) == "auto"
+            assert client.set_parameter("point_threshold", 0.7)[0]
+            assert not client.change_state("shutdown"), "one transition at a time"
+            wait_until(lambda: client.diagnostic_values("queries").get("state") == "activating", "the state in diagnostics")
+            assert "still being loaded" in client.diagnostics("queries").message
+    finally:
+        assert process.stop() == 0, process.output()
+
+
+def test_parameters_can_be_read_while_a_new_model_is_loaded(ros: None, tmp_path: Path, silent_hub: socket.socket) -> None:
+    process = NodeProcess("node", tmp_path / "node.log", name="managed_node")
+    try:
+        with DecafClient("/managed_node", name="impatient_client") as client:
+            client.wait_until_ready()
+            changes = client.node.create_client(SetParameters, "/managed_node/set_parameters")
+            request = SetParameters.Request(parameters=[Parameter("tracker_model", value=MODEL_OF_THE_HUB).to_parameter_msg()])
+            assert changes.wait_for_service(30.0)
+            change = changes.call_async(request)
+            silent_hub.accept()
+            assert _device(client) == "auto"
+            assert not change.done()
+            assert client.state() == "active"
+    finally:
+        assert process.stop() == 0, process.output()
 
 
 @pytest.mark.parametrize("way", [(), ("configure",), ("shutdown",), ("configure", "activate", "shutdown")])

@@ -77,14 +77,14 @@ def _overlap(system: System, answer: AddObject.Response, body: int) -> float:
 def test_objects_that_are_pointed_out(system: System) -> None:
     events = Recorder(system.client, "~/events", TrackEvent)
     stamps = _film(system, 3.0)
-    key_ns = _key_frame(system, stamps[-1] - 2 * SECOND_NS)
+    key_ns, recent_ns = _key_frame(system, stamps[-1] - 2 * SECOND_NS), stamps[-3]
     newest = system.camera.view(stamps[-1])
     prompts = {
         "ball": {"box": _box(_true_box(system, key_ns, BALL)), "stamp": stamp_from_ns(key_ns)},
         "crate": {
-            "on_points": [_centre(_true_box(system, key_ns, BOX))],
+            "on_points": [_centre(_true_box(system, recent_ns, BOX))],
             "off_points": [Point(x=2.0, y=HEIGHT - 2.0)],
-            "stamp": stamp_from_ns(key_ns),
+            "stamp": stamp_from_ns(recent_ns),
         },
         "same ball": {"mask": mask_image(newest.mask_of(BALL), make_header(0, ""))},
     }
@@ -135,7 +135,8 @@ def test_prompt_that_is_none(running: System, prompt: dict, cause: str) -> None:
     answer = running.client.add_object(**prompt)
     assert not answer.success
     assert cause in answer.message
-    assert answer.query_id == 0
+    failed = [query for query in running.client.list_queries().queries if query.query_id == answer.query_id]
+    assert [query.state for query in failed] == [QueryInfo.FAILED] * (answer.query_id > 0), "unless it was refused at once"
     assert running.process.is_alive()
 
 
@@ -159,6 +160,7 @@ def test_query_that_is_asked_again_keeps_its_objects(system: System) -> None:
 
     unknown = system.client.rerun_query(first.query_id + 1)
     assert not unknown.success
+    assert unknown.query_id == 0
     assert f"known are: {first.query_id}" in unknown.message
 
 
