@@ -37,6 +37,10 @@ ARGUMENTS = {
     "use_sim_time": ("", "true for the time on /clock, as ros2 bag play --clock publishes it."),
     "log_level": ("info", "debug, info, warn or error."),
     "rviz": ("false", "Show the overlay in RViz."),
+    "fixed_frame": (
+        "camera",
+        "Frame of RViz's 3D view: the frame_id of the camera's images, or one that tf knows.",
+    ),
 }
 
 
@@ -71,7 +75,7 @@ def generate_launch_description() -> LaunchDescription:
             ("/image", LaunchConfiguration("image")),
             *((f"/decaf_node/{topic}", [*node_name, "/", topic]) for topic in SHOWN),
         ],
-        arguments=["-d", PathJoinSubstitution([SHARE, "config", "decaf.rviz"])],
+        arguments=["-d", PathJoinSubstitution([SHARE, "config", "decaf.rviz"]), "-f", LaunchConfiguration("fixed_frame")],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     declared = [

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from geometry_msgs.msg import Point
 from harness import BODY_INDEX, EXPRESSION, SCENE, Camera, NodeProcess, Recorder, System, wait_until
 from page_process import PageProcess
 from sensor_msgs.msg import Image
@@ -164,6 +165,14 @@ def test_two_queries_one_of_them_removed(tab: playwright.Page, system: System) -
     tab.locator(".query", has_text=EXPRESSION).wait_for(state="detached")
     assert [query.expression for query in system.client.list_queries().queries] == ["the yellow box"]
     tab.get_by_role("button", name="Reset").click()
+    tab.locator("#no-queries").wait_for()
+    assert system.client.list_queries().queries == []
+
+
+def test_a_query_that_failed_can_be_removed(tab: playwright.Page, system: System) -> None:
+    system.client.reset()
+    assert not system.client.add_object(on_points=[Point(x=1e6)]).success
+    tab.locator(".query[data-state=failed]").get_by_role("button", name="Remove this query").click()
     tab.locator("#no-queries").wait_for()
     assert system.client.list_queries().queries == []
 

@@ -203,7 +203,6 @@ function updateQuery(item, query) {
   const stage = query.state === "running" && values("queries").stage;
   setText(item.querySelector(".state"), stage && stage !== "idle" ? stage.replaceAll("_", " ") : query.state);
   setText(item.querySelector(".reason"), query.message);
-  item.querySelector(".query-head .remove").hidden = query.state === "failed"; // only a reset forgets those
   reconcile(item.querySelector(".objects"), query.objects, (object) => object.id, makeObject, updateObject);
 }
 
