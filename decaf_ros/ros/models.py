@@ -25,7 +25,15 @@ from decaf_ros.ros.parameters import Value, names_for, settings_for
 # By the parameter that names a model: what its weights depend on, ...
 _WEIGHT_PARAMETERS = {
     "mllm_model": ("mllm_model", "device", "dtype"),
-    "tracker_model": ("tracker_model", "device", "dtype", "tracker_image_size", "compile_tracker", "memory_gating"),
+    "tracker_model": (
+        "tracker_model",
+        "device",
+        "dtype",
+        "tracker_image_size",
+        "compile_tracker",
+        "memory_gating",
+        "motion_gating",
+    ),
 }
 # ... and all that it is made from. When one of these changes, it is made anew.
 MODEL_PARAMETERS = {**_WEIGHT_PARAMETERS, "mllm_model": (*_WEIGHT_PARAMETERS["mllm_model"], *names_for(MllmOptions))}
@@ -188,6 +196,7 @@ def _load(name: str, values: Mapping[str, Value]) -> Any:
             image_size=int(values["tracker_image_size"]) or None,
             compile_encoder=bool(values["compile_tracker"]),
             memory_gating=bool(values["memory_gating"]),
+            motion_gating=bool(values["motion_gating"]),
         )
     except ModelNotFound:
         raise

@@ -84,6 +84,11 @@ SETTINGS = (
         True,
         "Let objects that are not seen keep the memory of when they were, in place of frames without them.",
     ),
+    Setting(
+        "motion_gating",
+        True,
+        "Give up parts of a mask that lie apart from where the object was heading, such as its double that passed it.",
+    ),
     Setting("device", "auto", "Where the models run: auto (cuda if there is one), cpu, cuda, cuda:1, ..."),
     Setting(
         "dtype",
