@@ -40,7 +40,7 @@ from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.errors import ModelNotFound
 
 _Score = TypeVar("_Score")
-_OTHER_KINDS = ("position", "motion")
+_OTHER_KINDS = ("motion",)
 _TRACKING_HEADER = (
     "the object is",
     "episodes",
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--queries",
         type=positive_int,
         default=200,
-        help="about colour, shape and size; half as many a kind about position and motion (default: %(default)s)",
+        help="about colour, shape, size and position; an eighth as many about motion (default: %(default)s)",
     )
     parser.add_argument("--ablation-queries", type=positive_int, default=60, help="for each variant (default: %(default)s)")
     parser.add_argument(

@@ -36,7 +36,7 @@ from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.srv import Query
 from decaf_ros.video import VideoWriter
 
-DEMO_KINDS = ("colour", "shape", "size")
+DEMO_KINDS = ("colour", "position", "size")
 # Worlds to look at, not to judge by: docs/benchmarks has the averages over many.
 FIRST_SEED = 6
 CAMERA_HZ = 10.0

@@ -30,7 +30,7 @@ CLIP_FRAMES = 32
 CLIP_HZ = 10.0
 KEY_FRAMES = 16
 POINTING_TOLERANCE_PX = 8
-TARGET_KINDS = ("colour", "shape", "colour_shape", "size")
+TARGET_KINDS = ("colour", "shape", "colour_shape", "size", "position")
 OFFERED_FROM_POINTING = 0.80
 
 
