@@ -128,7 +128,7 @@ and the objects found are tracked over all frames, forwards and backwards.
 - *J*, *F*: DAVIS's region similarity and boundary accuracy of the tracked masks, mean over all frames.
 - A kind is offered in the demo from {OFFERED_FROM_POINTING:.2f} pointing on.
 
-{_conditions(setup)}
+{_conditions(setup, f"--parts held-out --queries {arguments.queries}")}
 """
 
 
@@ -148,7 +148,7 @@ One part of the method changed at a time; the full method is contrast, both path
 The paper's figures (Qwen2.5-VL-7B, SAM 2 Hiera-L, real videos) stand beside ours for the shape of the table, not for
 comparison: the embedded models are a thousand times smaller, and were trained with supervision of their attention.
 
-{_conditions(setup)}
+{_conditions(setup, f"--parts ablation --ablation-queries {arguments.ablation_queries}")}
 """
 
 
@@ -205,7 +205,7 @@ off, since no sentence tells the two apart. SAM 2's memory knows how things look
 onto both. Motion gating gives up the part that is not where the object was going. It cannot help where the mask moves to the
 double alone.
 
-{_conditions(setup)}
+{_conditions(setup, f"--parts tracking --episodes {arguments.episodes}")}
 """
 
 
@@ -219,11 +219,12 @@ _PARTS: dict[str, Callable[[Setup, argparse.Namespace], str]] = {
 
 
 def _clips(queries: Sequence[HeldOutQuery]) -> str:
-    return f"{len(queries)} queries about as many scenes, seeds {FIRST_SEED} to {queries[-1].seed}, none used in training."
+    return f"{len(queries)} queries, one scene each, seeds from {FIRST_SEED} to {queries[-1].seed}, none used in training."
 
 
-def _conditions(setup: Setup) -> str:
+def _conditions(setup: Setup, command: str) -> str:
     return (
+        f"`decaf bench {command}`. "
         f"Models: {setup.mllm} (language), {setup.tracker} (masks), on {setup.device}. "
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}."
