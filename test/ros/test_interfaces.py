@@ -48,7 +48,7 @@ def server():
         environment = {name: environment[name] for name in inherited if name in environment}
     with subprocess.Popen([sys.executable, "-c", SERVER], env=environment) as process:
         yield process
-        process.terminate()
+        process.kill()  # rclpy.spin does not always come to an end when terminated
 
 
 @pytest.fixture
