@@ -144,7 +144,8 @@ reliably to {" and ".join(f"`~/{topic}`" for topic in _SLOW_TOPICS)} and takes {
 {slow.mask_hz:.1f} masks a second; of {slow.received} images {slow.superseded} were overtaken by a newer one and counted as
 `dropped_superseded`.
 
-{os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, PyTorch {torch.__version__}. `decaf bench --parts node`
+{os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, PyTorch {torch.__version__}.
+`decaf bench --parts node`
 """
 
 
