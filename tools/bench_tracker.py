@@ -53,13 +53,13 @@ def main() -> None:
     arguments = parser.parse_args()
     page = f"""# The tracker
 
-{machine()}, float32, warm-up apart. Made by `python tools/bench_tracker.py`.
+{machine()}, float32, warm-up apart. Made by `.venv/bin/python tools/bench_tracker.py`.
 
 ## Many objects
 
 {_speed(arguments.frames)}
-The embedded SAM 2.1 over frames of 192 x 256 pixels, encoder included; {arguments.frames} frames with each side in turn, after
-{WARM_UP_FRAMES} of warm-up. With one thread it is CPU time, which does not depend on what else the machine does; with all
+The embedded SAM 2.1 over frames of 192 x 256 pixels, encoder included; {arguments.frames} frames with each side in turn, of
+which {WARM_UP_FRAMES} are warm-up. With one thread it is CPU time, which does not depend on what else the machine does; with all
 cores, which is PyTorch's default, time by the clock (load {os.getloadavg()[0]:.1f}). The predictor gets the whole video
 beforehand, and its reading and resizing is not timed; ours gets an image at a time, resizing included.
 
