@@ -59,8 +59,8 @@ def main() -> None:
 
 {_speed(arguments.frames)}
 The embedded SAM 2.1 over frames of 192 x 256 pixels, encoder included; {arguments.frames} frames with each side in turn, of
-which {WARM_UP_FRAMES} are warm-up. With one thread it is CPU time, which does not depend on what else the machine does; with all
-cores, which is PyTorch's default, time by the clock (load {os.getloadavg()[0]:.1f}). The predictor gets the whole video
+which {WARM_UP_FRAMES} are warm-up. With one thread it is CPU time, which does not depend on what else the machine does; with
+all cores, which is PyTorch's default, time by the clock (load {os.getloadavg()[0]:.1f}). The predictor gets the whole video
 beforehand, and its reading and resizing is not timed; ours gets an image at a time, resizing included.
 
 What several objects save are calls, and what does not depend on the object. Beyond that the arithmetic of each object remains:

@@ -130,8 +130,8 @@ Time that ROS adds to a frame in the thread that follows objects: decoding of th
 then everything from the masks of {_OBJECTS} objects to the return of the last `publish`. Subscribers are reliable, in a process
 of their own, over {rclpy.get_rmw_implementation_identifier()} with `RMW_FASTRTPS_PUBLICATION_MODE` set to
 {os.environ["RMW_FASTRTPS_PUBLICATION_MODE"]}. {frames} frames at {_RATE_HZ:g} Hz after {_WARM_UP_FRAMES} of warm-up.
-The node publishes heat maps from another thread, `refresh_hz` times a second: *all four* is what a frame costs there when all is
-subscribed, *all six* would be a heat map with every frame.
+The node publishes heat maps from another thread, `refresh_hz` times a second: *all four* is what a frame costs there when all
+is subscribed, *all six* would be a heat map with every frame.
 CPU is the time in which that thread computes. Programs that share the machine, as the load below tells, add to p50 and p95 in
 full, and to CPU by the caches that they share. The ratio is that of CPU times, naive to ours.
 
