@@ -22,11 +22,11 @@ import torch
 from bench_tracker import CAMERA_HZ, SCENE_SEED, WARM_UP_FRAMES, in_turn
 from hydra.utils import instantiate
 from measuring import MemoryRise, machine, resident_mib, timed
-from model_sizes import MLLMS, token_bytes
+from model_sizes import MLLMS, config_of, token_bytes
 from omegaconf import OmegaConf
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from tiny_qwen2_5_vl import random_window, tiny_processor  # in test/parity, which bench_tracker names
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
@@ -121,14 +121,8 @@ def query_figures(name: str, device: str, key_frames: int, queries: int) -> dict
 def _loaded(name: str, device: str) -> tuple[Grounder, Any, float]:
     """A published architecture with random weights, its configuration, and the bytes that the weights take."""
     dimensions, processor = MLLMS[name], tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX)
-    config = AutoConfig.for_model(
-        dimensions.model_type,
-        text_config=dimensions.text,
-        vision_config=dimensions.vision,
-        tie_word_embeddings=dimensions.tied,
-        **{f"{each}_token_id": processor.tokenizer.convert_tokens_to_ids(f"<|{each}|>") for each in IMAGE_TOKENS},
-    )
-    config.get_text_config().tie_word_embeddings = dimensions.tied
+    token_ids = {f"{each}_token_id": processor.tokenizer.convert_tokens_to_ids(f"<|{each}|>") for each in IMAGE_TOKENS}
+    config = config_of(dimensions, **token_ids)
     memory = _Memory(device)
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)

@@ -121,14 +121,19 @@ MLLMS = {
 }
 
 
-def build_without_data(model: Dimensions) -> torch.nn.Module:
-    """The model on PyTorch's meta device."""
+def config_of(model: Dimensions, **token_ids: int) -> Any:
+    """The model's configuration in transformers; token ids are the family's own unless others are given."""
     config = AutoConfig.for_model(
-        model.model_type, text_config=model.text, vision_config=model.vision, tie_word_embeddings=model.tied
+        model.model_type, text_config=model.text, vision_config=model.vision, tie_word_embeddings=model.tied, **token_ids
     )
     config.get_text_config().tie_word_embeddings = model.tied
+    return config
+
+
+def build_without_data(model: Dimensions) -> torch.nn.Module:
+    """The model on PyTorch's meta device."""
     with torch.device("meta"):
-        built = AutoModelForImageTextToText.from_config(config)
+        built = AutoModelForImageTextToText.from_config(config_of(model))
     built.tie_weights()
     return built
 
