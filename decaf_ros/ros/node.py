@@ -18,7 +18,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import ROSClock
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -34,6 +34,7 @@ from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
 from decaf_ros.ros.dispatcher import Dispatcher
 from decaf_ros.ros.entities import EntityGroup, IndependentCallbackGroup
+from decaf_ros.ros.executor import CameraFirstExecutor
 from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.logs import forward_logs
 from decaf_ros.ros.models import MODEL_PARAMETERS, Models, resolve_device
@@ -54,7 +55,7 @@ from decaf_ros.session.engine import Engine
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.session import TrackingSession
 
-_EXECUTOR_THREADS = 4
+_CALLBACK_THREADS = 4
 _WARNING_PERIOD_SECONDS = 5.0
 _LAST_ANSWERS_SECONDS = 5.0
 _LAST_MESSAGES_SECONDS = 0.3
@@ -319,7 +320,7 @@ def main(args: list[str] | None = None) -> None:
     except ParameterError as error:
         rclpy.logging.get_logger("decaf_node").fatal(str(error))
         raise SystemExit(1) from error
-    executor = MultiThreadedExecutor(num_threads=_EXECUTOR_THREADS)
+    executor = CameraFirstExecutor(_CALLBACK_THREADS)
     executor.add_node(node)
     if node.get_parameter("autostart").value and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         executor.create_task(node.trigger_activate)
@@ -333,7 +334,7 @@ def main(args: list[str] | None = None) -> None:
     os._exit(0)
 
 
-def _end(executor: MultiThreadedExecutor, node: DecafNode) -> None:
+def _end(executor: CameraFirstExecutor, node: DecafNode) -> None:
     """Leave whatever state the node is in, and answer who still waits."""
     node.models.interrupt()
     _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)  # a transition that is on its way comes to its end
@@ -346,7 +347,7 @@ def _end(executor: MultiThreadedExecutor, node: DecafNode) -> None:
     rclpy.try_shutdown()
 
 
-def _spin(executor: MultiThreadedExecutor, node: Node, until: Callable[[], bool], seconds: float = math.inf) -> None:
+def _spin(executor: CameraFirstExecutor, node: Node, until: Callable[[], bool], seconds: float = math.inf) -> None:
     """Run callbacks until a condition holds, or for so long. An error in one, as of a client that went away, ends that one."""
     start = time.monotonic()
     while not until() and time.monotonic() - start < seconds:

@@ -19,7 +19,7 @@ from decaf_ros.geometry import DepthView, Float64Array, LocatedObject, colours_o
 from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
 from decaf_ros.ros.conversions import byte_array, frame_header
 from decaf_ros.ros.depth import DepthCamera
-from decaf_ros.ros.publishers import OUTPUT_QOS, publish_if_heard
+from decaf_ros.ros.publishers import OUTPUT_QOS, publish_heard
 
 _BOX_OPACITY = 0.35
 _LABEL_METRES = 0.05
@@ -68,9 +68,11 @@ class SpacePublisher:
         if view is None:
             return
         located, header = locate_objects(segmentation, view), frame_header(frame)
-        publish_if_heard(self._objects, lambda: objects_message(located, header))
-        publish_if_heard(self._markers, lambda: marker_array(located, header))
-        publish_if_heard(self._points, lambda: point_cloud(located, frame.image_rgb, view, header))
+        publish_heard(
+            (self._objects, lambda: objects_message(located, header)),
+            (self._markers, lambda: marker_array(located, header)),
+            (self._points, lambda: point_cloud(located, frame.image_rgb, view, header)),
+        )
 
 
 def objects_message(located: Sequence[LocatedObject], header: Header) -> TrackedObject3DArray:

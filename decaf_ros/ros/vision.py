@@ -7,7 +7,7 @@ from std_msgs.msg import Header
 
 from decaf_ros.datatypes import ObjectMask, Segmentation, Visibility
 from decaf_ros.ros.conversions import frame_header
-from decaf_ros.ros.publishers import OUTPUT_QOS, publish_if_heard
+from decaf_ros.ros.publishers import OUTPUT_QOS, publish_heard
 
 try:
     from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
@@ -33,8 +33,10 @@ class VisionPublisher:
     def publish(self, segmentation: Segmentation) -> None:
         """Publish the objects of a frame."""
         header = frame_header(segmentation.frame)
-        publish_if_heard(self._detections, lambda: detections(segmentation, header))
-        publish_if_heard(self._label_info, lambda: label_info(segmentation, header))
+        publish_heard(
+            (self._detections, lambda: detections(segmentation, header)),
+            (self._label_info, lambda: label_info(segmentation, header)),
+        )
 
 
 def detections(segmentation: Segmentation, header: Header) -> Detection2DArray:

@@ -1,0 +1,128 @@
+"""The node's executor: what runs where, and what an image costs beside threads that compute in Python."""
+
+import threading
+import time
+
+import pytest
+import rclpy
+from rclpy.callback_groups import ReentrantCallbackGroup
+from std_msgs.msg import Int32
+from std_srvs.srv import Trigger
+
+from decaf_ros.ros.executor import CameraFirstExecutor
+
+_PATIENCE_SECONDS = 30.0
+
+
+@pytest.fixture
+def node(ros):
+    node = rclpy.create_node("executor_test")
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def executor(node):
+    executor = CameraFirstExecutor(threads=2)
+    executor.add_node(node)
+    yield executor
+    executor.shutdown()
+
+
+def _spin_until(executor, condition):
+    turns, deadline = 0, time.monotonic() + _PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        executor.spin_once(timeout_sec=0.1)
+        turns += 1
+    return turns
+
+
+@pytest.fixture
+def busy_interpreter():
+    """A thread that holds the interpreter's lock whenever it can, as a model does between its operators."""
+    stop = threading.Event()
+
+    def compute():
+        while not stop.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def test_a_message_takes_few_turns_of_the_loop_beside_a_busy_thread(node, executor, busy_interpreter):
+    heard = []
+    node.create_subscription(Int32, "~/number", lambda message: heard.append(message.data), 10)
+    publisher = node.create_publisher(Int32, "~/number", 10)
+    _spin_until(executor, lambda: publisher.get_subscription_count())
+    turns = 0
+    for number in range(20):
+        publisher.publish(Int32(data=number))
+        turns += _spin_until(executor, lambda number=number: len(heard) > number)
+    assert heard == list(range(20))
+    assert turns <= 100  # rclpy's MultiThreadedExecutor takes more than a thousand
+
+
+def test_images_and_timers_go_on_while_services_block_every_thread_of_the_pool(node, executor):
+    blocked, release, heard = [], threading.Event(), []
+
+    def block(request, response):
+        blocked.append(threading.current_thread())
+        release.wait(_PATIENCE_SECONDS)
+        return response
+
+    node.create_service(Trigger, "~/block", block, callback_group=ReentrantCallbackGroup())
+    client = node.create_client(Trigger, "~/block")
+    ticks = []
+    node.create_timer(0.01, lambda: ticks.append(threading.current_thread()))
+    node.create_subscription(Int32, "~/number", lambda _: heard.append(threading.current_thread()), 10)
+    publisher = node.create_publisher(Int32, "~/number", 10)
+    _spin_until(executor, lambda: publisher.get_subscription_count() and client.service_is_ready())
+    answers = [client.call_async(Trigger.Request()) for _ in range(3)]  # one more than there are threads
+    _spin_until(executor, lambda: len(blocked) == 2)
+    ticks.clear()
+    publisher.publish(Int32())
+    _spin_until(executor, lambda: heard and ticks)
+    assert {*heard, *ticks} == {threading.current_thread()}
+    assert threading.current_thread() not in blocked
+    release.set()
+    _spin_until(executor, lambda: all(answer.done() for answer in answers))
+    assert len(blocked) == 3
+
+
+@pytest.mark.parametrize("kind", ["subscription", "task"])
+def test_the_loop_raises_what_a_callback_raised_and_goes_on(node, executor, kind):
+    def fail(*_):
+        raise ValueError("the callback's own")
+
+    if kind == "subscription":
+        node.create_subscription(Int32, "~/number", fail, 10)
+        publisher = node.create_publisher(Int32, "~/number", 10)
+        _spin_until(executor, lambda: publisher.get_subscription_count())
+        publisher.publish(Int32())
+    else:
+        executor.create_task(fail)
+    with pytest.raises(ValueError, match="the callback's own"):
+        _spin_until(executor, lambda: False)
+    done = executor.create_task(lambda: 7)
+    _spin_until(executor, done.done)
+    assert done.result() == 7
+
+
+def test_a_coroutine_waits_for_a_future_without_a_thread(node, executor):
+    awaited = rclpy.task.Future(executor=executor)
+
+    async def wait():
+        return await awaited
+
+    tasks = [executor.create_task(wait) for _ in range(5)]  # more than there are threads
+    between = executor.create_task(lambda: "meanwhile")
+    _spin_until(executor, between.done)
+    assert not any(task.done() for task in tasks)
+    awaited.set_result(3)
+    _spin_until(executor, lambda: all(task.done() for task in tasks))
+    assert [task.result() for task in tasks] == [3] * 5
