@@ -34,6 +34,7 @@ _WARM_UP_FRAMES = 20
 _SETTLED_AFTER_FRAMES = 300
 _SLOW_TOPICS = ("mask", "overlay")
 _SLOW_PAUSE_SECONDS = 0.5
+_FIFTHS = ("first fifth", "second", "third", "fourth", "last")
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,15 @@ class SlowSubscriberFigures:
 
     Attributes:
         seconds: it was watched for.
-        first_p50_ms, last_p50_ms: median age of the masks in the first and in the last fifth of that time.
-        first_p95_ms, last_p95_ms: 95th percentiles.
+        p50_ms, p95_ms: of the age of the masks in each fifth of that time.
         mask_hz: masks a second.
         received, superseded: images that came to the node, and those that a newer one replaced before their turn, which the
             node counts.
     """
 
     seconds: float
-    first_p50_ms: float
-    last_p50_ms: float
-    first_p95_ms: float
-    last_p95_ms: float
+    p50_ms: tuple[float, ...]
+    p95_ms: tuple[float, ...]
     mask_hz: float
     received: int
     superseded: int
@@ -126,8 +124,8 @@ def report(latency: LatencyFigures, memory: MemoryFigures, slow: SlowSubscriberF
         ["growth at most", f"{memory.growth_mib:.1f} MiB", f"<= {GROWTH_TARGET_MIB:.0f} MiB"],
     ]
     beside_slow = [
-        ["age of masks, p50", f"{slow.first_p50_ms:.0f} ms", f"{slow.last_p50_ms:.0f} ms"],
-        ["age of masks, p95", f"{slow.first_p95_ms:.0f} ms", f"{slow.last_p95_ms:.0f} ms"],
+        ["age of masks, p50", *(f"{age:.0f} ms" for age in slow.p50_ms)],
+        ["age of masks, p95", *(f"{age:.0f} ms" for age in slow.p95_ms)],
     ]
     return f"""# The node
 
@@ -138,7 +136,7 @@ process. Memory: resident, as the node reports it.
 
 ## Beside a slow subscriber
 
-{markdown_table(("figure", "first fifth", "last fifth"), beside_slow)}
+{markdown_table(("figure", *_FIFTHS), beside_slow)}
 {slow.seconds:.0f} s with a camera at {_ENDURANCE_HZ:g} Hz and two subscribers: the one that measures, and one that subscribes
 reliably to {" and ".join(f"`~/{topic}`" for topic in _SLOW_TOPICS)} and takes {_SLOW_PAUSE_SECONDS:g} s for each message.
 {slow.mask_hz:.1f} masks a second; of {slow.received} images {slow.superseded} were overtaken by a newer one and counted as
@@ -202,15 +200,11 @@ def measure_slow_subscriber(seconds: float) -> SlowSubscriberFigures:
                 masks.wait_for(1)
             elapsed, ages = time.monotonic() - start, np.array(masks.ages_ms[first:])
             counts = {name: value - counted[name] for name, value in masks.camera_counters().items()}
-    fifth = max(1, len(ages) // 5)
-    first_p50, first_p95 = map(float, np.percentile(ages[:fifth], [50, 95]))
-    last_p50, last_p95 = map(float, np.percentile(ages[-fifth:], [50, 95]))
+    p50_ms, p95_ms = np.transpose([np.percentile(fifth, [50, 95]) for fifth in np.array_split(ages, len(_FIFTHS))])
     return SlowSubscriberFigures(
         seconds=elapsed,
-        first_p50_ms=first_p50,
-        last_p50_ms=last_p50,
-        first_p95_ms=first_p95,
-        last_p95_ms=last_p95,
+        p50_ms=tuple(map(float, p50_ms)),
+        p95_ms=tuple(map(float, p95_ms)),
         mask_hz=len(ages) / elapsed,
         received=counts["received"],
         superseded=counts["dropped_superseded"],

@@ -14,6 +14,7 @@ from rclpy.node import Node
 
 from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.depth import DepthCamera
+from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
 
@@ -45,6 +46,7 @@ class NodeDiagnostics:
         camera: its topic.
         statistics: what became of the images.
         engine: what became of the queries.
+        painter: what became of the pictures.
         depth: what became of the depth images; ``None`` for a camera without depth.
     """
 
@@ -55,6 +57,7 @@ class NodeDiagnostics:
         camera: Camera,
         statistics: CameraStatistics,
         engine: Engine,
+        painter: Painter,
         depth: DepthCamera | None = None,
     ) -> None:
         self._node = node
@@ -62,6 +65,7 @@ class NodeDiagnostics:
         self._camera = camera
         self._statistics = statistics
         self._engine = engine
+        self._painter = painter
         self._depth = depth
         self._topic = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # By the wall clock: when simulated time stands still, this is what tells why nothing happens.
@@ -104,6 +108,7 @@ class NodeDiagnostics:
             "mask_age_p95_ms": p95,
             "catch_up_skipped": counters.catch_up_skipped,
             "reacquired": counters.reacquired,
+            "pictures_skipped": self._painter.skipped,
             "memory_rss_mib": process_memory_mib(),
         }
         return self._status("tracking", "", DiagnosticStatus.OK, values)

@@ -39,6 +39,7 @@ from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.logs import forward_logs
 from decaf_ros.ros.models import MODEL_PARAMETERS, Models, resolve_device
 from decaf_ros.ros.objects_3d import SpacePublisher
+from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.parameters import (
     ParameterError,
     Value,
@@ -108,9 +109,10 @@ class DecafNode(LifecycleNodeMixin, Node):
         images = ImageInput(self, str(values["image_transport"]), int(values["max_image_pixels"]))
         self._camera = Camera(self, images, self._engine, self._statistics, self._depth)
         self._interfaces = EntityGroup(self)
+        self._painter = Painter()
         self._dispatcher = Dispatcher(self, self._engine, lambda: self.health().problem, self._camera.hint)
         self._query_heat_maps = QueryHeatMaps(self, self._asked_queries)
-        NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine, self._depth)
+        NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine, self._painter, self._depth)
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, "add_post_set_parameters_callback"):  # since Iron
             self.add_post_set_parameters_callback(self._apply_parameters)
@@ -177,7 +179,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._failure = ""
         resolve_device(str(self.get_parameter("device").value))
         with self._interfaces.collecting():
-            self._results = ResultPublisher(self)
+            self._results = ResultPublisher(self, self._painter)
             self._space = SpacePublisher(self, self._depth) if self._depth else None
             self._vision = vision.VisionPublisher(self) if vision.INSTALLED else None
             Services(self._dispatcher)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,6 +32,7 @@ from decaf_ros.ros.conversions import (
     png_from_array,
     tracked_objects,
 )
+from decaf_ros.ros.painter import Painter
 
 # RViz subscribes reliable by default, and gets nothing from a publisher that offers less. "Keep last" lets a new message take
 # the place of one that a slow subscriber has not acknowledged; "keep all" would wait for it.
@@ -64,15 +64,20 @@ def publish_asynchronously() -> None:
 class ResultPublisher:
     """Publishes masks, events and heat maps, each under the header of the frame it is about. Any thread may call it.
 
+    Args:
+        node: whose topics they are.
+        painter: makes what takes several times as long as the rest: what is drawn for people, and what is compressed.
+
     Attributes:
         jpeg_quality: of ``~/overlay/compressed`` and ``~/heatmap/compressed``, 1 to 100.
     """
 
-    def __init__(self, node: Node, jpeg_quality: int = 90) -> None:
+    def __init__(self, node: Node, painter: Painter, jpeg_quality: int = 90) -> None:
         def topic(name: str, kind: type) -> Publisher[Any]:
             return node.create_publisher(kind, f"~/{name}", OUTPUT_QOS)
 
         self.jpeg_quality = jpeg_quality
+        self._painter = painter
         self._objects = topic("objects", TrackedObjectArray)
         self._mask, self._mask_png = topic("mask", Image), topic("mask/compressed", CompressedImage)
         self._labels, self._labels_png = topic("labels", Image), topic("labels/compressed", CompressedImage)
@@ -81,7 +86,7 @@ class ResultPublisher:
         self._events = node.create_publisher(TrackEventMessage, "~/events", EVENTS_QOS)
 
     def publish_segmentation(self, segmentation: Segmentation, captions: Mapping[int, str]) -> None:
-        """Publish ``~/objects``, ``~/mask``, ``~/labels`` and ``~/overlay``, the last three compressed as well.
+        """Publish ``~/objects``, ``~/mask`` and ``~/labels``; see that ``~/overlay`` and what is compressed follow.
 
         Args:
             segmentation: a frame and its objects.
@@ -90,15 +95,19 @@ class ResultPublisher:
         header = frame_header(segmentation.frame)
         mask = cache(lambda: mask_pixels(segmentation.union_hw()))
         labels = cache(lambda: segmentation.labels_hw())
-        overlay = cache(lambda: draw_overlay(segmentation, captions))
         publish_heard(
             (self._objects, lambda: tracked_objects(segmentation)),
             (self._mask, lambda: image_from_array(mask(), "mono8", header)),
-            (self._mask_png, lambda: png_from_array(mask(), header)),
             (self._labels, lambda: image_from_array(labels(), "mono16", header)),
-            (self._labels_png, lambda: png_from_array(labels(), header)),
-            (self._overlay, lambda: image_from_array(overlay(), "rgb8", header)),
-            (self._overlay_jpeg, lambda: jpeg_from_rgb(overlay(), header, self.jpeg_quality)),
+        )
+        overlay = cache(lambda: draw_overlay(segmentation, captions))
+        self._painter.submit(
+            lambda: publish_heard(
+                (self._mask_png, lambda: png_from_array(mask(), header)),
+                (self._labels_png, lambda: png_from_array(labels(), header)),
+                (self._overlay, lambda: image_from_array(overlay(), "rgb8", header)),
+                (self._overlay_jpeg, lambda: jpeg_from_rgb(overlay(), header, self.jpeg_quality)),
+            )
         )
 
     def publish_heat_map(self, heat: HeatMap) -> None:
@@ -137,8 +146,7 @@ class QueryHeatMaps:
         """Publish a heat map on its query's topics, if it has any."""
         topics = self._topics.get(heat.query_id)
         if topics is not None:
-            with contextlib.suppress(InvalidHandle):  # the query may go at any time
-                topics.publish(heat, jpeg_quality)
+            topics.publish(heat, jpeg_quality)
 
 
 class _HeatMapTopics:
@@ -192,9 +200,18 @@ def publish_heard(*outputs: tuple[Publisher[Any], Callable[[], object]]) -> None
     All are made before the first is sent: from then on the middleware's threads and the subscribers want the cores and caches,
     and drawing beside them takes twice as long. A message that the middleware does not take is lost, and nothing else.
     """
-    heard = [(publisher, make_message()) for publisher, make_message in outputs if publisher.get_subscription_count() > 0]
+    heard = [(publisher, make_message()) for publisher, make_message in outputs if _is_heard(publisher)]
     for publisher, message in heard:
         try:
             publisher.publish(message)
+        except InvalidHandle:  # the topic has gone, as that of a query may at any time
+            pass
         except RCLError as error:  # Fast DDS, when a subscriber holds up the sending for long
             _logger.warning(f"{publisher.topic_name}: {error}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
+
+
+def _is_heard(publisher: Publisher[Any]) -> bool:
+    try:
+        return publisher.get_subscription_count() > 0
+    except InvalidHandle:
+        return False

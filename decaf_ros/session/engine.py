@@ -29,6 +29,7 @@ from decaf_ros.session.session import (
     TrackingSession,
     UnknownIdError,
 )
+from decaf_ros.session.slot import Slot
 
 _FAILURES_KEPT = 32
 _STOPPED = "the node is being deactivated or shut down"
@@ -169,19 +170,17 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.session = session
-        self.frames_superseded = 0
         self.stage = "idle"
         self._grounder = grounder
         self._listener = listener
         self._clock = clock
         self._next_refresh = -math.inf
-        self._slot: Callable[[], Frame] | None = None
+        self._frames: Slot[Callable[[], Frame]] = Slot()
         self._jobs: deque[Job] = deque()
         self._current: Job | None = None
         self._failed: deque[QueryStatus] = deque(maxlen=_FAILURES_KEPT)
         self._attempts: defaultdict[int, _Attempts] = defaultdict(_Attempts)
         self._refreshed: tuple[int, tuple[int, ...]] | None = None
-        self._frame_ready = threading.Condition()
         self._work_ready = threading.Condition()
         self._stopped = False
         self._threads: list[threading.Thread] = []
@@ -193,6 +192,7 @@ class Engine:
     def start(self) -> None:
         """Start both threads."""
         self._stopped = False
+        self._frames.open()
         for name, step in (("decaf-live", self._follow_next), ("decaf-worker", self._work_next)):
             thread = threading.Thread(target=self._repeat, args=(step,), name=name, daemon=True)
             thread.start()
@@ -200,10 +200,10 @@ class Engine:
 
     def stop(self) -> None:
         """Stop both threads and forget everything. Queries that wait or run end with an error; later ones are refused."""
-        with self._frame_ready, self._work_ready:
-            self._stopped, self._slot = True, None
-            self._frame_ready.notify_all()
+        with self._work_ready:
+            self._stopped = True
             self._work_ready.notify_all()
+        self._frames.close()
         self._give_up(_STOPPED)
         self.session.reset()  # for a query that catches up and does not ask whether it is wanted
         for thread in self._threads:
@@ -217,13 +217,12 @@ class Engine:
 
         After :meth:`stop` none is taken.
         """
-        with self._frame_ready:
-            if self._stopped:
-                return
-            if self._slot is not None:
-                self.frames_superseded += 1
-            self._slot = decode
-            self._frame_ready.notify()
+        self._frames.put(decode)
+
+    @property
+    def frames_superseded(self) -> int:
+        """Frames that a newer one replaced before their turn came."""
+        return self._frames.superseded
 
     def query(
         self,
@@ -443,9 +442,7 @@ class Engine:
     # --- live thread ---
 
     def _follow_next(self) -> None:
-        with self._frame_ready:
-            self._frame_ready.wait_for(lambda: self._slot is not None or self._stopped)
-            decode, self._slot = self._slot, None
+        decode = self._frames.take()
         if decode is not None:
             self.follow(decode)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -16,9 +20,17 @@ from decaf_ros.drawing import colour_heat
 from decaf_ros.imaging import frame_from_compressed
 from decaf_ros.msg import TrackEvent as TrackEventMessage
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, attention_hw
 
 FRAME = Frame(stamp_ns=1_500_000_000, frame_id="camera", image_rgb=np.full((4, 6, 3), 90, dtype=np.uint8))
+
+
+@pytest.fixture
+def painter() -> Iterator[Painter]:
+    painter = Painter()
+    yield painter
+    painter.close()
 
 
 def _object(object_id: int, columns: slice) -> ObjectMask:
@@ -36,8 +48,8 @@ class _Unread:
         raise AssertionError(f"{name} was computed although nobody listens")
 
 
-def test_only_topics_with_a_subscriber_are_computed(client: DecafClient) -> None:
-    results = ResultPublisher(client.node)
+def test_only_topics_with_a_subscriber_are_computed(client: DecafClient, painter: Painter) -> None:
+    results = ResultPublisher(client.node, painter)
     results.publish_segmentation(_Unread(), {})  # type: ignore[arg-type]
     results.publish_heat_map(_Unread())  # type: ignore[arg-type]
 
@@ -54,8 +66,8 @@ def test_only_topics_with_a_subscriber_are_computed(client: DecafClient) -> None
     assert (mask.header.stamp.sec, mask.header.stamp.nanosec, mask.header.frame_id) == (1, 500_000_000, "camera")
 
 
-def test_compressed_topics_carry_what_the_raw_ones_do(client: DecafClient) -> None:
-    results = ResultPublisher(client.node, jpeg_quality=95)
+def test_compressed_topics_carry_what_the_raw_ones_do(client: DecafClient, painter: Painter) -> None:
+    results = ResultPublisher(client.node, painter, jpeg_quality=95)
     name = client.node.get_fully_qualified_name()
     kinds = {"mask": Image, "mask/compressed": CompressedImage, "labels/compressed": CompressedImage}
     kinds |= {"overlay/compressed": CompressedImage, "heatmap/compressed": CompressedImage}
@@ -82,8 +94,36 @@ def _file(message: CompressedImage) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
-def test_events_carry_what_happened_and_on_which_frame(client: DecafClient) -> None:
-    results = ResultPublisher(client.node)
+def test_masks_do_not_wait_for_pictures_and_pictures_of_frames_passed_by_are_counted(
+    client: DecafClient, painter: Painter
+) -> None:
+    results = ResultPublisher(client.node, painter)
+    name = client.node.get_fully_qualified_name()
+    masks, overlays = (Recorder(client, f"{name}/{topic}", Image) for topic in ("mask", "overlay"))
+    wait_until(lambda: all(client.node.count_subscribers(f"{name}/{topic}") for topic in ("mask", "overlay")), "subscriptions")
+    busy, go_on = threading.Event(), threading.Event()
+    painter.submit(lambda: (busy.set(), go_on.wait(30.0)))
+    assert busy.wait(5.0)
+    for stamp in (1, 2, 3):
+        results.publish_segmentation(Segmentation(replace(FRAME, stamp_ns=stamp), ()), {})
+    wait_until(lambda: len(masks.messages) == 3, "the masks")
+    assert not overlays.messages
+    go_on.set()
+    overlay = wait_until(lambda: overlays.messages and overlays.messages[-1], "the newest picture")
+    assert overlay.header.stamp.nanosec == 3
+    assert len(overlays.messages) == 1
+    assert painter.skipped == 2
+
+
+def test_a_picture_that_fails_costs_only_itself(painter: Painter) -> None:
+    painted = threading.Event()
+    painter.submit(lambda: 1 / 0)
+    painter.submit(painted.set)
+    assert painted.wait(5.0)
+
+
+def test_events_carry_what_happened_and_on_which_frame(client: DecafClient, painter: Painter) -> None:
+    results = ResultPublisher(client.node, painter)
     topic = f"{client.node.get_fully_qualified_name()}/events"
     heard = Recorder(client, topic, TrackEventMessage)
     events = [TrackEvent(kind, 3, 2, "box", 1_500_000_000 + number, "camera") for number, kind in enumerate(EventKind)]
@@ -128,8 +168,10 @@ def test_of_a_querys_topics_there_are_all_or_none(client: DecafClient, monkeypat
     assert list(client.node.publishers) == before
 
 
-def test_message_that_the_middleware_refuses_costs_only_itself(client: DecafClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = ResultPublisher(client.node)
+def test_message_that_the_middleware_refuses_costs_only_itself(
+    client: DecafClient, painter: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = ResultPublisher(client.node, painter)
     name = client.node.get_fully_qualified_name()
     labels = Recorder(client, f"{name}/labels", Image)
     Recorder(client, f"{name}/mask", Image)

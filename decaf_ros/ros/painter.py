@@ -1,0 +1,43 @@
+"""A thread for pictures, so that who watches does not slow down what is followed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from rclpy.logging import get_logger
+
+from decaf_ros.session.slot import Slot
+
+_WARNING_PERIOD_SECONDS = 5.0
+_logger = get_logger("decaf_ros")
+
+
+class Painter:
+    """Draws, encodes and publishes on a thread of its own; the newest frame wins. The thread ends with :meth:`close`."""
+
+    def __init__(self) -> None:
+        self._orders: Slot[Callable[[], object]] = Slot()
+        self._thread = threading.Thread(target=self._paint, name="decaf-painter", daemon=True)
+        self._thread.start()
+
+    @property
+    def skipped(self) -> int:
+        """Frames whose pictures were not begun before those of a newer one came."""
+        return self._orders.superseded
+
+    def submit(self, paint: Callable[[], object]) -> None:
+        """Have the pictures of a frame made and published, as soon as the thread is free."""
+        self._orders.put(paint)
+
+    def close(self) -> None:
+        """Finish the picture at hand, and take no more."""
+        self._orders.close()
+        self._thread.join()
+
+    def _paint(self) -> None:
+        while (paint := self._orders.take()) is not None:
+            try:
+                paint()
+            except Exception as error:  # one frame's picture is lost, and nothing else
+                _logger.error(f"no picture: {type(error).__name__}: {error}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
