@@ -156,8 +156,8 @@ def _node(setup: Setup, arguments: argparse.Namespace) -> str:
     """Always with the embedded models: what is measured is the node."""
     from decaf_ros.cli import bench_node  # the other parts work without ROS
 
-    latency, memory = bench_node.measure_latency(300), bench_node.measure_memory(arguments.node_frames)
-    return bench_node.report(latency, memory, bench_node.measure_slow_subscriber(arguments.node_seconds))
+    latency, endurance = bench_node.measure_latency(300), bench_node.measure_endurance(arguments.node_frames)
+    return bench_node.report(latency, endurance, bench_node.measure_slow_subscriber(arguments.node_seconds))
 
 
 def _ros(setup: Setup, arguments: argparse.Namespace) -> str:
