@@ -9,14 +9,25 @@ from launch_ros.substitutions import FindPackageShare
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 SHARE = FindPackageShare("decaf_ros")
+SWITCHES = {"true": True, "1": True, "false": False, "0": False}  # as launch's own conditions read them
+
+
+def as_switch(text: str) -> bool:
+    """True or false; anything else ends the launch, which would go on with a guess otherwise."""
+    try:
+        return SWITCHES[text.strip().lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is neither true nor false") from None
+
+
 # By parameter: how its text becomes a value. A path or an id that looks like a number must stay a text.
 PARAMETERS = {
     "mllm_model": str,
     "tracker_model": str,
     "device": str,
-    "autostart": lambda text: text.lower() in ("true", "1"),
-    "use_sim_time": lambda text: text.lower() in ("true", "1"),
-    "depth": lambda text: text.lower() in ("true", "1"),
+    "autostart": as_switch,
+    "use_sim_time": as_switch,
+    "depth": as_switch,
 }
 # By argument: the topic of the node that it renames.
 TOPICS = {"image": "image", "depth_image": "depth", "camera_info": "camera_info"}
@@ -66,7 +77,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The node, and RViz on demand."""
+    """RViz on demand, and the node."""
     node_name = [LaunchConfiguration("namespace"), "/", LaunchConfiguration("name")]
     rviz = Node(
         package="rviz2",
@@ -81,4 +92,5 @@ def generate_launch_description() -> LaunchDescription:
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in ARGUMENTS.items()
     ]
-    return LaunchDescription([*declared, OpaqueFunction(function=start_node), rviz])
+    # RViz first: when it is not installed, or its argument means nothing, launch fails before it has a node to leave behind.
+    return LaunchDescription([*declared, rviz, OpaqueFunction(function=start_node)])

@@ -11,7 +11,7 @@ from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Camera and node, both on the topic /image; RViz on demand."""
+    """Node and camera, both on the topic /image; RViz on demand."""
     declared = [
         DeclareLaunchArgument("seeds", default_value="[1]", description="Worlds to film, by seed, as a YAML list."),
         DeclareLaunchArgument("rate", default_value="10.0", description="Images per second."),
@@ -33,4 +33,5 @@ def generate_launch_description() -> LaunchDescription:
         PythonLaunchDescriptionSource(PathJoinSubstitution([FindPackageShare("decaf_ros"), "launch", "decaf.launch.py"])),
         launch_arguments={"image": "/image", "rviz": LaunchConfiguration("rviz")}.items(),
     )
-    return LaunchDescription([*declared, camera, node])
+    # The camera last: what is wrong with the arguments of the node ends the launch before there is anything to leave behind.
+    return LaunchDescription([*declared, node, camera])

@@ -37,9 +37,9 @@ _SERVICES = {
     "remove_query": RemoveQuery,
     "list_queries": ListQueries,
     "reset": Trigger,
-    "change_state": ChangeState,
-    "get_state": GetState,
 }
+# Made when they are first called: in an enclave, a client that only asks may not make them.
+_MANAGEMENT_SERVICES = {"change_state": ChangeState, "get_state": GetState}
 
 
 class DecafClient:
@@ -56,8 +56,9 @@ class DecafClient:
         self.node = rclpy.create_node(name)
         self.target: str = self.node.resolve_topic_name(target)
         self._clients: dict[str, Client[Any, Any]] = {
-            service: self.node.create_client(kind, f"{self.target}/{service}") for service, kind in _SERVICES.items()
+            service: self._make_client(service, kind) for service, kind in _SERVICES.items()
         }
+        self._clients_lock = threading.Lock()
         self._tracking: ActionClient[Any, Any, Any] = ActionClient(
             self.node, TrackByLanguage, f"{self.target}/track_by_language"
         )
@@ -183,7 +184,10 @@ class DecafClient:
 
     def call_async(self, service: str, request: Any, timeout_s: float = 10.0) -> Future[Any]:
         """Call a service without waiting for the answer, only for the service to be there; see :meth:`wait_for`."""
-        client = self._clients[service]
+        with self._clients_lock:
+            if service not in self._clients:
+                self._clients[service] = self._make_client(service, _MANAGEMENT_SERVICES[service])
+            client = self._clients[service]
         if not client.wait_for_service(timeout_s):
             raise TimeoutError(f"there is no service {client.srv_name}: is the node running, with the same ROS_DOMAIN_ID?")
         return client.call_async(request)
@@ -242,6 +246,9 @@ class DecafClient:
             time.sleep(0.1)
         status = self.diagnostics("queries")
         raise TimeoutError(f"{self.target} is not ready: {status.message if status else 'it sends no diagnostics'}")
+
+    def _make_client(self, service: str, kind: type[Any]) -> Client[Any, Any]:
+        return self.node.create_client(kind, f"{self.target}/{service}")
 
     def _note_diagnostics(self, message: DiagnosticArray) -> None:
         self._diagnostics.update({status.name: status for status in message.status})

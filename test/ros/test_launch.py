@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ament_index_python import get_packages_with_prefixes
 from harness import wait_until
 
 from decaf_ros.ros.client import DecafClient
@@ -28,7 +29,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 path, *given = sys.argv[1:]
 arguments = [each.split(":=", 1) for each in [*given, "sigterm_timeout:=120"]]
-service = LaunchService()
+service = LaunchService(noninteractive=not sys.stdin.isatty())
 source = PythonLaunchDescriptionSource(path)
 service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)]))
 sys.exit(service.run())
@@ -52,30 +53,48 @@ def prefix(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@contextmanager
-def _launched(prefix: Path, file: str, *arguments: str) -> Iterator[Path]:
-    """A launch file at work; its log. It must end well when interrupted."""
+def _launch(prefix: Path, file: str, *arguments: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """A launch file at work, in a process group of its own, and its log."""
     log = prefix / "launch.log"
     search = os.pathsep.join([str(prefix), os.environ.get("AMENT_PREFIX_PATH", sys.prefix)])
     environment = os.environ | {"AMENT_PREFIX_PATH": search, "ROS_LOG_DIR": str(prefix / "log"), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-c", LAUNCH, str(prefix / "share" / "decaf_ros" / "launch" / file), *arguments]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    return process, log
+
+
+def _has_processes(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def _launched(prefix: Path, file: str, *arguments: str, to_all: bool = True) -> Iterator[Path]:
+    """A launch file at work; its log. It must end well when interrupted: as a terminal does, or launch alone."""
+    process, log = _launch(prefix, file, *arguments)
     try:
         yield log
     finally:
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+        (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
         try:
             assert process.wait(timeout=180) == 0, log.read_text()
+            assert not _has_processes(process.pid), "launch left processes behind"
         finally:
-            if process.poll() is None:
+            if _has_processes(process.pid):
                 os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in log.read_text(), log.read_text()
     assert "process has died" not in log.read_text(), log.read_text()
 
 
 def test_demo_shows_masks(ros: None, prefix: Path) -> None:
-    with _launched(prefix, "demo.launch.py", "seeds:=[11]", "rate:=8.0") as log, DecafClient(name="demo_client") as client:
+    arguments = ("seeds:=[11]", "rate:=8.0")
+    with _launched(prefix, "demo.launch.py", *arguments, to_all=False) as log, DecafClient(name="demo_client") as client:
         try:
             client.wait_until_ready()
         except TimeoutError as error:
@@ -101,3 +120,45 @@ def test_arguments_reach_the_node(ros: None, prefix: Path, tmp_path: Path) -> No
         assert client.change_state("configure"), "device:=cpu goes before the file"
         assert client.change_state("activate")
         client.wait_until_ready()
+
+
+def test_rviz_shows_the_node(prefix: Path, tmp_path: Path) -> None:
+    """Whatever stands in for RViz is told what to show, of which node, in which frame."""
+    (prefix / "share" / "ament_index" / "resource_index" / "packages" / "rviz2").touch()
+    (prefix / "lib" / "rviz2").mkdir()
+    rviz, words = prefix / "lib" / "rviz2" / "rviz2", tmp_path / "words"
+    rviz.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{words}.part'\nmv '{words}.part' '{words}'\n")
+    rviz.chmod(0o755)
+    arguments = ("rviz:=true", "fixed_frame:=map", "image:=/front/image", "namespace:=front", "name:=eyes")
+    with _launched(prefix, "decaf.launch.py", *arguments) as log:
+        wait_until(lambda: "ready" in log.read_text(), f"the node to be ready; see {log}", 60.0)
+        given = words.read_text().split("\n")
+    assert given[given.index("-d") + 1] == str(prefix / "share" / "decaf_ros" / "config" / "decaf.rviz")
+    assert given[given.index("-f") + 1] == "map"
+    shown = {word for word in given if ":=" in word}
+    assert shown == {"/image:=/front/image"} | {
+        f"/decaf_node/{topic}:=front/eyes/{topic}" for topic in ("overlay", "heatmap", "markers", "points")
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["rviz:=true"], "rviz2"),
+        (["rviz:=perhaps"], "perhaps"),
+        (["autostart:=perhaps"], "perhaps"),
+        (["depth:=perhaps"], "perhaps"),
+    ],
+)
+def test_launch_that_cannot_be_leaves_nothing_behind(prefix: Path, arguments: list[str], reason: str) -> None:
+    if reason == "rviz2" and "rviz2" in get_packages_with_prefixes():
+        pytest.skip("RViz is installed")
+    process, log = _launch(prefix, "demo.launch.py", *arguments)
+    try:
+        assert process.wait(timeout=60) == 1, log.read_text()
+        assert reason in log.read_text()
+        assert "process started" not in log.read_text()
+        assert not _has_processes(process.pid)
+    finally:
+        if _has_processes(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
