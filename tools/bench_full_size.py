@@ -2,7 +2,8 @@
 
 ``python tools/bench_full_size.py`` prints Markdown. Architectures are those of the published models, and weights are random:
 time and memory do not depend on them, and nothing is downloaded. It runs on a GPU in bfloat16 if there is one, else on the CPU,
-where it takes its time: choose with ``--mllms`` and ``--trackers``, or read fewer images with ``--key-frames``.
+where it takes its time: choose with ``--mllms`` and ``--trackers``, read fewer images with ``--key-frames``, or cut the
+language models to a few layers with ``--layers``: their working memory does not depend on how many layers come in turn.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import multiprocessing
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +24,7 @@ import torch
 from bench_tracker import CAMERA_HZ, SCENE_SEED, WARM_UP_FRAMES, in_turn
 from hydra.utils import instantiate
 from measuring import MemoryRise, machine, resident_mib, timed
-from model_sizes import MLLMS, config_of, token_bytes
+from model_sizes import MLLMS, Dimensions, config_of, token_bytes
 from omegaconf import OmegaConf
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from tiny_qwen2_5_vl import random_window, tiny_processor  # in test/parity, which bench_tracker names
@@ -37,7 +39,8 @@ from decaf_ros.synthetic.world import sample_scene
 ADAPTERS: dict[str, type[Qwen25Vl]] = {"qwen2_vl": Qwen2Vl, "qwen2_5_vl": Qwen25Vl}
 MLLM_IDS = [name for name, model in MLLMS.items() if model.model_type in ADAPTERS]
 TRACKER_IDS = [f"facebook/sam2.1-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")]
-IMAGE_TOKENS = ("vision_start", "vision_end", "image_pad", "video_pad")
+# What the configuration calls them, and the tokenizer.
+IMAGE_TOKENS = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}
 CELL_PX, VIDEO_TOKENS, SIZE_HW = 28, 400, (480, 640)
 OBJECTS = (1, 4, 8)
 STAGES = ("prefill", "rollout", "fusion")
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--trackers", nargs="*", choices=TRACKER_IDS, default=TRACKER_IDS)
     parser.add_argument("--key-frames", type=int, default=16, help="that a query reads (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=5, help="timed after one of warm-up (default: %(default)s)")
+    parser.add_argument("--layers", type=int, help="cut language models and their vision towers to so many (default: all)")
     parser.add_argument("--image-size", type=int, default=1024, help="side that trackers work at (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=60, help="for each number of objects (default: %(default)s)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page there")
@@ -66,8 +70,9 @@ def main() -> None:
 
 {_queries(arguments)}
 {arguments.key_frames} key frames of {SIZE_HW[1]} x {SIZE_HW[0]} pixels on both paths, in bfloat16, up to the fused heat map;
-masks are apart. *Computed* is what [hardware.md](../hardware.md) says of these frames: keys, values and queries of the visual
-tokens.
+masks are apart.{_cut(arguments.layers)} *Query* is the memory that comes on top of the weights, at its
+highest. *Kept* is how much of it is computed to be keys, values and queries of the visual tokens, as in
+[hardware.md](../hardware.md); the rest is *working* memory.
 
 ## A tracked frame
 
@@ -83,26 +88,30 @@ by decaf_ros, in turn frame by frame; {arguments.frames} frames after {WARM_UP_F
 def _queries(arguments: argparse.Namespace) -> str:
     rows = []
     for name in arguments.mllms:
-        figures = _apart(query_figures, name, arguments.device, arguments.key_frames, arguments.queries)
+        figures = _apart(query_figures, name, arguments.device, arguments.key_frames, arguments.queries, arguments.layers)
         seconds = np.array([[latency[stage] / 1e3 for stage in STAGES] for latency in figures["latencies"]])
-        total = seconds.sum(axis=1)
+        total, query, kept = seconds.sum(axis=1), figures["query"], figures["kept"]
         rows.append(
             [
                 f"`{name}`",
                 *(f"{value:.2f}" for value in np.median(seconds, axis=0)),
                 f"{np.median(total):.2f}",
                 f"{np.percentile(total, 95):.2f}",
-                *(f"{figures[each] / GB:.1f}" for each in ("weights", "query", "computed")),
+                *(f"{each / GB:.1f}" for each in (figures["weights"], query, kept, query - kept)),
             ]
         )
     stages = (f"{stage}, s" for stage in STAGES)
-    header = ("model", *stages, "query p50, s", "p95, s", "weights, GB", "query, GB", "computed, GB")
+    header = ("model", *stages, "query p50, s", "p95, s", "weights, GB", "query, GB", "kept, GB", "working, GB")
     return markdown_table(header, rows)
 
 
-def query_figures(name: str, device: str, key_frames: int, queries: int) -> dict[str, Any]:
-    """Latencies by stage of each query after the first, and bytes: of the weights, of a query at its highest, and computed."""
-    grounder, config, weights = _loaded(name, device)
+def _cut(layers: int | None) -> str:
+    return f" Models are cut to {layers} layers, and their vision towers as well." if layers else ""
+
+
+def query_figures(name: str, device: str, key_frames: int, queries: int, layers: int | None) -> dict[str, Any]:
+    """Latencies by stage of each query after the first, and bytes: of the weights, of a query at most, and kept of it."""
+    grounder, config, weights = _loaded(name, device, layers)
     window, memory, latencies = random_window(key_frames, SIZE_HW), _Memory(device), []
     for _ in range(1 + queries):
         clock = StageClock()
@@ -114,20 +123,30 @@ def query_figures(name: str, device: str, key_frames: int, queries: int) -> dict
         "latencies": latencies[1:] or latencies,
         "weights": weights,
         "query": memory.rise(),
-        "computed": token_bytes(config) * tokens,
+        "kept": token_bytes(config) * tokens,
     }
 
 
-def _loaded(name: str, device: str) -> tuple[Grounder, Any, float]:
+def _loaded(name: str, device: str, layers: int | None) -> tuple[Grounder, Any, float]:
     """A published architecture with random weights, its configuration, and the bytes that the weights take."""
-    dimensions, processor = MLLMS[name], tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX)
-    token_ids = {f"{each}_token_id": processor.tokenizer.convert_tokens_to_ids(f"<|{each}|>") for each in IMAGE_TOKENS}
+    dimensions, processor = _cut_to(layers, MLLMS[name]), tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX)
+    convert = processor.tokenizer.convert_tokens_to_ids
+    token_ids = {f"{name}_token_id": convert(f"<|{token}|>") for name, token in IMAGE_TOKENS.items()}
     config = config_of(dimensions, **token_ids)
     memory = _Memory(device)
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     adapter = ADAPTERS[dimensions.model_type](model, processor)
     return Grounder(adapter, tracker=None), config, memory.now()  # type: ignore[arg-type] - attends only
+
+
+def _cut_to(layers: int | None, model: Dimensions) -> Dimensions:
+    """The model with its first layers only; the last layer of its vision tower attends to whole images, if any does."""
+    if layers is None:
+        return model
+    whole_images = {"fullatt_block_indexes": [layers - 1]} if model.model_type == "qwen2_5_vl" else {}
+    text, vision = model.text | {"num_hidden_layers": layers}, model.vision | {"depth": layers} | whole_images
+    return replace(model, text=text, vision=vision)
 
 
 def _tracking(arguments: argparse.Namespace) -> str:
