@@ -12,6 +12,7 @@ import argparse
 import gc
 import math
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,7 @@ from transformers import AutoModelForImageTextToText
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
 from decaf_ros.models.qwen2_vl import Qwen2Vl
+from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.grounding import Grounder, StageClock
 from decaf_ros.synthetic.world import sample_scene
 
@@ -58,37 +60,32 @@ def main() -> None:
     parser.add_argument("--key-frames", type=int, default=16, help="that a query reads (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=5, help="timed after one of warm-up (default: %(default)s)")
     parser.add_argument("--layers", type=int, help="cut language models and their vision towers to so many (default: all)")
+    parser.add_argument(
+        "--batch-tokens", type=int, default=MllmOptions.batch_tokens, help="the node's batch_tokens (default: %(default)s)"
+    )
     parser.add_argument("--image-size", type=int, default=1024, help="side that trackers work at (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=60, help="for each number of objects (default: %(default)s)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page there")
     arguments = parser.parse_args()
-    page = f"""# Published models at full size
-
-{_device(arguments.device)}. Random weights. Made by `python tools/bench_full_size.py`.
-
-## A query
-
-{_queries(arguments)}
-{arguments.key_frames} key frames of {SIZE_HW[1]} x {SIZE_HW[0]} pixels on both paths, in bfloat16, up to the fused heat map;
-masks are apart.{_cut(arguments.layers)} *Query* is the memory that comes on top of the weights, at its
-highest. *Kept* is how much of it is computed to be keys, values and queries of the visual tokens, as in
-[hardware.md](../hardware.md); the rest is *working* memory.
-
-## A tracked frame
-
-{_tracking(arguments)}
-Images of {SIZE_HW[1]} x {SIZE_HW[0]} pixels at {arguments.image_size} x {arguments.image_size}, by sam2's video predictor and
-by decaf_ros, in turn frame by frame; {arguments.frames} frames after {WARM_UP_FRAMES} of warm-up.
-"""
+    sections = [f"# Published models at full size\n\n{_device(arguments.device)}. Random weights. {_command()}\n"]
+    if arguments.mllms:
+        sections.append(_query_section(arguments))
+    if arguments.trackers:
+        sections.append(_tracking_section(arguments))
+    page = "\n".join(sections)
     print(page)
     if arguments.write:
         arguments.write.write_text(page)
 
 
-def _queries(arguments: argparse.Namespace) -> str:
+def _command() -> str:
+    return f"`python {' '.join(['tools/bench_full_size.py', *sys.argv[1:]])}`"
+
+
+def _query_section(arguments: argparse.Namespace) -> str:
     rows = []
     for name in arguments.mllms:
-        figures = _apart(query_figures, name, arguments.device, arguments.key_frames, arguments.queries, arguments.layers)
+        figures = _apart(query_figures, name, arguments)
         seconds = np.array([[latency[stage] / 1e3 for stage in STAGES] for latency in figures["latencies"]])
         total, query, kept = seconds.sum(axis=1), figures["query"], figures["kept"]
         rows.append(
@@ -102,18 +99,26 @@ def _queries(arguments: argparse.Namespace) -> str:
         )
     stages = (f"{stage}, s" for stage in STAGES)
     header = ("model", *stages, "query p50, s", "p95, s", "weights, GB", "query, GB", "kept, GB", "working, GB")
-    return markdown_table(header, rows)
+    return f"""## A query
+
+{markdown_table(header, rows)}
+{arguments.key_frames} key frames of {SIZE_HW[1]} x {SIZE_HW[0]} pixels on both paths, in bfloat16, in batches of at most
+{arguments.batch_tokens} tokens, up to the fused heat map; masks are apart.{_cut(arguments.layers)}
+*Query* is the memory that comes on top of the weights, at its highest. *Kept* is how much of it is computed to be keys, values
+and queries of the visual tokens, as in [hardware.md](../hardware.md); the rest is *working* memory.
+"""
 
 
 def _cut(layers: int | None) -> str:
     return f" Models are cut to {layers} layers, and their vision towers as well." if layers else ""
 
 
-def query_figures(name: str, device: str, key_frames: int, queries: int, layers: int | None) -> dict[str, Any]:
+def query_figures(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Latencies by stage of each query after the first, and bytes: of the weights, of a query at most, and kept of it."""
-    grounder, config, weights = _loaded(name, device, layers)
-    window, memory, latencies = random_window(key_frames, SIZE_HW), _Memory(device), []
-    for _ in range(1 + queries):
+    grounder, config, weights = _loaded(name, arguments)
+    key_frames, memory, latencies = arguments.key_frames, _Memory(arguments.device), []
+    window = random_window(key_frames, SIZE_HW)
+    for _ in range(1 + arguments.queries):
         clock = StageClock()
         timed(lambda clock=clock: grounder.attend(window, "find the cup", clock))
         latencies.append(clock.latency_ms)
@@ -127,16 +132,20 @@ def query_figures(name: str, device: str, key_frames: int, queries: int, layers:
     }
 
 
-def _loaded(name: str, device: str, layers: int | None) -> tuple[Grounder, Any, float]:
+def _loaded(name: str, arguments: argparse.Namespace) -> tuple[Grounder, Any, float]:
     """A published architecture with random weights, its configuration, and the bytes that the weights take."""
-    dimensions, processor = _cut_to(layers, MLLMS[name]), tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX)
+    dimensions, processor = (
+        _cut_to(arguments.layers, MLLMS[name]),
+        tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX),
+    )
     convert = processor.tokenizer.convert_tokens_to_ids
     token_ids = {f"{name}_token_id": convert(f"<|{token}|>") for name, token in IMAGE_TOKENS.items()}
     config = config_of(dimensions, **token_ids)
-    memory = _Memory(device)
-    with torch.device(device):
+    memory = _Memory(arguments.device)
+    with torch.device(arguments.device):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
-    adapter = ADAPTERS[dimensions.model_type](model, processor)
+    options = MllmOptions(batch_tokens=arguments.batch_tokens)
+    adapter = ADAPTERS[dimensions.model_type](model, processor, options)
     return Grounder(adapter, tracker=None), config, memory.now()  # type: ignore[arg-type] - attends only
 
 
@@ -149,7 +158,7 @@ def _cut_to(layers: int | None, model: Dimensions) -> Dimensions:
     return replace(model, text=text, vision=vision)
 
 
-def _tracking(arguments: argparse.Namespace) -> str:
+def _tracking_section(arguments: argparse.Namespace) -> str:
     rows = []
     for name in arguments.trackers:
         for count in OBJECTS:
@@ -159,7 +168,12 @@ def _tracking(arguments: argparse.Namespace) -> str:
             ratio = np.median(ours) / np.median(official)
             rows.append([f"`{name}`", str(count), *cells, f"{ratio:.2f}", f"{bytes_held / MIB:.0f}"])
     header = ("model", "objects", "sam2 p50, ms", "p95", "decaf_ros p50, ms", "p95", "ratio", "most memory of both, MiB")
-    return markdown_table(header, rows)
+    return f"""## A tracked frame
+
+{markdown_table(header, rows)}
+Images of {SIZE_HW[1]} x {SIZE_HW[0]} pixels at {arguments.image_size} x {arguments.image_size}, by sam2's video predictor and
+by decaf_ros, in turn frame by frame; {arguments.frames} frames after {WARM_UP_FRAMES} of warm-up.
+"""
 
 
 def tracking_figures(

@@ -7,8 +7,8 @@ import platform
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from sensor_msgs.msg import Image
 
 from decaf_ros.cli.bench_node import ros_of_its_own
 from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8Array, Visibility
 from decaf_ros.drawing import object_colour
 from decaf_ros.evaluation.tables import markdown_table
@@ -38,6 +39,7 @@ _SEED = 14
 _OBJECTS = 3
 _VIEWS = 10
 _RATE_HZ = 20.0
+_REFRESH_HZ = SessionConfig().refresh_hz
 _WARM_UP_FRAMES = 30
 _NODE = "bench_ros"
 _START_SECONDS = 60.0
@@ -46,14 +48,31 @@ _EACH_FRAME = ("objects", "mask", "labels", "overlay")
 _HEAT = ("attention", "heatmap")
 _COMPRESSED = ("mask/compressed", "labels/compressed", "overlay/compressed", "heatmap/compressed")
 _HEADER = ("subscribed", "p50", "p95", "target of p95", "pictures out, p95", "CPU, p50", "naive way, CPU, p50", "ratio")
-# Topics with a subscriber, and what p95 may be in milliseconds.
-CASES: dict[str, tuple[tuple[str, ...], float | None]] = {
-    "nothing: decoding alone": ((), None),
-    **{f"`~/{name}`": ((name,), 2.0 if name == "mask" else None) for name in (*_EACH_FRAME, *_HEAT)},
-    "all four of each frame": (_EACH_FRAME, None),
-    "all six, a heat map with each frame": ((*_EACH_FRAME, *_HEAT), 8.0),
-    **{f"`~/{name}`": ((name,), None) for name in _COMPRESSED},
-    "all ten": ((*_EACH_FRAME, *_HEAT, *_COMPRESSED), None),
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    Attributes:
+        topics: that have a subscriber.
+        target_ms: what p95 may be.
+        heat_apart: whether heat maps come as from the node, from another thread, instead of with each frame.
+    """
+
+    topics: tuple[str, ...]
+    target_ms: float | None = None
+    heat_apart: bool = False
+
+
+CASES: dict[str, Case] = {
+    "nothing: decoding alone": Case(()),
+    **{f"`~/{name}`": Case((name,), 2.0 if name == "mask" else None) for name in (*_EACH_FRAME, *_HEAT)},
+    "all four of each frame": Case(_EACH_FRAME),
+    "all six, as from the node": Case((*_EACH_FRAME, *_HEAT), 8.0, heat_apart=True),
+    "all six, a heat map with each frame": Case((*_EACH_FRAME, *_HEAT)),
+    **{f"`~/{name}`": Case((name,)) for name in _COMPRESSED},
+    "all ten, as from the node": Case((*_EACH_FRAME, *_HEAT, *_COMPRESSED), heat_apart=True),
 }
 _REFERENCE_TOPICS = ("mask", "labels", "overlay", "heatmap")
 
@@ -128,11 +147,12 @@ def measure(frames: int = FRAMES) -> dict[str, tuple[Cost, Cost | None]]:
         results = ResultPublisher(node, painter)
         naive = _NaivePublisher(node)
         cost = partial(_cost, node, painter, samples, frames, folder)
-        for name, (topics, _) in CASES.items():
-            measured = cost(topics, partial(_publish, results, topics))
-            known = bool(topics) and set(topics) <= set(_REFERENCE_TOPICS)
-            naive_topics = [f"naive/{topic}" for topic in topics]
-            costs[name] = (measured, cost(naive_topics, partial(naive.publish, topics)) if known else None)
+        for name, case in CASES.items():
+            with _heat_maps(results, samples[0]) if case.heat_apart else nullcontext():
+                measured = cost(case.topics, partial(_publish, results, case))
+            known = bool(case.topics) and set(case.topics) <= set(_REFERENCE_TOPICS)
+            naive_topics = [f"naive/{topic}" for topic in case.topics]
+            costs[name] = (measured, cost(naive_topics, partial(naive.publish, case.topics)) if known else None)
     return costs
 
 
@@ -140,7 +160,7 @@ def report(costs: dict[str, tuple[Cost, Cost | None]], frames: int = FRAMES) -> 
     """The costs with their targets as a page of Markdown."""
     rows = []
     for name, (cost, reference) in costs.items():
-        target = CASES[name][1]
+        target = CASES[name].target_ms
         rows.append(
             [
                 name,
@@ -164,8 +184,8 @@ well. Subscribers are reliable, in a process of their own, over {rclpy.get_rmw_i
 `RMW_FASTRTPS_PUBLICATION_MODE` set to {os.environ["RMW_FASTRTPS_PUBLICATION_MODE"]}. {frames} frames at {_RATE_HZ:g} Hz after
 {_WARM_UP_FRAMES} of warm-up.
 
-Heat maps are drawn in the first thread here, one with each frame. The node publishes them from a third thread, `refresh_hz`
-times a second: *all four* is what a frame costs there when all is subscribed.
+The node publishes heat maps from a third thread, {_REFRESH_HZ:g} a second unless `refresh_hz` says otherwise, and so do the
+cases *as from the node*. In the others they are drawn in the first thread, one with each frame.
 
 CPU is the time in which both threads compute; programs that share the machine, as the load below tells, add to the other
 columns in full. The ratio is that of CPU times, naive to ours.
@@ -238,10 +258,29 @@ def _wait_for_subscribers(node: Node, names: Sequence[str], count: int) -> None:
         time.sleep(0.05)
 
 
-def _publish(results: ResultPublisher, topics: Sequence[str], sample: _Sample) -> None:
+@contextmanager
+def _heat_maps(results: ResultPublisher, sample: _Sample) -> Iterator[None]:
+    """Heat maps from a thread of their own."""
+    _, heat = sample.results(frame_from_image(sample.message))
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.wait(1.0 / _REFRESH_HZ):
+            results.publish_heat_map(heat)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _publish(results: ResultPublisher, case: Case, sample: _Sample) -> None:
     segmentation, heat = sample.results(frame_from_image(sample.message))
     results.publish_segmentation(segmentation, {1: "the red box"})
-    if any(topic.startswith(_HEAT) for topic in topics):
+    if not case.heat_apart and any(topic.startswith(_HEAT) for topic in case.topics):
         results.publish_heat_map(heat)
 
 

@@ -101,14 +101,14 @@ class ResultPublisher:
             (self._labels, lambda: image_from_array(labels(), "mono16", header)),
         )
         overlay = cache(lambda: draw_overlay(segmentation, captions))
-        self._painter.submit(
-            lambda: publish_heard(
-                (self._mask_png, lambda: png_from_array(mask(), header)),
-                (self._labels_png, lambda: png_from_array(labels(), header)),
-                (self._overlay, lambda: image_from_array(overlay(), "rgb8", header)),
-                (self._overlay_jpeg, lambda: jpeg_from_rgb(overlay(), header, self.jpeg_quality)),
-            )
+        pictures = (
+            (self._mask_png, lambda: png_from_array(mask(), header)),
+            (self._labels_png, lambda: png_from_array(labels(), header)),
+            (self._overlay, lambda: image_from_array(overlay(), "rgb8", header)),
+            (self._overlay_jpeg, lambda: jpeg_from_rgb(overlay(), header, self.jpeg_quality)),
         )
+        if any(_is_heard(publisher) for publisher, _ in pictures):
+            self._painter.submit(lambda: publish_heard(*pictures))
 
     def publish_heat_map(self, heat: HeatMap) -> None:
         """Publish ``~/attention`` and ``~/heatmap``, both at the size of the camera image, the latter compressed as well."""
