@@ -55,18 +55,25 @@ ARGUMENTS = {
 }
 
 
-def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The node, with the arguments that were given as parameters; the parameter file has a say on the others."""
+def given_parameters(context: LaunchContext) -> dict[str, object]:
+    """The arguments that were given as parameters; the parameter file has a say on the others."""
     given = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
+    return {name: PARAMETERS[name](text) for name, text in given.items() if text}
+
+
+def check_arguments(context: LaunchContext) -> None:
+    """End the launch before anything runs, if an argument means nothing."""
+    given_parameters(context)
+
+
+def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node."""
     node = LifecycleNode(
         package="decaf_ros",
         executable="decaf_node",
         name=LaunchConfiguration("name"),
         namespace=LaunchConfiguration("namespace"),
-        parameters=[
-            LaunchConfiguration("params_file"),
-            {name: PARAMETERS[name](text) for name, text in given.items() if text},
-        ],
+        parameters=[LaunchConfiguration("params_file"), given_parameters(context)],
         remappings=[(topic, LaunchConfiguration(argument)) for argument, topic in TOPICS.items()],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         output="screen",
@@ -92,5 +99,5 @@ def generate_launch_description() -> LaunchDescription:
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in ARGUMENTS.items()
     ]
-    # RViz first: when it is not installed, or its argument means nothing, launch fails before it has a node to leave behind.
-    return LaunchDescription([*declared, rviz, OpaqueFunction(function=start_node)])
+    # RViz before the node: when it is not installed, launch fails before it has a node to leave behind.
+    return LaunchDescription([*declared, OpaqueFunction(function=check_arguments), rviz, OpaqueFunction(function=start_node)])

@@ -64,6 +64,7 @@ class Interface:
 
 
 _FRAME = "of each followed image"
+_PICTURE = "of followed images, the newest first"
 _HEAT = "with each answer, then at `refresh_hz`"
 _IMAGE = "camera image"
 
@@ -84,11 +85,11 @@ INTERFACES = (
     Interface(Kind.SUBSCRIBED, "camera_info", "with `depth:=true`: intrinsics"),
     _published("~/objects", "id, label, query, score, presence, box, visible or lost"),
     _published("~/mask", "mono8: 255 where any object is"),
-    _published("~/mask/compressed", "the same as PNG"),
+    _published("~/mask/compressed", "the same as PNG", _PICTURE),
     _published("~/labels", "mono16: the object's id, 0 for none; where objects overlap, the smaller one"),
-    _published("~/labels/compressed", "the same as PNG"),
-    _published("~/overlay", "rgb8: masks, contours, labels and sentences over the image"),
-    _published("~/overlay/compressed", "the same as JPEG"),
+    _published("~/labels/compressed", "the same as PNG", _PICTURE),
+    _published("~/overlay", "rgb8: masks, contours, labels and sentences over the image", _PICTURE),
+    _published("~/overlay/compressed", "the same as JPEG", _PICTURE),
     _published("~/heatmap", "rgb8: where the language model looks for the newest query, over the image", _HEAT),
     _published("~/heatmap/compressed", "the same as JPEG", _HEAT),
     _published("~/attention", "32FC1 in [0, 1]: the same heat map itself, at the size of the image", _HEAT),

@@ -143,6 +143,7 @@ def measure(frames: int = FRAMES) -> dict[str, tuple[Cost, Cost | None]]:
         stack.enter_context(ros_of_its_own())
         node = rclpy.create_node(_NODE)
         painter = _TimedPainter()
+        painter.start()
         stack.callback(painter.close)
         results = ResultPublisher(node, painter)
         naive = _NaivePublisher(node)
@@ -178,8 +179,8 @@ def report(costs: dict[str, tuple[Cost, Cost | None]], frames: int = FRAMES) -> 
 
 {markdown_table(_HEADER, rows)}
 Time that ROS adds to a frame in the thread that follows objects: decoding of the camera's message ({width} x {height}, rgb8),
-then everything from the masks of {_OBJECTS} objects to the return of the last `publish`. The overlay and all that is
-compressed are made by another thread, the painter; *pictures out* is the time from the same start until that has published as
+then everything from the masks of {_OBJECTS} objects to the return of the last `publish`. The overlay, and masks and labels
+as files, are made by another thread, the painter; *pictures out* is the time from the same start until that has published as
 well. Subscribers are reliable, in a process of their own, over {rclpy.get_rmw_implementation_identifier()} with
 `RMW_FASTRTPS_PUBLICATION_MODE` set to {os.environ["RMW_FASTRTPS_PUBLICATION_MODE"]}. {frames} frames at {_RATE_HZ:g} Hz after
 {_WARM_UP_FRAMES} of warm-up.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -16,6 +17,7 @@ import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.action.server import RCLError
 from rclpy.callback_groups import CallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import ROSClock
 from rclpy.executors import ExternalShutdownException
@@ -194,6 +196,7 @@ class DecafNode(LifecycleNodeMixin, Node):
             raise ModelNotFound(problem)
         self._results.jpeg_quality = int(self.get_parameter("jpeg_quality").value)
         self._use_models(MODEL_PARAMETERS, current_values(self))
+        self._painter.start()
         self._engine.start()
         self._camera.subscribe()
         self._following = True
@@ -204,6 +207,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._following = False
         self._camera.unsubscribe()
         self._engine.stop()
+        self._painter.close()
         self._query_heat_maps.update()
         self._engine.set_grounder(None)
         self._engine.session.set_tracker(None)
@@ -339,9 +343,11 @@ def main(args: list[str] | None = None) -> None:
 def _end(executor: CameraFirstExecutor, node: DecafNode) -> None:
     """Leave whatever state the node is in, and answer who still waits."""
     node.models.interrupt()
-    _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)  # a transition that is on its way comes to its end
-    if node.state() != "finalized":
-        node.trigger_shutdown()
+    for _ in range(2):  # a second time for a transition that begins in the very moment between
+        _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)  # one that is on its way comes to its end
+        if node.state() != "finalized":
+            with contextlib.suppress(RCLError):
+                node.trigger_shutdown()
     _spin(executor, node, lambda: not node.has_unanswered, _LAST_ANSWERS_SECONDS)
     _spin(executor, node, lambda: False, _LAST_MESSAGES_SECONDS)  # results of goals follow their answers, and DDS sends
     executor.shutdown()

@@ -14,12 +14,24 @@ _logger = get_logger("decaf_ros")
 
 
 class Painter:
-    """Draws, encodes and publishes on a thread of its own; the newest frame wins. The thread ends with :meth:`close`."""
+    """Draws, encodes and publishes on a thread of its own, from :meth:`start` to :meth:`close`; the newest frame wins."""
 
     def __init__(self) -> None:
         self._orders: Slot[Callable[[], object]] = Slot()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._orders.open()
         self._thread = threading.Thread(target=self._paint, name="decaf-painter", daemon=True)
         self._thread.start()
+
+    def close(self) -> None:
+        """Finish the picture at hand, and take no more, if it was started."""
+        self._orders.close()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     @property
     def skipped(self) -> int:
@@ -29,11 +41,6 @@ class Painter:
     def submit(self, paint: Callable[[], object]) -> None:
         """Have the pictures of a frame made and published, as soon as the thread is free."""
         self._orders.put(paint)
-
-    def close(self) -> None:
-        """Finish the picture at hand, and take no more."""
-        self._orders.close()
-        self._thread.join()
 
     def _paint(self) -> None:
         while (paint := self._orders.take()) is not None:

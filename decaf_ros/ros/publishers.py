@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache, partial
 from typing import Any
 
@@ -66,7 +66,7 @@ class ResultPublisher:
 
     Args:
         node: whose topics they are.
-        painter: makes what takes several times as long as the rest: what is drawn for people, and what is compressed.
+        painter: makes what takes several times as long as the rest of a frame: the overlay, and masks and labels as files.
 
     Attributes:
         jpeg_quality: of ``~/overlay/compressed`` and ``~/heatmap/compressed``, 1 to 100.
@@ -86,7 +86,7 @@ class ResultPublisher:
         self._events = node.create_publisher(TrackEventMessage, "~/events", EVENTS_QOS)
 
     def publish_segmentation(self, segmentation: Segmentation, captions: Mapping[int, str]) -> None:
-        """Publish ``~/objects``, ``~/mask`` and ``~/labels``; see that ``~/overlay`` and what is compressed follow.
+        """Publish ``~/objects``, ``~/mask`` and ``~/labels``; the painter follows with ``~/overlay`` and what is compressed.
 
         Args:
             segmentation: a frame and its objects.
@@ -202,12 +202,11 @@ def publish_heard(*outputs: tuple[Publisher[Any], Callable[[], object]]) -> None
     """
     heard = [(publisher, make_message()) for publisher, make_message in outputs if _is_heard(publisher)]
     for publisher, message in heard:
-        try:
-            publisher.publish(message)
-        except InvalidHandle:  # the topic has gone, as that of a query may at any time
-            pass
-        except RCLError as error:  # Fast DDS, when a subscriber holds up the sending for long
-            _logger.warning(f"{publisher.topic_name}: {error}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
+        with suppress(InvalidHandle):  # the topic has gone, as that of a query may at any time
+            try:
+                publisher.publish(message)
+            except RCLError as error:  # Fast DDS, when a subscriber holds up the sending for long
+                _logger.warning(f"{publisher.topic_name}: {error}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
 
 
 def _is_heard(publisher: Publisher[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What a client and the page make in ROS is what the policy of their enclaves allows: one thing more, and they cannot start."""
+"""What a client and the page listen to and call is what their enclaves allow: one thing more, and they cannot start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def allowed(node: str, rules: str, element: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["decaf_client", "decaf_web"])
-def test_client_makes_nothing_that_its_enclave_forbids(ros: None, name: str) -> None:
+def test_client_asks_for_nothing_that_its_enclave_forbids(ros: None, name: str) -> None:
     with DecafClient(name=name) as client:
         services = {service for service, _ in client.node.get_client_names_and_types_by_node(name, "/")}
         topics = {topic for topic, _ in client.node.get_subscriber_names_and_types_by_node(name, "/")}

@@ -29,6 +29,7 @@ FRAME = Frame(stamp_ns=1_500_000_000, frame_id="camera", image_rgb=np.full((4, 6
 @pytest.fixture
 def painter() -> Iterator[Painter]:
     painter = Painter()
+    painter.start()
     yield painter
     painter.close()
 
@@ -116,8 +117,24 @@ def test_masks_do_not_wait_for_pictures_and_pictures_of_frames_passed_by_are_cou
 
 
 def test_a_picture_that_fails_costs_only_itself(painter: Painter) -> None:
-    painted = threading.Event()
-    painter.submit(lambda: 1 / 0)
+    begun, painted = threading.Event(), threading.Event()
+    painter.submit(lambda: (begun.set(), 1 / 0))
+    assert begun.wait(5.0)
+    painter.submit(painted.set)
+    assert painted.wait(5.0)
+
+
+def test_a_painter_that_is_closed_paints_nothing_until_it_is_started_again(painter: Painter) -> None:
+    begun, go_on, painted = threading.Event(), threading.Event(), threading.Event()
+    painter.submit(lambda: (begun.set(), go_on.wait(30.0)))
+    assert begun.wait(5.0)
+    painter.submit(painted.set)
+    threading.Timer(0.2, go_on.set).start()
+    painter.close()
+    assert go_on.is_set(), "the picture at hand is finished"
+    painter.submit(painted.set)
+    painter.start()
+    assert not painted.wait(0.3)
     painter.submit(painted.set)
     assert painted.wait(5.0)
 

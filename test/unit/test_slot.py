@@ -25,7 +25,7 @@ def test_a_reader_waits_for_what_comes_and_leaves_when_the_slot_is_closed():
         first.set()
         taken.append(slot.take())
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     slot.put(1)
     assert first.wait(5.0)
