@@ -147,6 +147,7 @@ def test_rviz_shows_the_node(prefix: Path, tmp_path: Path) -> None:
         (["rviz:=true"], "rviz2"),
         (["rviz:=perhaps"], "perhaps"),
         (["autostart:=perhaps"], "perhaps"),
+        (["autostart:=perhaps", "rviz:=true"], "perhaps"),  # before RViz comes up
         (["depth:=perhaps"], "perhaps"),
     ],
 )
