@@ -19,6 +19,7 @@ import torch
 from sensor_msgs.msg import Image
 
 from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.ros.client import DecafClient
@@ -285,7 +286,8 @@ def _tracking(rate_hz: float) -> Iterator[_Masks]:
         client = stack.enter_context(DecafClient(name="bench_client"))
         client.wait_until_ready()
         masks = _Masks(node, client)
-        masks.wait_for(10)
+        # A query that looks back over a whole window takes more memory than one that comes early.
+        masks.wait_for(1 + round(rate_hz * SessionConfig().window_seconds))
         body = sample_scene(_SEED).bodies[0]
         answer = client.query(f"the {body.colour} {body.shape}")
         if not answer.success:

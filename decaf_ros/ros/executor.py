@@ -5,12 +5,7 @@ from __future__ import annotations
 from concurrent import futures
 from typing import Any
 
-from rclpy.executors import (
-    ConditionReachedException,
-    Executor,
-    ShutdownException,
-    TimeoutException,
-)
+from rclpy.executors import ConditionReachedException, Executor, ShutdownException, TimeoutException
 from rclpy.subscription import Subscription
 from rclpy.task import Task
 from rclpy.timer import Timer
@@ -22,9 +17,9 @@ class CameraFirstExecutor(Executor):
     """Runs subscriptions on the thread that spins, timers on a second one, and services, actions and tasks on a pool.
 
     An image so reaches the engine without changing threads, whatever else waits or blocks. rclpy's MultiThreadedExecutor leaves
-    taking an image to its pool, too. Beside threads that compute in Python that begins a few milliseconds later; until then there
-    is something to read, so that Fast DDS lets no wait for the subscription's other events sleep, and spinning takes a whole core,
-    and the interpreter's lock with it, for every image of the camera.
+    taking an image to its pool, too. Beside threads that compute in Python that begins a few milliseconds later; until then
+    there is something to read, so that no wait for the subscription's other events sleeps under Fast DDS, and spinning takes a
+    whole core, and the interpreter's lock with it, for every image of the camera.
 
     Args:
         threads: of the pool; so many callbacks may block at a time.
@@ -60,7 +55,7 @@ class CameraFirstExecutor(Executor):
 
     def _hand_over(self, handler: Task[Any], pool: futures.Executor) -> None:
         step = self._steps.get(handler)  # rclpy offers what no thread has begun yet again and again
-        if True:
+        if step is None or step.done():  # new, or a coroutine that waits for something and looks whether it is there
             self._steps[handler] = pool.submit(handler)
 
     def _raise_an_error(self) -> None:
