@@ -55,36 +55,24 @@ ARGUMENTS = {
 }
 
 
-def given_parameters(context: LaunchContext) -> dict[str, object]:
-    """The arguments that were given as parameters; the parameter file has a say on the others."""
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """RViz on demand, and the node with the parameters that were given; the parameter file has a say on the others."""
     given = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
-    return {name: PARAMETERS[name](text) for name, text in given.items() if text}
-
-
-def check_arguments(context: LaunchContext) -> None:
-    """End the launch before anything runs, if an argument means nothing."""
-    given_parameters(context)
-
-
-def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The node."""
     node = LifecycleNode(
         package="decaf_ros",
         executable="decaf_node",
         name=LaunchConfiguration("name"),
         namespace=LaunchConfiguration("namespace"),
-        parameters=[LaunchConfiguration("params_file"), given_parameters(context)],
+        parameters=[
+            LaunchConfiguration("params_file"),
+            {name: PARAMETERS[name](text) for name, text in given.items() if text},
+        ],
         remappings=[(topic, LaunchConfiguration(argument)) for argument, topic in TOPICS.items()],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         output="screen",
         # A stage of a query that runs when the node is interrupted comes to its end, which launch's 5 s may not be enough for.
         sigterm_timeout=LaunchConfiguration("sigterm_timeout", default="30"),
     )
-    return [node]
-
-
-def generate_launch_description() -> LaunchDescription:
-    """RViz on demand, and the node."""
     node_name = [LaunchConfiguration("namespace"), "/", LaunchConfiguration("name")]
     rviz = Node(
         package="rviz2",
@@ -96,8 +84,13 @@ def generate_launch_description() -> LaunchDescription:
         arguments=["-d", PathJoinSubstitution([SHARE, "config", "decaf.rviz"]), "-f", LaunchConfiguration("fixed_frame")],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
+    # RViz first: when it is not installed, launch fails before it has a node to leave behind.
+    return [rviz, node]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What ``start`` makes of the arguments: one that means nothing ends the launch before anything runs."""
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in ARGUMENTS.items()
     ]
-    # RViz before the node: when it is not installed, launch fails before it has a node to leave behind.
-    return LaunchDescription([*declared, OpaqueFunction(function=check_arguments), rviz, OpaqueFunction(function=start_node)])
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])

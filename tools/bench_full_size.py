@@ -134,12 +134,10 @@ def query_figures(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _loaded(name: str, arguments: argparse.Namespace) -> tuple[Grounder, Any, float]:
     """A published architecture with random weights, its configuration, and the bytes that the weights take."""
-    dimensions, processor = (
-        _cut_to(arguments.layers, MLLMS[name]),
-        tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX),
-    )
+    dimensions = _cut_to(arguments.layers, MLLMS[name])
+    processor = tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX)
     convert = processor.tokenizer.convert_tokens_to_ids
-    token_ids = {f"{name}_token_id": convert(f"<|{token}|>") for name, token in IMAGE_TOKENS.items()}
+    token_ids = {f"{kind}_token_id": convert(f"<|{token}|>") for kind, token in IMAGE_TOKENS.items()}
     config = config_of(dimensions, **token_ids)
     memory = _Memory(arguments.device)
     with torch.device(arguments.device):

@@ -19,7 +19,7 @@ from decaf_ros.geometry import DepthView, Float64Array, LocatedObject, colours_o
 from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
 from decaf_ros.ros.conversions import byte_array, frame_header
 from decaf_ros.ros.depth import DepthCamera
-from decaf_ros.ros.publishers import OUTPUT_QOS, publish_heard
+from decaf_ros.ros.publishers import OUTPUT_QOS, is_heard, publish_heard
 
 _BOX_OPACITY = 0.35
 _LABEL_METRES = 0.05
@@ -53,7 +53,7 @@ class SpacePublisher:
 
     def publish(self, segmentation: Segmentation) -> None:
         """Publish where the objects of a frame, and of earlier ones that waited, are: those whose depth is there by now."""
-        if not any(topic.get_subscription_count() for topic in (self._objects, self._markers, self._points)):
+        if not is_heard(self._objects, self._markers, self._points):
             self._waiting.clear()
             return
         self._waiting.append(segmentation)

@@ -107,7 +107,7 @@ class ResultPublisher:
             (self._overlay, lambda: image_from_array(overlay(), "rgb8", header)),
             (self._overlay_jpeg, lambda: jpeg_from_rgb(overlay(), header, self.jpeg_quality)),
         )
-        if any(_is_heard(publisher) for publisher, _ in pictures):
+        if is_heard(*(publisher for publisher, _ in pictures)):
             self._painter.submit(lambda: publish_heard(*pictures))
 
     def publish_heat_map(self, heat: HeatMap) -> None:
@@ -200,7 +200,7 @@ def publish_heard(*outputs: tuple[Publisher[Any], Callable[[], object]]) -> None
     All are made before the first is sent: from then on the middleware's threads and the subscribers want the cores and caches,
     and drawing beside them takes twice as long. A message that the middleware does not take is lost, and nothing else.
     """
-    heard = [(publisher, make_message()) for publisher, make_message in outputs if _is_heard(publisher)]
+    heard = [(publisher, make_message()) for publisher, make_message in outputs if is_heard(publisher)]
     for publisher, message in heard:
         with suppress(InvalidHandle):  # the topic has gone, as that of a query may at any time
             try:
@@ -209,8 +209,10 @@ def publish_heard(*outputs: tuple[Publisher[Any], Callable[[], object]]) -> None
                 _logger.warning(f"{publisher.topic_name}: {error}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
 
 
-def _is_heard(publisher: Publisher[Any]) -> bool:
-    try:
-        return publisher.get_subscription_count() > 0
-    except InvalidHandle:
-        return False
+def is_heard(*publishers: Publisher[Any]) -> bool:
+    """Whether somebody subscribes to any of them; nobody does to one that has gone."""
+    for publisher in publishers:
+        with suppress(InvalidHandle):
+            if publisher.get_subscription_count() > 0:
+                return True
+    return False
