@@ -50,6 +50,7 @@ class SessionConfig:
     """How frames are kept and objects followed.
 
     Attributes:
+        frame_wait_seconds: how long a query waits for a frame when there is none yet: at the start, or after a reset.
         key_frames: most key frames that a query looks at.
         window_seconds: how far back the window reaches, in seconds.
         window_hz: key frames kept per second.
@@ -69,6 +70,7 @@ class SessionConfig:
         max_objects: objects tracked at a time; a query that would exceed it keeps the best.
     """
 
+    frame_wait_seconds: float = 1.0
     key_frames: int = 16
     window_seconds: float = 4.0
     window_hz: float = 4.0
@@ -88,6 +90,7 @@ class SessionConfig:
     max_objects: int = 32
 
     def __post_init__(self) -> None:
+        _check_range(self, "frame_wait_seconds", 0.0, 60.0)
         _check_range(self, "key_frames", 1, 64)
         _check_range(self, "window_seconds", 0.1, 600.0)
         _check_range(self, "window_hz", 0.1, 60.0)

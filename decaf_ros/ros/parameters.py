@@ -135,6 +135,12 @@ SETTINGS = (
         fixed=True,
     ),
     # SessionConfig
+    Setting(
+        "frame_wait_seconds",
+        SessionConfig.frame_wait_seconds,
+        "How long a query waits for an image when there is none yet: at the start, or after a reset.",
+        (0.0, 60.0),
+    ),
     Setting("key_frames", SessionConfig.key_frames, "Most key frames that a query looks at.", (1, 64)),
     Setting("window_seconds", SessionConfig.window_seconds, "How far back the frame window reaches.", (0.1, 600.0), fixed=True),
     Setting("window_hz", SessionConfig.window_hz, "Key frames kept per second.", (0.1, 60.0), fixed=True),

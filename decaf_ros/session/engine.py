@@ -35,6 +35,7 @@ _FAILURES_KEPT = 32
 _STOPPED = "the node is being deactivated or shut down"
 _PAUSE_GROWTH = 1.5
 _IDLE_SECONDS = 0.25  # how often an idle worker looks whether an object is in doubt
+_POLL_SECONDS = 0.05  # how often a query that waits for a frame looks whether it is still wanted
 _ROUNDING = 1e-6  # relative: whoever asks may know a limit as a float32
 
 T = TypeVar("T")
@@ -529,7 +530,7 @@ class Engine:
         grounder = self._grounder
         if grounder is None:
             raise SessionError("no language model is loaded; see the log and diagnostics for the reason")
-        self._require_wanted(job)
+        self._await_frame(job)
         snapshot = self.session.begin_query(window_seconds)
         clock = StageClock(lambda stage: self._enter(stage, job, snapshot), lambda: self._require_wanted(job))
         grounding = grounder.ground(snapshot.clip, job.expression, clock)
@@ -552,12 +553,24 @@ class Engine:
 
     def _point_out(self, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: int | None) -> QueryResult:
         """Follow an object that somebody points out."""
-        self._require_wanted(job)
+        self._await_frame(job)
         clock = StageClock(lambda stage: self._tell(job.on_stage, stage))
         record = QueryRecord(job.query_id, "", label, stamp_ns or 0, confident=True)
         with clock.stage("prompting"):
             segmentation = self.session.add(record, prompt, stamp_ns)
         return QueryResult(record, segmentation, None, clock.latency_ms)
+
+    def _await_frame(self, job: Job) -> None:
+        """Give a camera time for the first image, unless nobody wants the result any more.
+
+        Whoever resets the node asks again at once, and that is before the next image.
+        """
+        deadline = time.monotonic() + self._config.frame_wait_seconds
+        self._require_wanted(job)
+        while not self.session.wait_for_frame(min(_POLL_SECONDS, deadline - time.monotonic())):
+            self._require_wanted(job)
+            if time.monotonic() >= deadline:
+                break
 
     def _enter(self, stage: str, job: Job, snapshot: Snapshot) -> None:
         self._require_wanted(job)

@@ -100,6 +100,7 @@ class TrackingSession:
         self.counters = Counters()
         self._tracker = tracker
         self._lock = threading.RLock()
+        self._frame_came = threading.Condition(self._lock)
         self._window = KeyFrameBuffer(self.config.window_seconds, self.config.window_hz)
         self._state = _State()
         self._epoch = 0
@@ -134,6 +135,7 @@ class TrackingSession:
                 if was_seen != (each.lost_since_ns is None):
                     self._events.append(each.event(EventKind.LOST if was_seen else EventKind.SEEN_AGAIN, frame))
             self._state.latest, self._state.newest = Segmentation(frame, seen), stored
+            self._frame_came.notify_all()
             if self._window.add(stored):
                 stored.features()  # now, when the worker does not wait for it
             if self._state.catch_up is not None:
@@ -177,6 +179,11 @@ class TrackingSession:
         return self._tracker
 
     # --- the worker ---
+
+    def wait_for_frame(self, timeout_s: float) -> bool:
+        """Wait until there is a frame to look at; whether there is."""
+        with self._frame_came:
+            return self._frame_came.wait_for(lambda: self._state.newest is not None, timeout_s)
 
     def begin_query(self, window_seconds: float | None = None) -> Snapshot:
         """The key frames of now; from here on, frames are kept for catching up until :meth:`join` or :meth:`end_query`.

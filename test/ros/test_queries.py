@@ -147,6 +147,16 @@ def test_pointing_before_any_frame(system: System) -> None:
     assert "/image" in answer.message
 
 
+def test_asking_right_after_a_reset_waits_for_the_next_image(running: System) -> None:
+    with running.camera.filming():
+        running.wait_for_mask()
+        for _ in range(5):
+            assert running.client.reset().success
+            answer = running.client.query(EXPRESSION)
+            assert answer.success, answer.message
+            assert stamp_to_ns(answer.stamp) in running.camera.stamps()
+
+
 def test_query_that_is_asked_again_keeps_its_objects(system: System) -> None:
     first = system.require_good_answer()
     with system.camera.filming():

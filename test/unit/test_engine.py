@@ -13,10 +13,12 @@ import torch
 from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import EventKind, Frame, HeatMap, Segmentation, TrackEvent, Visibility
+from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
 from decaf_ros.session.engine import Engine, Job, QueryState
 from decaf_ros.session.grounding import StageClock
-from decaf_ros.session.session import SessionError, TrackingSession, UnknownIdError
+from decaf_ros.session.session import NoFramesError, SessionError, TrackingSession, UnknownIdError
+
+PROMPT = ObjectPrompt(mask_hw=np.ones((6, 8), dtype=np.bool_))
 
 
 class StubGrounder:
@@ -167,6 +169,36 @@ def test_a_query_that_failed_is_listed_until_it_is_removed(world):
     assert world.engine.remove_query(2) == ()
     with pytest.raises(UnknownIdError, match="no query has id 2; known are: 1"):
         world.engine.remove_query(2)
+
+
+@pytest.mark.parametrize("ask", [lambda engine: engine.query("the mug"), lambda engine: engine.add_object(PROMPT, "mug")])
+def test_what_is_asked_right_after_a_reset_waits_for_the_next_frame(world, ask):
+    world.session.config = SessionConfig(frame_wait_seconds=60.0)
+    world.engine.reset()
+    world.grounder.finds = [world.track]
+    job = ask(world.engine)
+    camera = threading.Timer(0.2, lambda: world.engine.follow(lambda: frame(7)))
+    camera.start()
+    world.engine.work()
+    assert job.future.result(timeout=0).segmentation.frame.stamp_ns == 7 * PERIOD_NS
+    camera.join()
+
+
+def test_without_a_camera_it_waits_as_long_as_it_is_told_and_no_longer_than_anybody_wants_the_answer(world):
+    world.engine.reset()
+    world.session.config = SessionConfig(frame_wait_seconds=0.1)
+    job = world.engine.query("the mug")
+    begin = time.monotonic()
+    world.engine.work()
+    assert time.monotonic() - begin >= 0.1
+    with pytest.raises(NoFramesError):
+        job.future.result(timeout=0)
+    world.session.config = SessionConfig(frame_wait_seconds=60.0)
+    job = world.engine.query("the mug")
+    threading.Timer(0.1, lambda: world.engine.cancel(job.query_id)).start()
+    world.engine.work()
+    with pytest.raises(SessionError, match="was cancelled"):
+        job.future.result(timeout=0)
 
 
 def test_too_many_queries_are_refused_with_the_way_out(world):

@@ -171,8 +171,9 @@ def test_two_queries_one_of_them_removed(tab: playwright.Page, system: System) -
 
 def test_a_query_that_failed_can_be_removed(tab: playwright.Page, system: System) -> None:
     system.client.reset()
-    assert not system.client.add_object(on_points=[Point(x=1e6)]).success
-    tab.locator(".query[data-state=failed]").get_by_role("button", name="Remove this query").click()
+    answer = system.client.add_object(on_points=[Point(x=1e6)])
+    assert not answer.success
+    tab.locator(".query[data-state=failed]", has_text=answer.message).get_by_role("button", name="Remove this query").click()
     tab.locator("#no-queries").wait_for()
     assert system.client.list_queries().queries == []
 
