@@ -108,9 +108,11 @@ class _TimedPainter(Painter):
 
     def _timed(self, paint: Callable[[], object]) -> None:
         computed = time.thread_time()
-        paint()
-        self.computed_s = time.thread_time() - computed
-        self.out.set()
+        try:
+            paint()
+        finally:
+            self.computed_s = time.thread_time() - computed
+            self.out.set()
 
 
 @dataclass(frozen=True, eq=False)

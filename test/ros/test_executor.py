@@ -3,6 +3,8 @@
 import threading
 import time
 import weakref
+from collections import Counter
+from concurrent import futures
 
 import pytest
 import rclpy
@@ -92,6 +94,24 @@ def test_images_and_timers_go_on_while_services_block_every_thread_of_the_pool(n
     release.set()
     _spin_until(executor, lambda: all(answer.done() for answer in answers))
     assert len(blocked) == 3, "each request is handled once"
+
+
+def test_what_waits_for_a_thread_is_handed_over_once(executor, monkeypatch):
+    handed, begun, release = Counter(), [], threading.Event()
+    submit = futures.ThreadPoolExecutor.submit
+
+    def count(pool, work):
+        handed[work] += 1
+        return submit(pool, work)
+
+    monkeypatch.setattr(futures.ThreadPoolExecutor, "submit", count)
+    tasks = [executor.create_task(lambda: (begun.append(1), release.wait(_PATIENCE_SECONDS))) for _ in range(3)]
+    _spin_until(executor, lambda: len(begun) == 2)
+    for _ in range(20):
+        executor.spin_once(timeout_sec=0)
+    release.set()
+    _spin_until(executor, lambda: all(task.done() for task in tasks))
+    assert list(handed.values()) == [1, 1, 1]
 
 
 def test_a_timer_that_waits_does_not_hold_up_images(node, executor):
