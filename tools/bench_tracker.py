@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import FrameFeatures, MaskProposals
 from decaf_ros.models.sam2_loading import load_sam2, locate
-from decaf_ros.models.sam2_network import Sam2Features, Sam2Network
+from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.frames import StoredFrame, uniform_selection
@@ -238,8 +238,8 @@ class PlainGrounder(Grounder):
 
 def _tracklets(count: int) -> str:
     mllm, tracker = load_mllm("embedded", MllmOptions()), Sam2Tracker.load("embedded")
-    sides: dict[str, Callable[[Frame], Sam2Features | Frame]] = {"plainly": lambda frame: frame, "decaf_ros": tracker.encode}
     plain = PlainTracker(tracker)
+    sides = {"plainly": plain, "decaf_ros": tracker}
     grounders = {"plainly": PlainGrounder(mllm, plain), "decaf_ros": Grounder(mllm, tracker)}  # type: ignore[arg-type]
     times: dict[str, list[float]] = {name: [] for name in sides}
     pixels = changed = 0
@@ -248,8 +248,8 @@ def _tracklets(count: int) -> str:
         frames = uniform_selection(source.read(0, len(source)), KEY_FRAMES)
         plain.forget()
         masks = {}
-        for name, encode in sides.items():
-            clip = [StoredFrame(frame, encode) for frame in frames]  # type: ignore[arg-type]
+        for name, side in sides.items():
+            clip = [StoredFrame(frame, side) for frame in frames]  # type: ignore[arg-type]
             clock = StageClock()
             grounding = grounders[name].ground(clip, query.expression.text, clock)
             times[name].append(clock.latency_ms["prompting"])

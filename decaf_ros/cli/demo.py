@@ -225,7 +225,7 @@ def _ground_again(outcome: Outcome, grounder: Grounder, tracker: Sam2Tracker) ->
     reference_ns = stamp_to_ns(outcome.response.reference_stamp)
     for stamp, frame in sorted(outcome.recording.camera.items()):
         if stamp <= reference_ns and stamp in outcome.recording.truth:
-            window.add(StoredFrame(frame, tracker.encode))
+            window.add(StoredFrame(frame, tracker))
     clip = window.select(SessionConfig.key_frames)
     if not clip:
         raise DemoError("the camera's images were not received")

@@ -72,7 +72,7 @@ class DecafSegmenter:
         if source is not self._source:
             self._source = source
             self._key_indices = tuple(uniform_selection(range(len(source)), self._key_frames))
-            self._clip = [StoredFrame(source.read(index, index + 1)[0], self._tracker.encode) for index in self._key_indices]
+            self._clip = [StoredFrame(source.read(index, index + 1)[0], self._tracker) for index in self._key_indices]
         grounding = self._grounder.ground(self._clip, expression)
         grounded = GroundedVideo(self._key_indices, grounding)
         return Prediction(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -14,10 +17,12 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from decaf_ros.datatypes import Float32Array, UInt8Array
+from decaf_ros.ros.arguments import check_arguments
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
 
 _DEPTH = 10
+_DOCUMENTATION = "docs/robot.md, and ros2 param describe once it runs"
 _RELIABILITY = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
 
 
@@ -27,6 +32,10 @@ class SimCamera(Node):
     With the parameter ``depth`` also ``depth`` (32FC1 metres or 16UC1 millimetres) and ``camera_info``, sent before the image.
     All carry the same stamp, the time of the node's clock at which the world is drawn. Parameters: see :func:`_declare`.
     Setting ``seeds`` while it runs starts the new worlds at their time 0.
+
+    Raises:
+        ParameterException: a parameter was given a value of another type, or out of its range.
+        ValueError: a parameter was given a value that it cannot have for another reason.
     """
 
     def __init__(self) -> None:
@@ -35,6 +44,7 @@ class SimCamera(Node):
         _require_choice(self, "reliability", tuple(_RELIABILITY))
         _require_choice(self, "encoding", ("rgb8", "mono8"))
         _require_choice(self, "depth_encoding", ("32FC1", "16UC1"))
+        _require_seeds(self.get_parameter("seeds").value)
         self._scenes = self._make_scenes(self.get_parameter("seeds").value)
         self._scene_seconds = self.get_parameter("scene_seconds").value
         self._frame_id = self.get_parameter("frame_id").value
@@ -79,9 +89,12 @@ class SimCamera(Node):
         return [sample_scene(seed, size_hw) for seed in seeds]
 
     def _check_seeds(self, parameters: list[Parameter]) -> SetParametersResult:
-        for parameter in parameters:
-            if parameter.name == "seeds" and (not parameter.value or min(parameter.value) < 0):
-                return SetParametersResult(successful=False, reason="seeds must be one or more numbers from 0 on")
+        try:
+            for parameter in parameters:
+                if parameter.name == "seeds":
+                    _require_seeds(parameter.value)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _change_seeds(self, parameters: list[Parameter]) -> None:
@@ -136,13 +149,21 @@ def _declare(node: Node) -> None:
 def _require_choice(node: Node, name: str, choices: tuple[str, ...]) -> None:
     value = node.get_parameter(name).value
     if value not in choices:
-        raise SystemExit(f"sim_camera: parameter {name} must be one of {', '.join(choices)}; got {value!r}")
+        raise ValueError(f"parameter {name} must be one of {', '.join(choices)}; got {value!r}")
 
 
-def main(args: list[str] | None = None) -> None:
+def _require_seeds(seeds: Sequence[int]) -> None:
+    if not seeds or min(seeds) < 0:
+        raise ValueError("seeds must be one or more numbers from 0 on")
+
+
+def main(args: Sequence[str] | None = None) -> None:
     """Run the node until it is interrupted."""
-    rclpy.init(args=args)
-    node = SimCamera()
+    rclpy.init(args=check_arguments("decaf_sim_camera", "A simulated camera.", _DOCUMENTATION, args))
+    try:
+        node = SimCamera()
+    except (ParameterException, ValueError) as error:
+        raise SystemExit(f"decaf_sim_camera: {error}") from error
     try:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -175,7 +175,7 @@ class Engine:
         self._grounder = grounder
         self._listener = listener
         self._clock = clock
-        self._next_refresh = -math.inf
+        self._last_refresh = -math.inf
         self._frames: Slot[Callable[[], Frame]] = Slot()
         self._jobs: deque[Job] = deque()
         self._current: Job | None = None
@@ -206,11 +206,11 @@ class Engine:
             self._work_ready.notify_all()
         self._frames.close()
         self._give_up(_STOPPED)
-        self.session.reset()  # for a query that catches up and does not ask whether it is wanted
         for thread in self._threads:
             thread.join()
         self._threads.clear()
-        self.session.reset()  # a frame or an answer may have been on its way
+        self.session.reset(_STOPPED)
+        self._failed.clear()
         self._tell_events()
 
     def submit(self, decode: Callable[[], Frame]) -> None:
@@ -292,8 +292,11 @@ class Engine:
         return job
 
     def _require_room_for_query(self) -> None:
-        # Those that wait may replace or fail, but then there is room again.
-        self.session.require_room_for_query(self.pending_queries)
+        # Those under way may replace or fail, but then there is room again. One that is asked again has its place.
+        active = {record.query_id for record in self.session.queries}
+        with self._work_ready:
+            under_way = {job.query_id for job in (*self._jobs, self._current) if job is not None}
+        self.session.require_room_for_query(len(under_way - active))
 
     def set_grounder(self, grounder: Grounder | None) -> None:
         """Use another language model from the next query on."""
@@ -466,8 +469,7 @@ class Engine:
     def _work_next(self) -> None:
         with self._work_ready:
             if not self._jobs and not self._stopped:
-                pause = self._next_refresh - self._clock() if self._config.refresh_hz > 0 else _IDLE_SECONDS
-                self._work_ready.wait(timeout=min(_IDLE_SECONDS, max(0.0, pause)))
+                self._work_ready.wait(timeout=min(_IDLE_SECONDS, max(0.0, self._next_refresh() - self._clock())))
         self.work()
 
     def work(self) -> None:
@@ -478,10 +480,14 @@ class Engine:
             self._answer(job)
         elif (record := self._query_to_ask_again()) is not None:
             self._reacquire(record)
-        elif self._config.refresh_hz > 0 and self._clock() >= self._next_refresh:
-            self._next_refresh = self._clock() + 1.0 / self._config.refresh_hz
+        elif self._clock() >= self._next_refresh():
+            self._last_refresh = self._clock()
             self._refresh()
         self.stage = "idle"
+
+    def _next_refresh(self) -> float:
+        """When the heat maps are due, by the engine's clock."""
+        return self._last_refresh + 1.0 / self._config.refresh_hz if self._config.refresh_hz > 0 else math.inf
 
     def _answer(self, job: Job) -> None:
         try:
@@ -512,13 +518,21 @@ class Engine:
     def _ground(self, job: Job, window_seconds: float | None, replace: bool) -> QueryResult:
         """Answer a new query."""
         return self._grounded(
-            job, window_seconds, lambda snapshot, record, found: self.session.join(snapshot, record, found, replace)
+            job,
+            window_seconds,
+            lambda snapshot, record, found: self.session.join(
+                snapshot, record, found, replace, lambda: self._require_wanted(job)
+            ),
         )
 
     def _ground_again(self, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
         """Answer a query anew, with the objects it has."""
         return self._grounded(
-            job, window_seconds, lambda snapshot, record, found: self.session.rejoin(snapshot, record, found, add_new)
+            job,
+            window_seconds,
+            lambda snapshot, record, found: self.session.rejoin(
+                snapshot, record, found, add_new, lambda: self._require_wanted(job)
+            ),
         )
 
     def _grounded(
@@ -527,11 +541,13 @@ class Engine:
         window_seconds: float | None,
         arrive: Callable[[Snapshot, QueryRecord, list[FoundObject]], Segmentation],
     ) -> QueryResult:
-        grounder = self._grounder
-        if grounder is None:
+        if self._grounder is None:
             raise SessionError("no language model is loaded; see the log and diagnostics for the reason")
         self._await_frame(job)
         snapshot = self.session.begin_query(window_seconds)
+        grounder = self._grounder
+        if grounder is None or grounder.tracker is not snapshot.clip[-1].tracker:
+            raise SupersededError("given up: the models are being changed; ask again")
         clock = StageClock(lambda stage: self._enter(stage, job, snapshot), lambda: self._require_wanted(job))
         grounding = grounder.ground(snapshot.clip, job.expression, clock)
         if not grounding.objects:
@@ -546,7 +562,6 @@ class Engine:
                 FoundObject(track, item.score, item.tracklets[0].masks_thw[-1], appearance)
                 for track, item, appearance in zip(tracks, grounding.objects, appearances, strict=True)
             ]
-            clock.check()
             segmentation = arrive(snapshot, record, found)
         self._tell(self._listener.on_heat_map, HeatMap(newest, record.query_id, grounding.attention.heat_thw[-1].numpy()))
         return QueryResult(record, segmentation, grounding, clock.latency_ms)
@@ -557,7 +572,7 @@ class Engine:
         clock = StageClock(lambda stage: self._tell(job.on_stage, stage))
         record = QueryRecord(job.query_id, "", label, stamp_ns or 0, confident=True)
         with clock.stage("prompting"):
-            segmentation = self.session.add(record, prompt, stamp_ns)
+            segmentation = self.session.add(record, prompt, stamp_ns, lambda: self._require_wanted(job))
         return QueryResult(record, segmentation, None, clock.latency_ms)
 
     def _await_frame(self, job: Job) -> None:
@@ -645,10 +660,10 @@ class Engine:
             maps = grounder.refresh(stored.frame, [(record.expression, record.object_name) for record in queries])
             for record, values in zip(queries, maps, strict=True):
                 heat = HeatMap(stored.frame, record.query_id, values.numpy())
-                self.session.note_heat_map(heat, segmentation.objects, stored.features())
+                self.session.note_heat_map(heat, segmentation.objects, stored)
                 self._tell(self._listener.on_heat_map, heat)
             self._refreshed = subject
             if self.session.suspects():  # one heat map may err: look again at once
-                self._next_refresh = self._clock()
+                self._last_refresh = -math.inf
         except Exception:
             logger.exception("the heat maps could not be refreshed")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.protocols import FrameFeatures
+from decaf_ros.models.protocols import FrameFeatures, MaskTracker
 
 # For somebody who points at an image that was just shown: a second of a 30 Hz camera, and never more of a slower one.
 _RECENT_FRAMES = 30
@@ -18,11 +18,16 @@ T = TypeVar("T")
 
 
 class StoredFrame:
-    """A frame with its image features, which whoever asks first computes and everybody shares. Thread-safe."""
+    """A frame with its image features, which whoever asks first computes and everybody shares. Thread-safe.
 
-    def __init__(self, frame: Frame, encode: Callable[[Frame], FrameFeatures]) -> None:
+    Attributes:
+        frame: the image.
+        tracker: the mask model whose features they are, and which alone can read them.
+    """
+
+    def __init__(self, frame: Frame, tracker: MaskTracker) -> None:
         self.frame = frame
-        self._encode = encode
+        self.tracker = tracker
         self._features: FrameFeatures | None = None
         self._lock = threading.Lock()
 
@@ -30,12 +35,12 @@ class StoredFrame:
         """The image encoder's output, computed on the first call."""
         with self._lock:
             if self._features is None:
-                self._features = self._encode(self.frame)
+                self._features = self.tracker.encode(self.frame)
             return self._features
 
     def without_features(self) -> StoredFrame:
         """The same frame, whose features whoever needs them computes anew: they are larger than the image."""
-        return StoredFrame(self.frame, self._encode)
+        return StoredFrame(self.frame, self.tracker)
 
 
 class KeyFrameBuffer:
@@ -104,6 +109,8 @@ def _drop_before(frames: deque[StoredFrame], stamp_ns: int) -> None:
 class CatchUpBuffer:
     """Frames that pass while a query runs, bounded: when full, every second one is given up and the stride doubles.
 
+    The newest one is there whatever the stride: a camera may stop, and the query is answered on the last image.
+
     Attributes:
         skipped: frames given up so far.
     """
@@ -113,6 +120,7 @@ class CatchUpBuffer:
         self._frames: list[StoredFrame] = []
         self._stride = 1
         self._seen = 0
+        self._last_skipped: StoredFrame | None = None
         self.skipped = 0
 
     def append(self, stored: StoredFrame) -> None:
@@ -120,8 +128,10 @@ class CatchUpBuffer:
         self._seen += 1
         if self._seen % self._stride:
             self.skipped += 1
+            self._last_skipped = stored
             return
         self._frames.append(stored)
+        self._last_skipped = None
         if len(self._frames) > self._capacity:
             self.skipped += len(self._frames) // 2
             self._frames = self._frames[-1::-2][::-1]
@@ -130,6 +140,10 @@ class CatchUpBuffer:
     def drain(self) -> list[StoredFrame]:
         """Take all frames out, oldest first, and start anew at stride 1."""
         frames, self._frames = self._frames, []
+        if self._last_skipped is not None:
+            frames.append(self._last_skipped)
+            self.skipped -= 1
+            self._last_skipped = None
         self._stride, self._seen = 1, 0
         return frames
 

@@ -130,11 +130,15 @@ class _Candidate:
 
 
 class Grounder:
-    """DecAF: asks the language model, reads its attention, prompts the mask model. Stateless between calls."""
+    """DecAF: asks the language model, reads its attention, prompts the mask model. Stateless between calls.
+
+    Attributes:
+        tracker: the mask model, whose frames it is to be given.
+    """
 
     def __init__(self, mllm: VideoMllm, tracker: MaskTracker, config: GroundingConfig | None = None) -> None:
         self._mllm = mllm
-        self._tracker = tracker
+        self.tracker = tracker
         self._config = config or GroundingConfig()
 
     def ground(self, clip: Sequence[StoredFrame], expression: str, clock: StageClock | None = None) -> Grounding:
@@ -195,7 +199,7 @@ class Grounder:
     def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
         """What every object looks like on the key frame of its best tracklet."""
         best = [found.tracklets[0] for found in grounding.objects]
-        return [self._tracker.appearance(clip[each.prompt.key_index].features(), each.key_mask_hw) for each in best]
+        return [self.tracker.appearance(clip[each.prompt.key_index].features(), each.key_mask_hw) for each in best]
 
     def build_tracks(
         self, grounding: Grounding, clip: Sequence[StoredFrame], clock: StageClock | None = None
@@ -208,7 +212,7 @@ class Grounder:
             clock.check()
             going_on = [track for track, given in zip(tracks, masks, strict=True) if track is not None and index not in given]
             if going_on:
-                self._tracker.step(going_on, stored.features())
+                self.tracker.step(going_on, stored.features())
             for slot, given in enumerate(masks):
                 if index in given:
                     tracks[slot] = self._condition(tracks[slot], stored.features(), given[index])
@@ -229,8 +233,8 @@ class Grounder:
 
     def _condition(self, track: ObjectTrack | None, features: FrameFeatures, mask_hw: BoolArray) -> ObjectTrack:
         if track is None:
-            return self._tracker.start_track(features, mask_hw)
-        self._tracker.condition(track, features, mask_hw)
+            return self.tracker.start_track(features, mask_hw)
+        self.tracker.condition(track, features, mask_hw)
         return track
 
     def _candidates(
@@ -245,18 +249,18 @@ class Grounder:
             clock.check()
             tracks = [old.track for old in alive if old.track is not None]
             if tracks:
-                for old, output in zip(alive, self._tracker.step(tracks, here), strict=True):
+                for old, output in zip(alive, self.tracker.step(tracks, here), strict=True):
                     old.current_mask_hw = output.mask_hw
             on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
             if on_frame:
                 alive = self._compete(alive, self._proposals(here, on_frame))
                 for newcomer in alive:
                     if newcomer.track is None:
-                        newcomer.track = self._tracker.start_track(here, newcomer.key_mask_hw)
+                        newcomer.track = self.tracker.start_track(here, newcomer.key_mask_hw)
         return alive
 
     def _proposals(self, features: FrameFeatures, on_frame: Sequence[PointPrompt]) -> list[_Candidate]:
-        proposals = self._tracker.propose(features, [prompt.xy_px for prompt in on_frame])
+        proposals = self.tracker.propose(features, [prompt.xy_px for prompt in on_frame])
         iou = proposals.predicted_iou_p.tolist()
         scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
         masks = proposals.masks_phw
@@ -282,7 +286,7 @@ class Grounder:
         for key_index in sorted({candidate.prompt.key_index for candidate in candidates}):
             clock.check()
             rows = [row for row, candidate in enumerate(candidates) if candidate.prompt.key_index == key_index]
-            masks[rows] = self._tracker.propagate(features, key_index, np.stack([candidates[row].key_mask_hw for row in rows]))
+            masks[rows] = self.tracker.propagate(features, key_index, np.stack([candidates[row].key_mask_hw for row in rows]))
         consistency = scoring.normalise_positive(scoring.attention_consistency(torch.from_numpy(masks), heat_thw))
         scores = scoring.tracklet_scores(
             torch.tensor([candidate.prompt.attention for candidate in candidates]),

@@ -45,7 +45,7 @@ def ground_video(
 ) -> GroundedVideo:
     """Find what the expression refers to, on key frames uniform over the video with the first and last among them."""
     indices = tuple(uniform_selection(range(len(source)), key_frames))
-    clip = [StoredFrame(source.read(index, index + 1)[0], tracker.encode) for index in indices]
+    clip = [StoredFrame(source.read(index, index + 1)[0], tracker) for index in indices]
     return GroundedVideo(indices, grounder.ground(clip, expression, clock))
 
 

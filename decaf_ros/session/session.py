@@ -6,6 +6,7 @@ calls the query methods; a lock that is never held while a language model runs k
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -17,13 +18,15 @@ import torch
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectMask, ObjectPrompt, Segmentation, TrackEvent, Visibility
 from decaf_ros.method import scoring
-from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, TrackOutput
+from decaf_ros.models.protocols import MaskTracker, ObjectTrack, TrackOutput
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
 from decaf_ros.session.objects import FoundObject, LiveObject, recognise
 
 LARGEST_OBJECT_ID = 65535
 _MAX_CATCH_UP_ROUNDS = 8
 _HANDOVER_FRAMES = 2
+# A bag shorter than time_jump_seconds that starts over, rather than images that were overtaken on their way.
+_LATE_IN_A_ROW = 5
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +111,7 @@ class TrackingSession:
         self._next_object_id = 1
         self._last_query_id = 0
         self._events: list[TrackEvent] = []
+        self._late_in_a_row = 0
 
     # --- the live thread ---
 
@@ -116,8 +120,8 @@ class TrackingSession:
 
         Returns:
             Masks on this frame, or ``None`` when it was dropped: older than the last one, or with the same stamp. A stamp far
-            back or another image size is a new start: the window is emptied and queries in flight are given up, while
-            objects are followed on.
+            back, stamps a little back again and again, or another image size are a new start: the window is emptied and
+            queries in flight are given up, while objects are followed on.
 
         Raises:
             SessionError: there is no mask model.
@@ -126,7 +130,7 @@ class TrackingSession:
             tracker = self._loaded_tracker()
             if not self._admit(frame):
                 return None
-            stored = StoredFrame(frame, tracker.encode)
+            stored = StoredFrame(frame, tracker)
             objects = self._state.objects
             outputs = tracker.step([each.track for each in objects], stored.features()) if objects else []
             before = [each.lost_since_ns is None for each in objects]
@@ -148,9 +152,10 @@ class TrackingSession:
             return True
         last = self._state.latest.frame
         behind_ns = last.stamp_ns - frame.stamp_ns
+        self._late_in_a_row = self._late_in_a_row + 1 if behind_ns > 0 else 0
         if frame.size_hw != last.size_hw:
             self._start_anew(f"the image size changed from {last.size_hw} to {frame.size_hw} (height, width)", frame)
-        elif behind_ns > self.config.time_jump_seconds * 1e9:
+        elif behind_ns > self.config.time_jump_seconds * 1e9 or self._late_in_a_row >= _LATE_IN_A_ROW:
             self._start_anew(f"the stamps went back by {behind_ns / 1e9:.3f} s", frame)
         elif behind_ns > 0:
             self.counters.late += 1
@@ -170,6 +175,7 @@ class TrackingSession:
     def _new_epoch(self, reason: str) -> None:
         self._epoch += 1
         self._epoch_reason = reason
+        self._late_in_a_row = 0
         self._window.clear()
         self._state.catch_up = None
 
@@ -217,7 +223,14 @@ class TrackingSession:
             self._last_query_id += 1
             return self._last_query_id
 
-    def join(self, snapshot: Snapshot, record: QueryRecord, found: Sequence[FoundObject], replace: bool) -> Segmentation:
+    def join(
+        self,
+        snapshot: Snapshot,
+        record: QueryRecord,
+        found: Sequence[FoundObject],
+        replace: bool,
+        check: Callable[[], None] = lambda: None,
+    ) -> Segmentation:
         """Carry new objects through the frames seen since the snapshot to the newest one, and follow them from there on.
 
         Args:
@@ -225,6 +238,7 @@ class TrackingSession:
             record: the query.
             found: the objects, best first; at most ``max_objects`` fit.
             replace: whether all other queries and their objects go.
+            check: called before each step; raises when nobody wants the objects any more, and nothing changes then.
 
         Returns:
             The newest frame with the masks of the new objects.
@@ -232,16 +246,23 @@ class TrackingSession:
         Raises:
             SupersededError: the stream started anew meanwhile; nothing has changed then.
         """
-        return self._arrive(snapshot, found, lambda masks: self._adopt(record, found, masks, replace))
+        return self._arrive(snapshot, found, check, lambda masks: self._adopt(record, found, masks, replace))
 
-    def rejoin(self, snapshot: Snapshot, record: QueryRecord, found: Sequence[FoundObject], add_new: bool) -> Segmentation:
+    def rejoin(
+        self,
+        snapshot: Snapshot,
+        record: QueryRecord,
+        found: Sequence[FoundObject],
+        add_new: bool,
+        check: Callable[[], None] = lambda: None,
+    ) -> Segmentation:
         """As :meth:`join`, for a query that is known: what it found may be its old objects, which then keep their ids.
 
         A find where an object is followed well is that object. Any other find is the object in doubt that it looks most like,
         which goes on with the track of the find.
 
         Args:
-            snapshot, found: as for :meth:`join`.
+            snapshot, found, check: as for :meth:`join`.
             record: takes the place of the query's old one.
             add_new: whether finds that are none of the query's objects become new ones; else they are ignored.
 
@@ -252,10 +273,14 @@ class TrackingSession:
             SupersededError: the stream started anew meanwhile.
             UnknownIdError: the query was removed meanwhile.
         """
-        return self._arrive(snapshot, found, lambda masks: self._reunite(record, found, masks, add_new))
+        return self._arrive(snapshot, found, check, lambda masks: self._reunite(record, found, masks, add_new))
 
     def _arrive(
-        self, snapshot: Snapshot, found: Sequence[FoundObject], then: Callable[[list[TrackOutput]], Segmentation]
+        self,
+        snapshot: Snapshot,
+        found: Sequence[FoundObject],
+        check: Callable[[], None],
+        then: Callable[[list[TrackOutput]], Segmentation],
     ) -> Segmentation:
         """Carry finds to the newest frame, and end under the lock, so that no frame falls in between."""
         tracks = [each.track for each in found]
@@ -265,13 +290,15 @@ class TrackingSession:
             # Fewer and fewer, so that this ends although the camera may be as fast as the tracker.
             kept = uniform_selection(passed, max(_HANDOVER_FRAMES, self.config.catch_up_frames >> round_index))
             self.counters.catch_up_skipped += len(passed) - len(kept)
-            masks = self._carry(tracks, kept, masks)
+            masks = _carry(tracks, kept, masks, check)
             if len(passed) <= _HANDOVER_FRAMES:
                 break
         with self._lock:
             passed = self._drain(snapshot)
             self.counters.catch_up_skipped += len(passed[:-_HANDOVER_FRAMES])
-            return then(self._carry(tracks, passed[-_HANDOVER_FRAMES:], masks))
+            masks = _carry(tracks, passed[-_HANDOVER_FRAMES:], masks, check)
+            check()  # whoever gives up a query from now on finds that it was answered
+            return then(masks)
 
     def _drain(self, snapshot: Snapshot) -> list[StoredFrame]:
         with self._lock:
@@ -283,13 +310,6 @@ class TrackingSession:
             self.counters.catch_up_skipped += buffer.skipped
             buffer.skipped = 0
             return passed
-
-    def _carry(
-        self, tracks: Sequence[ObjectTrack], passed: Sequence[StoredFrame], masks: list[TrackOutput]
-    ) -> list[TrackOutput]:
-        for stored in passed:
-            masks = self._loaded_tracker().step(tracks, stored.features())
-        return masks
 
     def _adopt(
         self, record: QueryRecord, found: Sequence[FoundObject], outputs: Sequence[TrackOutput], replace: bool
@@ -343,15 +363,22 @@ class TrackingSession:
         objects = tuple(mask for mask in self._state.latest.objects if mask.query_id == record.query_id)
         return Segmentation(latest.frame, objects)
 
-    def add(self, record: QueryRecord, prompt: ObjectPrompt, stamp_ns: int | None = None) -> Segmentation:
+    def add(
+        self,
+        record: QueryRecord,
+        prompt: ObjectPrompt,
+        stamp_ns: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Segmentation:
         """Follow an object that somebody points out, on the newest frame or on one of the past that is kept.
 
         Kept are the frames of about the last second, and key frames. It is carried to the present over the key frames since.
 
         Args:
-            record: of the query that it counts as.
+            record: of the query that it counts as; its reference stamp becomes that of the frame.
             prompt: where it is.
             stamp_ns: stamp of the frame that the prompt is about; the newest when ``None``.
+            check: as for :meth:`join`.
 
         Returns:
             The newest frame with its mask.
@@ -361,7 +388,6 @@ class TrackingSession:
             SessionError: no frame with this stamp is kept; the message names the nearest one.
             ValueError: the prompt is not within the image.
         """
-        tracker = self._loaded_tracker()
         with self._lock:
             if self._state.newest is None:
                 raise NoFramesError("there is no camera frame to look at yet")
@@ -372,27 +398,31 @@ class TrackingSession:
             raise SessionError(
                 f"no frame of stamp {stamp_ns} ns is kept; the nearest kept one after it is {clip[0].frame.stamp_ns}"
             )
+        check()
+        tracker = clip[0].tracker
         track, output = tracker.prompt(clip[0].features(), prompt)
         if not output.mask_hw.any():
             raise SessionError("nothing is where the prompt points: give more points, or a box")
         appearance = tracker.appearance(clip[0].features(), output.mask_hw)
-        [output] = self._carry([track], clip[1:], [output])
-        return self.join(snapshot, record, [FoundObject(track, output.presence, output.mask_hw, appearance)], replace=False)
+        [output] = _carry([track], clip[1:], [output], check)
+        record = dataclasses.replace(record, reference_stamp_ns=clip[0].frame.stamp_ns)
+        found = [FoundObject(track, output.presence, output.mask_hw, appearance)]
+        return self.join(snapshot, record, found, replace=False, check=check)
 
-    def note_heat_map(self, heat: HeatMap, seen: Sequence[ObjectMask], features: FrameFeatures) -> None:
+    def note_heat_map(self, heat: HeatMap, seen: Sequence[ObjectMask], stored: StoredFrame) -> None:
         """Score the query's objects against a heat map.
 
         Args:
             heat: of the query.
             seen: masks on the heat map's frame.
-            features: of that frame.
+            stored: that frame.
         """
         mine = [mask for mask in seen if mask.query_id == heat.query_id and mask.visibility is Visibility.VISIBLE]
         if not mine:
             return
         stack = torch.from_numpy(np.stack([mask.mask_hw for mask in mine]))[:, None]
         scores = scoring.attention_consistency(stack, torch.from_numpy(heat.values_hw)[None])
-        appearances = [self._loaded_tracker().appearance(features, mask.mask_hw) for mask in mine]
+        appearances = [stored.tracker.appearance(stored.features(), mask.mask_hw) for mask in mine]
         with self._lock:
             by_id = {each.object_id: each for each in self._state.objects}
             for mask, score, appearance in zip(mine, scores.tolist(), appearances, strict=True):
@@ -484,10 +514,10 @@ class TrackingSession:
             self._forget()
             self._tracker = tracker
 
-    def reset(self) -> None:
-        """Forget all objects, queries and frames, and give up queries in flight. Ids are not used again."""
+    def reset(self, reason: str = "a reset was asked for") -> None:
+        """Forget all objects, queries and frames, and give up queries in flight for a reason. Ids are not used again."""
         with self._lock:
-            self._new_epoch("a reset was asked for")
+            self._new_epoch(reason)
             self._forget()
 
     def _forget(self) -> None:
@@ -516,6 +546,16 @@ class TrackingSession:
             ids = {each.object_id for each in objects}
             seen = tuple(mask for mask in self._state.latest.objects if mask.object_id in ids)
             self._state.latest = Segmentation(self._state.latest.frame, seen)
+
+
+def _carry(
+    tracks: Sequence[ObjectTrack], passed: Sequence[StoredFrame], masks: list[TrackOutput], check: Callable[[], None]
+) -> list[TrackOutput]:
+    """Step tracks over frames by the mask model that both are of: the session may have another one by now."""
+    for stored in passed:
+        check()
+        masks = stored.tracker.step(tracks, stored.features())
+    return masks
 
 
 def _listed(ids: Sequence[int]) -> str:

@@ -74,7 +74,7 @@ def test_from_a_sentence_to_masks() -> None:
     tracker = Sam2Tracker.load("embedded", device="cuda")
     grounder = Grounder(load_mllm("embedded", MllmOptions(), torch.device("cuda"), torch.float32), tracker)
     frames = [Frame(index * 250_000_000, "camera", SCENE.render(index * 0.25).image_rgb) for index in range(8)]
-    grounding = grounder.ground([StoredFrame(frame, tracker.encode) for frame in frames], "the blue ball")
+    grounding = grounder.ground([StoredFrame(frame, tracker) for frame in frames], "the blue ball")
     assert grounding.attention.object_name == "ball"
     truth = [SCENE.render(index * 0.25).mask_of(0) for index in range(8)]
     assert np.mean([iou(mask, each) for mask, each in zip(grounding.union_masks(), truth, strict=True)]) > 0.8

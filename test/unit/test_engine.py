@@ -24,7 +24,8 @@ PROMPT = ObjectPrompt(mask_hw=np.ones((6, 8), dtype=np.bool_))
 class StubGrounder:
     """Finds nothing, or what it is told to; maps that agree with every mask, unless told otherwise."""
 
-    def __init__(self, engine_time: list[float]) -> None:
+    def __init__(self, engine_time: list[float], tracker: NotingTracker) -> None:
+        self.tracker = tracker
         self.asked: list[float] = []
         self.refreshed: list[tuple[int, int]] = []
         self.finds: list[NotedTrack] = []
@@ -87,8 +88,9 @@ class World:
 
     def __init__(self) -> None:
         self.time = [0.0]
-        self.ears, self.grounder = Ears(), StubGrounder(self.time)
-        self.session = TrackingSession(NotingTracker())
+        tracker = NotingTracker()
+        self.ears, self.grounder = Ears(), StubGrounder(self.time, tracker)
+        self.session = TrackingSession(tracker)
         self.engine = Engine(self.session, self.grounder, self.ears, clock=lambda: self.time[0])
         self.track = NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))
         follow(self.session, self.track)
@@ -201,6 +203,77 @@ def test_without_a_camera_it_waits_as_long_as_it_is_told_and_no_longer_than_anyb
         job.future.result(timeout=0)
 
 
+def test_a_query_that_is_removed_while_its_objects_catch_up_is_cancelled(world):
+    world.grounder.finds = [NotedTrack()]
+    world.grounder.meanwhile = lambda: [world.engine.follow(lambda number=number: frame(number)) for number in range(1, 6)]
+    job = world.engine.query("the mug", replace=True)
+    removed = []
+
+    def step() -> None:
+        if len(world.grounder.finds[0].stamps) == 4:  # about to be carried over the last frame
+            removed.append(world.engine.remove_query(job.query_id))
+
+    world.grounder.tracker.on_step = step
+    world.engine.work()
+    assert removed == [()]
+    with pytest.raises(SessionError, match="was cancelled"):
+        job.future.result(timeout=0)
+    assert [(each.query_id, each.state) for each in world.engine.queries()] == [(1, QueryState.ACTIVE)]
+    assert world.session.object_ids == {1: 1}
+
+
+def test_whoever_waits_for_an_answer_when_the_engine_stops_learns_that_and_nothing_is_left(world):
+    world.engine.query("the mug")
+    world.engine.work()  # fails
+    job = world.engine.query("the mug")
+    world.grounder.meanwhile = world.engine.stop
+    world.engine.work()
+    with pytest.raises(SessionError, match="deactivated or shut down"):
+        job.future.result(timeout=0)
+    assert world.engine.queries() == ()
+
+
+def test_the_rate_of_heat_maps_changes_at_once(world):
+    world.session.config = SessionConfig(refresh_hz=0.001)
+    world.film(2)
+    refreshed = len(world.grounder.refreshed)
+    world.film(50)
+    assert len(world.grounder.refreshed) == refreshed
+    world.session.config = SessionConfig(refresh_hz=5.0)
+    world.film(10)
+    assert len(world.grounder.refreshed) == refreshed + 5
+    world.session.config = SessionConfig(refresh_hz=0.0)
+    world.film(50)
+    assert len(world.grounder.refreshed) == refreshed + 5
+
+
+def test_a_query_that_runs_takes_a_place_too(world):
+    world.session.config = SessionConfig(max_queries=2)
+    world.grounder.finds = [world.track]
+    refused = []
+
+    def ask() -> None:
+        with pytest.raises(SessionError, match="max_queries"):
+            world.engine.query("the cup", replace=False)
+        refused.append(True)
+
+    world.grounder.meanwhile = ask
+    world.engine.query("the mug", replace=False)
+    world.engine.work()
+    assert refused
+    assert len(world.session.queries) == 2
+    world.grounder.meanwhile = lambda: None
+    world.engine.ask_again(1)
+    with pytest.raises(SessionError, match="2 queries are active already"):
+        world.engine.query("the cup", replace=False)
+
+
+def test_an_object_pointed_out_is_listed_with_the_frame_it_was_pointed_out_on(world):
+    world.engine.add_object(PROMPT, "mug")
+    world.film(1)
+    assert world.engine.queries()[-1].reference_stamp_ns == world.session.latest.frame.stamp_ns
+
+
 def test_too_many_queries_are_refused_with_the_way_out(world):
     world.session.config = type(world.session.config)(max_queries=1)
     with pytest.raises(SessionError, match=r"1 queries are active already \(parameter max_queries\): remove one"):
@@ -289,7 +362,8 @@ def test_after_a_stop_nothing_is_taken_before_the_next_start(world):
 
 
 def test_a_listener_that_fails_costs_neither_answers_nor_threads():
-    session, grounder = TrackingSession(NotingTracker()), StubGrounder([0.0])
+    tracker = NotingTracker()
+    session, grounder = TrackingSession(tracker), StubGrounder([0.0], tracker)
     grounder.finds = [NotedTrack()]
     engine = Engine(session, grounder, BrokenEars())
     engine.start()

@@ -140,7 +140,7 @@ def always(value: float) -> Callable[[int], float]:
 
 def clip_of(tracker: KnowingTracker, count: int = FRAMES) -> list[StoredFrame]:
     image = np.zeros((*SIZE_HW, 3), dtype=np.uint8)
-    return [StoredFrame(Frame(index, "camera", image), tracker.encode) for index in range(count)]
+    return [StoredFrame(Frame(index, "camera", image), tracker) for index in range(count)]
 
 
 def ground(world: World, config: GroundingConfig | None = None, count: int = FRAMES) -> Grounding:

@@ -66,6 +66,10 @@ def frame(number: int, size_hw: tuple[int, int] = SIZE_HW) -> Frame:
     return Frame(number * PERIOD_NS, "camera", np.zeros((*size_hw, 3), dtype=np.uint8))
 
 
+def stored_by(tracker: NotingTracker) -> StoredFrame:
+    return StoredFrame(frame(0), tracker)
+
+
 def stamps(*numbers: int) -> list[int]:
     return [number * PERIOD_NS for number in numbers]
 
@@ -138,8 +142,49 @@ class TestCatchingUp:
         join(session, snapshot, track)
         assert track.stamps == sorted(set(track.stamps))
         assert len(track.stamps) + session.counters.catch_up_skipped == 30
+        assert track.stamps[-1] == session.latest.frame.stamp_ns, "the camera may have stopped"
         session.push(frame(31))
         assert track.stamps[-1] == stamps(31)[0]
+
+    @pytest.mark.parametrize("passed", range(1, 40))
+    def test_the_answer_is_about_the_newest_frame_whatever_was_skipped(self, tracker, passed):
+        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4))
+        session.push(frame(0))
+        snapshot, track = session.begin_query(), NotedTrack()
+        for number in range(1, passed + 1):
+            session.push(frame(number))
+        join(session, snapshot, track)
+        assert track.stamps[-1] == session.latest.frame.stamp_ns == passed * PERIOD_NS
+        assert len(track.stamps) + session.counters.catch_up_skipped == passed
+
+    def test_a_query_that_nobody_wants_any_more_changes_nothing_however_far_it_got(self, session):
+        session.push(frame(0))
+        snapshot, old, new = session.begin_query(), NotedTrack(), NotedTrack()
+        join(session, snapshot, old)
+        snapshot = session.begin_query()
+        for number in range(1, 4):
+            session.push(frame(number))
+
+        def check() -> None:
+            if len(new.stamps) == 3:  # the last step is done
+                raise SupersededError("not wanted")
+
+        record = QueryRecord(session.new_query_id(), "the mug", "mug", 0, True)
+        with pytest.raises(SupersededError, match="not wanted"):
+            session.join(snapshot, record, found(new), replace=True, check=check)
+        assert session.object_ids == {1: 1}
+
+    def test_tracks_are_carried_by_the_model_that_they_are_of(self, session, tracker):
+        session.push(frame(0))
+        snapshot, track = session.begin_query(), NotedTrack()
+        session.push(frame(1))
+        other = NotingTracker()
+        tracker.on_step = lambda: session.set_tracker(other)
+        other.on_step = lambda: pytest.fail("it cannot read tracks of another model")
+        session.push(frame(2))
+        with pytest.raises(SupersededError, match="another mask model was loaded"):
+            join(session, snapshot, track)
+        assert track.stamps == stamps(1, 2)
 
     def test_joining_objects_are_on_the_newest_frame(self, session):
         session.push(frame(0))
@@ -160,6 +205,13 @@ class TestCatchingUp:
 
 
 class TestStamps:
+    def test_a_bag_shorter_than_a_jump_that_starts_over_again_and_again_is_followed(self, session):
+        pushed = [session.push(frame(number)) for _ in range(20) for number in range(9)]  # 0.9 s at 10 Hz, a jump is 1 s
+        followed = sum(segmentation is not None for segmentation in pushed)
+        assert followed >= 20 * 9 / 2
+        assert session.counters.discontinuities == 19
+        assert followed + session.counters.late + session.counters.repeated == 20 * 9
+
     def test_late_and_repeated_frames_are_dropped_and_counted(self, session):
         track = NotedTrack()
         session.push(frame(5))
@@ -257,12 +309,12 @@ class TestObjects:
         assert (back.visibility, back.pixel_count) == (Visibility.VISIBLE, 48)
         assert lost.object_id == back.object_id == 1
 
-    def test_a_heat_map_scores_the_objects_of_its_query(self, session):
+    def test_a_heat_map_scores_the_objects_of_its_query(self, session, tracker):
         follow(session, NotedTrack())
         follow(session, NotedTrack(), replace=False)
         latest = session.push(frame(1))
         heat = HeatMap(latest.frame, 1, np.float32([[1.0, 0.0]]))
-        session.note_heat_map(heat, latest.objects, 0)
+        session.note_heat_map(heat, latest.objects, stored_by(tracker))
         first, second = session.push(frame(2)).objects
         assert first.attention_consistency == pytest.approx(0.0)  # a full mask: one cell attended, one paid for
         assert np.isnan(second.attention_consistency)
@@ -354,13 +406,13 @@ class TestLossAndReturn:
         assert track.stamps == [PERIOD_NS]
         assert session.object_ids == {1: 1}
 
-    def test_a_mask_that_attention_keeps_disagreeing_with_is_in_doubt_and_moves_to_what_was_found(self, session):
+    def test_a_mask_that_attention_keeps_disagreeing_with_is_in_doubt_and_moves_to_what_was_found(self, session, tracker):
         drifted = NotedTrack(mask_hw=left())
         record = follow(session, drifted)
         elsewhere = HeatMap(session.latest.frame, record.query_id, np.float32([[0.0, 1.0]]))
         for _ in range(2):
             assert session.queries_in_doubt() == ()
-            session.note_heat_map(elsewhere, session.push(frame(len(drifted.stamps) + 1)).objects, 0)
+            session.note_heat_map(elsewhere, session.push(frame(len(drifted.stamps) + 1)).objects, stored_by(tracker))
         assert session.queries_in_doubt() == (record,)
         right = NotedTrack(mask_hw=~left())
         assert self.rejoin(session, record, right) == [1]
@@ -373,11 +425,11 @@ class TestLossAndReturn:
         tracker.looks_like = BLUE
         elsewhere = HeatMap(session.latest.frame, record.query_id, np.float32([[0.0, 1.0]]))
         for number in (1, 2):
-            session.note_heat_map(elsewhere, session.push(frame(number)).objects, 0)
+            session.note_heat_map(elsewhere, session.push(frame(number)).objects, stored_by(tracker))
         self.rejoin(session, record, NotedTrack(mask_hw=~left(), appearance=BLUE))
         assert EventKind.REACQUIRED not in [kind for kind, *_ in events(session)]
         for number in (3, 4):
-            session.note_heat_map(elsewhere, session.push(frame(number)).objects, 0)
+            session.note_heat_map(elsewhere, session.push(frame(number)).objects, stored_by(tracker))
         self.rejoin(session, record, NotedTrack(mask_hw=~left(), appearance=RED))
         assert events(session) == [(EventKind.REACQUIRED, 1, 4 * PERIOD_NS)]
 
@@ -463,7 +515,7 @@ class TestWithoutWork:
 
 
 def stored(stamp_ns: int) -> StoredFrame:
-    return StoredFrame(Frame(stamp_ns, "camera", np.zeros((1, 1, 3), dtype=np.uint8)), lambda frame: frame)
+    return StoredFrame(Frame(stamp_ns, "camera", np.zeros((1, 1, 3), dtype=np.uint8)), NotingTracker())
 
 
 class TestKeyFrames:
@@ -513,7 +565,8 @@ def test_the_catch_up_buffer_is_bounded_and_counts_what_it_gives_up():
     for number in range(1, 101):
         buffer.append(stored(number))
     kept = [each.frame.stamp_ns for each in buffer.drain()]
-    assert len(kept) <= 8
+    assert len(kept) <= 8 + 1
     assert len(kept) + buffer.skipped == 100
-    steps = np.diff(kept)
+    assert kept[-1] == 100, "the newest, whatever the stride"
+    steps = np.diff(kept[:-1])
     assert steps.max() <= 2 * steps.min()
