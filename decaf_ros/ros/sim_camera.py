@@ -22,7 +22,7 @@ from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
 
 _DEPTH = 10
-_DOCUMENTATION = "docs/robot.md, and ros2 param describe once it runs"
+_DOCUMENTATION = "ros2 param list /sim_camera, and ros2 param describe, once it runs"
 _RELIABILITY = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
 
 
