@@ -13,6 +13,8 @@ from decaf_ros.datatypes import Frame, UInt8Array
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FOLDER_FRAMES_PER_SECOND = 10.0
+# Rates of videos that are written: two decimals above the precise ones, of which OpenCV takes three.
+_LEAST_HZ, _PRECISE_HZ, _MOST_HZ = 0.1, 65.0, 600.0
 
 
 class FrameSource(Protocol):
@@ -127,12 +129,18 @@ def _frame(image_bgr: np.ndarray, index: int, frames_per_second: float) -> Frame
 
 
 class VideoWriter:
-    """Writes RGB images of one size to an mp4 file, which is finished when the ``with`` block ends."""
+    """Writes RGB images of one size to an mp4 file. The ``with`` block finishes it; without images none is left.
+
+    Args:
+        path: of the file.
+        frames_per_second: taken as near as the format has it.
+    """
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self._path = path
-        self._frames_per_second = frames_per_second
+        self._frames_per_second = _rate_for_mpeg4(frames_per_second)
         self._writer: cv2.VideoWriter | None = None
+        self._is_empty = True
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -140,6 +148,20 @@ class VideoWriter:
     def __exit__(self, *_: object) -> None:
         if self._writer is not None:
             self._writer.release()
+            if self._is_empty:
+                self._path.unlink(missing_ok=True)
+
+    def open(self, size_hw: tuple[int, int]) -> None:
+        """Begin the file, which the first image does otherwise: to see early whether it can be written.
+
+        Raises:
+            VideoError: it cannot.
+        """
+        height, width = size_hw
+        writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._frames_per_second, (width, height))
+        if not writer.isOpened():
+            raise VideoError(f"{self._path} cannot be written as a video")
+        self._writer = writer
 
     def write(self, image_rgb: UInt8Array) -> None:
         """Append an image, ``(H, W, 3)`` uint8 RGB; the first one sets the size.
@@ -148,14 +170,17 @@ class VideoWriter:
             VideoError: the file cannot be written.
         """
         if self._writer is None:
-            self._writer = self._open((image_rgb.shape[1], image_rgb.shape[0]))
+            self.open((image_rgb.shape[0], image_rgb.shape[1]))
+        assert self._writer is not None
         self._writer.write(np.ascontiguousarray(image_rgb[..., ::-1]))
+        self._is_empty = False
 
-    def _open(self, size_wh: tuple[int, int]) -> cv2.VideoWriter:
-        writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._frames_per_second, size_wh)
-        if not writer.isOpened():
-            raise VideoError(f"{self._path} cannot be written as a video")
-        return writer
+
+def _rate_for_mpeg4(frames_per_second: float) -> float:
+    """OpenCV takes a rate for a fraction over a power of ten, and MPEG-4 has 16 bits for its numerator."""
+    if frames_per_second <= _PRECISE_HZ:
+        return max(frames_per_second, _LEAST_HZ)
+    return min(round(frames_per_second, 2), _MOST_HZ)
 
 
 class FramesInMemory:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import random
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rclpy
 import torch
 from sensor_msgs.msg import Image
 
-from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
 from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import stamp_to_ns
@@ -197,7 +195,7 @@ def measure_slow_subscriber(seconds: float) -> SlowSubscriberFigures:
         TimeoutError: the processes do not start, or masks do not come.
     """
     with _tracking(_ENDURANCE_HZ) as masks, tempfile.TemporaryDirectory() as folder:
-        topics = [f"/decaf_node/{name}" for name in _SLOW_TOPICS]
+        topics = [f"{masks.node_name}/{name}" for name in _SLOW_TOPICS]
         arguments = [*topics, "--pause", str(_SLOW_PAUSE_SECONDS)]
         with ChildProcess("decaf_ros.cli.listener", arguments, Path(folder) / "listener.log"):
             masks.wait_for_subscribers(topics[-1])
@@ -223,11 +221,13 @@ class _Masks:
 
     Attributes:
         node: the process that they come from.
+        node_name: of the node in that process, in full.
         ages_ms: of all masks until now, on their arrival.
     """
 
     def __init__(self, node: ChildProcess, client: DecafClient) -> None:
         self.node = node
+        self.node_name = client.target
         self.ages_ms: list[float] = []
         self._client = client
         client.subscribe("~/mask", Image, self._note)
@@ -263,27 +263,15 @@ class _Masks:
 
 
 @contextmanager
-def ros_of_its_own() -> Iterator[None]:
-    """ROS for this process and its children, apart from other nodes on this machine and network."""
-    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    rclpy.init()
-    try:
-        yield
-    finally:
-        rclpy.try_shutdown()
-
-
-@contextmanager
 def _tracking(rate_hz: float) -> Iterator[_Masks]:
     """Camera and node as processes, with one object tracked."""
-    camera_arguments = ["--ros-args", "-p", f"seeds:=[{_SEED}]", "-p", f"rate:={rate_hz}"]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(ros_of_its_own())
+        arguments = stack.enter_context(ros_of_its_own())
+        camera_arguments = [*arguments, "-p", f"seeds:=[{_SEED}]", "-p", f"rate:={rate_hz}"]
         stack.enter_context(ChildProcess("decaf_ros.ros.sim_camera", camera_arguments, folder / "camera.log"))
-        node = stack.enter_context(ChildProcess("decaf_ros.ros.node", [], folder / "node.log"))
-        client = stack.enter_context(DecafClient(name="bench_client"))
+        node = stack.enter_context(ChildProcess("decaf_ros.ros.node", arguments, folder / "node.log"))
+        client = stack.enter_context(DecafClient("decaf_node", name="bench_client"))
         client.wait_until_ready()
         masks = _Masks(node, client)
         # A query that looks back over a whole window takes more memory than one that comes early.

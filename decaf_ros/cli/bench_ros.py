@@ -20,8 +20,7 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from decaf_ros.cli.bench_node import ros_of_its_own
-from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8Array, Visibility
 from decaf_ros.drawing import object_colour
@@ -197,7 +196,7 @@ The naive way: `message.data = values.tobytes()`, masks blended over the whole i
 maps blended in floating point.
 
 {os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, OpenCV {cv2.__version__},
-Python {platform.python_version()}. `decaf bench --parts ros`
+Python {platform.python_version()}. `decaf bench --parts ros --ros-frames {frames}`
 """
 
 
@@ -234,7 +233,7 @@ def _cost(
     publish: Callable[[_Sample], None],
 ) -> Cost:
     """Milliseconds that ``publish`` takes while each of the topics has one subscriber."""
-    names = [f"/{_NODE}/{topic}" for topic in topics]
+    names = [f"{node.get_fully_qualified_name()}/{topic}" for topic in topics]
     with ExitStack() as stack:
         if names:
             stack.enter_context(ChildProcess("decaf_ros.cli.listener", names, folder / "listener.log"))

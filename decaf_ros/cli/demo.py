@@ -6,8 +6,6 @@ Three sentences of different kinds, each about a world that no model was trained
 from __future__ import annotations
 
 import argparse
-import os
-import random
 import sys
 import time
 from collections.abc import Sequence
@@ -17,10 +15,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import rclpy
 
 from decaf_ros.cli.contact_sheet import SheetRow, draw_contact_sheet
-from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.cli.masks import write_png
+from decaf_ros.cli.models import whole_number
+from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
 from decaf_ros.cli.recording import Recorder, Recording
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import BoolArray, UInt8Array
@@ -34,7 +33,7 @@ from decaf_ros.ros.client import DecafClient
 from decaf_ros.session.frames import KeyFrameBuffer, StoredFrame
 from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.srv import Query
-from decaf_ros.video import VideoWriter
+from decaf_ros.video import VideoError, VideoWriter
 
 DEMO_KINDS = ("colour", "position", "size")
 # Worlds to look at, not to judge by: docs/benchmarks has the averages over many.
@@ -98,22 +97,18 @@ _HEADER = ("query", "kind", "name", "latency in ms", "J", "F", "J&F", "masks pub
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    # Nobody else's nodes, and nobody else's camera.
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))
     queries = sample_queries(dict.fromkeys(DEMO_KINDS, 1), arguments.seed)
     try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
         outcomes = _run_node(queries, arguments.out)
         _write_video(arguments.out / "overlay.mp4", outcomes)
         _say("drawing the contact sheet: the same key frames once more, step by step")
-        sheet = draw_contact_sheet(_sheet_rows(outcomes))
-    except (DemoError, TimeoutError) as error:
+        write_png(arguments.out / "contact_sheet.png", draw_contact_sheet(_sheet_rows(outcomes))[..., ::-1])
+        table = markdown_table(_HEADER, [outcome.cells() for outcome in outcomes])
+        (arguments.out / "results.md").write_text(table)
+    except (DemoError, VideoError, OSError) as error:  # TimeoutError is an OSError
         print(f"decaf demo failed: {error}", file=sys.stderr)
         return 1
-    cv2.imwrite(str(arguments.out / "contact_sheet.png"), sheet[..., ::-1])
-    table = markdown_table(_HEADER, [outcome.cells() for outcome in outcomes])
-    (arguments.out / "results.md").write_text(table)
     print(f"\n{table}\n{arguments.out}/overlay.mp4, contact_sheet.png and results.md are written.")
     return _verdict(outcomes)
 
@@ -123,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("demo_out"), metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--seed",
-        type=int,
+        type=whole_number,
         default=FIRST_SEED,
         help="the first suitable worlds from this one on are shown (default: %(default)s)",
     )
@@ -138,14 +133,14 @@ def _run_node(queries: Sequence[HeldOutQuery], out: Path) -> list[Outcome]:
     """Start the programs, ask all queries one after another, and stop the programs."""
     with ExitStack() as stack:
         _say(f"starting the camera and decaf_node (logs in {out})")
-        camera_arguments = ["--ros-args", "-p", f"seeds:=[{queries[0].seed}]", "-p", f"rate:={CAMERA_HZ}"]
+        # Nobody else's nodes, which the demo would make forget everything, and nobody else's camera.
+        arguments = stack.enter_context(ros_of_its_own())
+        camera_arguments = [*arguments, "-p", f"seeds:=[{queries[0].seed}]", "-p", f"rate:={CAMERA_HZ}"]
         programs = [
             stack.enter_context(ChildProcess(_CAMERA, camera_arguments, out / "camera.log")),
-            stack.enter_context(ChildProcess(_NODE, [], out / "node.log")),
+            stack.enter_context(ChildProcess(_NODE, arguments, out / "node.log")),
         ]
-        rclpy.init()
-        stack.callback(rclpy.try_shutdown)
-        client = stack.enter_context(DecafClient())
+        client = stack.enter_context(DecafClient("decaf_node"))
         try:
             client.wait_until_ready()
             recorder = Recorder(client)
@@ -157,7 +152,7 @@ def _run_node(queries: Sequence[HeldOutQuery], out: Path) -> list[Outcome]:
 
 def _run_query(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> Outcome:
     """Show a new world to the camera, ask, and watch what is published for a while."""
-    accepted, reason = client.set_parameter("seeds", [query.seed], node="/sim_camera")
+    accepted, reason = client.set_parameter("seeds", [query.seed], node=client.node.resolve_topic_name("sim_camera"))
     if not accepted:
         raise DemoError(f"the camera refused world {query.seed}: {reason}")
     time.sleep(_SETTLING_SECONDS)  # until no image of the old world is on its way
@@ -185,7 +180,7 @@ def _score(query: HeldOutQuery, response: Query.Response, recording: Recording) 
     newest_ns = max(recording.labels, default=0)
     stamps = tuple(stamp for stamp in sorted(recording.truth) if answered_ns < stamp <= min(end_ns, newest_ns))
     scored = [stamp for stamp in stamps if stamp in recording.labels]
-    if not scored:
+    if not (scored and recording.overlay):
         raise DemoError(f'no masks were published after the answer to "{query.expression.text}"')
     masks = np.stack([recording.labels[stamp] > 0 for stamp in scored])
     truth = np.stack([_truth(query, recording, stamp) for stamp in scored])

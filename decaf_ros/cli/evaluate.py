@@ -11,17 +11,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
 from decaf_ros.config import GroundingConfig
 from decaf_ros.evaluation.datasets import DATASETS, DatasetError, DatasetVideo, read_dataset
 from decaf_ros.evaluation.journal import Journal, JournalError, Record
-from decaf_ros.evaluation.runner import DecafSegmenter, evaluate
+from decaf_ros.evaluation.runner import DecafSegmenter, Prediction, Segmenter, evaluate
 from decaf_ros.evaluation.runs import Setup, ablations
 from decaf_ros.evaluation.summary import HEADER, summary_rows, write_expressions, write_summary
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.visual_prefix import MllmOptions
-from decaf_ros.video import VideoError
+from decaf_ros.video import FrameSource, VideoError
 
 # What is typed, and the name in tables. Variants that read images alike stand together: models are loaded once for them.
 _VARIANTS = {
@@ -139,10 +141,24 @@ def _run_variants(
     except ValueError as error:
         raise ModelNotFound(f"{arguments.mllm} cannot be read with these options: {error}") from error
     for name, config in configs.items():
-        segmenter = DecafSegmenter(mllm, tracker, config, arguments.key_frames)
+        segmenter = _lenient(DecafSegmenter(mllm, tracker, config, arguments.key_frames))
         folder = arguments.out / "masks" / _slug(name) if arguments.save_masks or _without_truth(videos) else None
         for record in evaluate(videos, name, segmenter, journal, arguments.key_frames, folder):
             progress.report(record)
+
+
+def _lenient(segmenter: Segmenter) -> Segmenter:
+    """The same, but a sentence that the model cannot take is a query that failed, as in the node: it finds nothing."""
+
+    def segment(source: FrameSource, expression: str) -> Prediction:
+        try:
+            return segmenter(source, expression)
+        except ValueError as error:
+            print(f"{expression!r} counts as not found: {error}", file=sys.stderr)
+        nothing = np.zeros(source.read(0, 1)[0].size_hw, dtype=np.bool_)
+        return Prediction((0,), nothing[None], itertools.repeat(nothing, len(source)), "", confident=False)
+
+    return segment
 
 
 def _chosen(variants: Sequence[str]) -> list[str]:

@@ -16,11 +16,12 @@ _COMMANDS = {
     "bench": "scores on held-out clips, ablations, loss and return, and speed of the node, as Markdown",
 }
 
+_INTERRUPTED = 130  # as shells have it
 _ROS_MODULES = ("rclpy", "sensor_msgs", "decaf_ros.msg", "decaf_ros.srv", "decaf_ros.action")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the commands; returns the exit status."""
+    """Run one of the commands; returns the exit status, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="decaf", description="From a sentence to a tracked mask.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in _COMMANDS.items():
@@ -28,13 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen, rest = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
-        command = importlib.import_module(f"decaf_ros.cli.{chosen.command}")
+        return int(importlib.import_module(f"decaf_ros.cli.{chosen.command}").main(rest))
+    except KeyboardInterrupt:
+        print(f"decaf {chosen.command}: interrupted", file=sys.stderr)
+        return _INTERRUPTED
     except ModuleNotFoundError as error:
         if error.name not in _ROS_MODULES:
             raise
         print(f"decaf {chosen.command} needs ROS 2: source its setup.bash, or use `make {chosen.command}`", file=sys.stderr)
         return 1
-    return command.main(rest)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 
+_DEVICE_TYPES = ("cpu", "cuda")
+_MOST_THREADS = 1024  # as of the node's cpu_threads; torch crashes where the system cannot start as many
+
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--mllm``, ``--tracker``, ``--device`` and ``--threads``."""
@@ -21,7 +24,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--tracker", default="embedded", help="SAM 2: embedded, a folder or checkpoint, or a hub id (default: %(default)s)"
     )
     parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 for all cores (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=_threads, default=0, help="CPU threads of torch; 0 for all cores (default: %(default)s)"
+    )
 
 
 def load_models(arguments: argparse.Namespace, options: MllmOptions | None = None) -> tuple[VideoMllm, Sam2Tracker]:
@@ -44,11 +49,26 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def whole_number(text: str) -> int:
+    """An argument type: a whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+def _threads(text: str) -> int:
+    if whole_number(text) > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} threads are more than {_MOST_THREADS}")
+    return int(text)
+
+
 def _device(text: str) -> torch.device:
     try:
         device = torch.device(text)
     except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no torch device: use cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError("this torch sees no CUDA device: use --device cpu")
+        raise argparse.ArgumentTypeError(f"{text!r} is none that torch knows: use cpu, cuda or cuda:1") from error
+    if device.type not in _DEVICE_TYPES:
+        raise argparse.ArgumentTypeError(f"{text!r} is none that the models run on: use cpu, cuda or cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"{text!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
     return device

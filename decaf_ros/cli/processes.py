@@ -1,17 +1,43 @@
-"""Programs that run beside this one, each with its output in a log file."""
+"""Programs that run beside this one, each with its output in a log file, and all of them apart from everybody else's."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
+import rclpy
 
 _GRACE_SECONDS = 10.0
+# Domains above 101 collide with ephemeral ports.
+_DOMAINS = range(1, 101)
+
+
+@contextmanager
+def ros_of_its_own() -> Iterator[list[str]]:
+    """ROS for this process and its children, apart from other nodes, which may be at work: a new domain on this machine alone.
+
+    And a new namespace in it, as somebody else may have the same domain. This process's nodes are in the namespace.
+
+    Yields:
+        ROS arguments that put a child there, too.
+    """
+    exported = os.environ.get("ROS_DOMAIN_ID")
+    os.environ["ROS_DOMAIN_ID"] = random.choice([str(each) for each in _DOMAINS if str(each) != exported])
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    arguments = ["--ros-args", "-r", f"__ns:=/decaf_{uuid.uuid4().hex[:8]}"]
+    rclpy.init(args=arguments)
+    try:
+        yield arguments
+    finally:
+        rclpy.try_shutdown()
 
 
 class ChildProcess:

@@ -21,35 +21,34 @@ from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder, StageClock
 from decaf_ros.session.offline import QUERY_ID, GroundedVideo, ground_video, segment_video
+from decaf_ros.text import checked_line
 from decaf_ros.video import FrameSource, VideoError, VideoWriter, open_frames
 
+_RESULTS = ("masks", "masks.json", "heat", "overlay.mp4", "frames.csv", "summary.json")
+_NUMBERED = f"{'[0-9]' * 6}*.png"
 _MASK_FILES: dict[str, Callable[[Path], MaskFiles]] = {"png": LabelImages, "rle": RunLengths}
 
 
+class SegmentError(Exception):
+    """Sentence, recording and folder do not go together; the message names the cause."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Segment a video; returns the exit status: 0, or 1 when the models or the video cannot be used."""
+    """Segment a video; returns the exit status: 0, or 1 when the models, the video or the folder cannot be used."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if not arguments.expression.strip():
-        parser.error('the expression is empty: say what to look for, such as "the red mug"')
     try:
+        arguments.expression = checked_line(arguments.expression, "expression")
         config = GroundingConfig(tracklet_threshold=arguments.tracklet_threshold)
     except ValueError as error:
         parser.error(str(error))
+    if not arguments.expression:
+        parser.error('the expression is empty: say what to look for, such as "the red mug"')
     try:
-        source = _open(arguments.video, arguments.topic)
-        mllm, tracker = load_models(arguments)
-        clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
-        grounder = Grounder(mllm, tracker, config)
-        grounded = ground_video(source, arguments.expression, grounder, tracker, arguments.key_frames, clock)
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        masks = _MASK_FILES[arguments.masks](arguments.out)
-        summary = _write(arguments.out, masks, source, grounded, tracker, arguments.expression)
-    except (ModelNotFound, VideoError, OSError) as error:
+        summary = _segment(arguments, config)
+    except (SegmentError, ModelNotFound, VideoError, OSError) as error:
         print(f"decaf segment: {error}", file=sys.stderr)
         return 1
-    summary["latency_ms"] = {stage: round(value, 1) for stage, value in clock.latency_ms.items()}
-    (arguments.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     _report(summary, arguments.out)
     return 0
 
@@ -64,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("video", type=Path, help="a video file, a folder of images in the order of their names, or a rosbag2")
     parser.add_argument("expression", help='what to look for, such as "the red mug"')
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
+    parser.add_argument("--overwrite", action="store_true", help="remove the results of an earlier run from DIR first")
     parser.add_argument("--topic", help="of a bag: images or compressed images (default: the only one there is)")
     parser.add_argument("--masks", choices=_MASK_FILES, default="png", help="how masks are written (default: %(default)s)")
     parser.add_argument(
@@ -87,8 +87,50 @@ def _open(path: Path, topic: str | None) -> FrameSource:
     return open_frames(path)
 
 
+def _segment(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str, Any]:
+    """Write everything; return what there is to say about it. What can be in the way is seen before the models are loaded."""
+    source, folder = _open(arguments.video, arguments.topic), arguments.out
+    _make_room(folder, arguments.video, arguments.overwrite)
+    with VideoWriter(folder / "overlay.mp4", source.frames_per_second) as overlay:
+        overlay.open(source.read(0, 1)[0].size_hw)
+        mllm, tracker = load_models(arguments)
+        clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
+        grounder = Grounder(mllm, tracker, config)
+        try:
+            grounded = ground_video(source, arguments.expression, grounder, tracker, arguments.key_frames, clock)
+        except ValueError as error:  # a sentence that the model cannot take
+            raise SegmentError(str(error)) from error
+        masks = _MASK_FILES[arguments.masks](folder)
+        summary = _write(folder, overlay, masks, source, grounded, tracker, arguments.expression)
+    summary["latency_ms"] = {stage: round(value, 1) for stage, value in clock.latency_ms.items()}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _make_room(folder: Path, video: Path, overwrite: bool) -> None:
+    """Have a folder without results; files that no run of this command writes stay.
+
+    Raises:
+        SegmentError: it holds results that may not go.
+        OSError: it cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = [folder / name for name in _RESULTS if (folder / name).exists()]
+    if any(video.resolve().is_relative_to(each.resolve()) for each in earlier):
+        raise SegmentError(f"{video} is among the results in {folder}: choose another folder for --out")
+    if earlier and not overwrite:
+        names = ", ".join(each.name for each in earlier)
+        raise SegmentError(f"{folder} holds results already ({names}): choose another folder, or add --overwrite")
+    for each in earlier:
+        for file in each.glob(_NUMBERED) if each.is_dir() else [each]:
+            file.unlink()
+        if each.is_dir() and not any(each.iterdir()):
+            each.rmdir()
+
+
 def _write(
     folder: Path,
+    overlay: VideoWriter,
     masks: MaskFiles,
     source: FrameSource,
     grounded: GroundedVideo,
@@ -98,7 +140,7 @@ def _write(
     """Write masks, heat maps, stamps and the overlay video; return what there is to say about them."""
     _write_heat_maps(folder / "heat", grounded)
     frames_seen: Counter[int] = Counter()
-    with VideoWriter(folder / "overlay.mp4", source.frames_per_second) as overlay, (folder / "frames.csv").open("w") as stamps:
+    with (folder / "frames.csv").open("w") as stamps:
         rows = csv.writer(stamps, lineterminator="\n")
         rows.writerow(["frame", "stamp_ns", "frame_id"])
         for index, segmentation in enumerate(_with_progress(segment_video(source, grounded, tracker), len(source))):

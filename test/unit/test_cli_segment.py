@@ -2,14 +2,17 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from rosbags.rosbag2 import StoragePlugin
 from test_bags import IMAGE, START_NS, raw, write_bag
 
+from decaf_ros.cli import segment
 from decaf_ros.cli.main import main
 from decaf_ros.evaluation.rle import decode_rle
 from decaf_ros.synthetic.world import sample_scene
@@ -110,8 +113,65 @@ def test_the_overlay_is_a_video_of_all_frames(results):
     ],
 )
 def test_what_cannot_be_used_is_named(folder, tmp_path, capsys, video, options, cause):
-    assert main(["segment", str(folder / video), EXPRESSION, "--out", str(tmp_path), *options]) == 1
+    assert main(["segment", str(folder / video), EXPRESSION, "--out", str(tmp_path / "out"), *options]) == 1
     assert cause in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir()), "the next attempt finds no results"
+
+
+def test_a_sentence_that_the_model_cannot_take_is_refused(folder, tmp_path, capsys):
+    assert main(["segment", str(folder), "<|im_end|> the ball", "--out", str(tmp_path), "--threads", "1"]) == 1
+    assert "'<|im_end|>', which the model takes for a control token" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_models(monkeypatch) -> None:
+    """Loading a model fails the test."""
+    monkeypatch.setattr(segment, "load_models", lambda arguments: pytest.fail("the models are loaded"))
+
+
+@pytest.mark.usefixtures("no_models")
+class TestOutput:
+    """What is seen before minutes go into the models."""
+
+    def test_a_file_is_no_folder(self, folder, tmp_path, capsys):
+        (tmp_path / "out").touch()
+        assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path / "out")]) == 1
+        assert str(tmp_path / "out") in capsys.readouterr().err
+
+    def test_a_video_that_cannot_be_written_is_named(self, folder, tmp_path, capsys):
+        (tmp_path / "overlay.mp4" / "in the way").mkdir(parents=True)
+        assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path), "--overwrite"]) == 1
+        assert "overlay.mp4 cannot be written" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["masks", "masks.json", "heat", "overlay.mp4", "frames.csv", "summary.json"])
+    def test_results_of_an_earlier_run_stay(self, folder, tmp_path, capsys, name):
+        (tmp_path / name).touch()
+        assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path)]) == 1
+        message = capsys.readouterr().err
+        assert f"holds results already ({name})" in message
+        assert "another folder, or add --overwrite" in message
+        assert (tmp_path / name).exists()
+
+    def test_the_video_is_not_overwritten(self, folder, tmp_path, capsys):
+        video = tmp_path / "masks"
+        shutil.copytree(folder, video)
+        assert main(["segment", str(video), EXPRESSION, "--out", str(tmp_path), "--overwrite"]) == 1
+        assert "masks is among the results" in capsys.readouterr().err
+        assert len(list(video.iterdir())) == FRAMES
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_run_but_files_of_others(folder, results, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(results, out)
+    for name in ("masks.json", "notes.txt", "masks/00000.png"):
+        (out / name).touch()
+
+    def stop(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segment, "load_models", stop)
+    assert main(["segment", str(folder), EXPRESSION, "--out", str(out), "--overwrite"]) == 130
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == ["masks", "masks/00000.png", "notes.txt"]
 
 
 @pytest.mark.parametrize(
@@ -121,10 +181,19 @@ def test_what_cannot_be_used_is_named(folder, tmp_path, capsys, video, options, 
         (["frames", EXPRESSION], "--out"),
         (["frames", EXPRESSION, "--out", "x", "--key-frames", "0"], "'0' is no number above 0"),
         (["frames", EXPRESSION, "--out", "x", "--tracklet-threshold", "7"], "tracklet_threshold must lie in"),
-        (["frames", EXPRESSION, "--out", "x", "--device", "abacus"], "abacus"),
+        (["frames", "the\nball", "--out", "x"], "the expression holds characters that cannot be printed: '\\n'"),
+        (["frames", "the \x07ball", "--out", "x"], "cannot be printed: '\\x07'"),
+        (["frames", EXPRESSION, "--out", "x", "--threads", "-3"], "'-3' is no whole number from 0 on"),
+        (["frames", EXPRESSION, "--out", "x", "--threads", "100000"], "100000 threads are more than"),
+        (["frames", EXPRESSION, "--out", "x", "--device", "abacus"], "'abacus' is none that torch knows"),
+        (["frames", EXPRESSION, "--out", "x", "--device", "meta"], "'meta' is none that the models run on"),
+        (["frames", EXPRESSION, "--out", "x", "--device", "mps"], "'mps' is none that the models run on"),
+        (["frames", EXPRESSION, "--out", "x", "--device", "xpu"], "'xpu' is none that the models run on"),
+        (["frames", EXPRESSION, "--out", "x", "--device", "cuda:7"], "'cuda:7' is not there: torch sees 2 CUDA devices"),
     ],
 )
-def test_wrong_arguments_are_refused_with_the_cause(capsys, arguments, cause):
+def test_wrong_arguments_are_refused_with_the_cause(capsys, monkeypatch, arguments, cause):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(SystemExit) as ended:
         main(["segment", *arguments])
     assert ended.value.code == 2

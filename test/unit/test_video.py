@@ -83,6 +83,31 @@ class TestReading:
             source.read(2, 3)
 
 
+class TestWriting:
+    @pytest.mark.parametrize(
+        ("given", "written"),
+        [(29.97, 29.97), (64.9996, 65.0), (65.536, 65.54), (200 / 3, 66.67), (90.167, 90.17), (5e3, 600.0), (4e-4, 0.1)],
+    )
+    def test_a_rate_is_taken_as_near_as_the_format_has_it(self, tmp_path, given, written):
+        path = tmp_path / "video.mp4"
+        with VideoWriter(path, given) as writer:
+            for number in range(3):
+                writer.write(grey(number))
+        source = VideoFile(path)
+        assert len(source) == 3
+        assert source.frames_per_second == pytest.approx(written, abs=1e-3)
+
+    def test_what_cannot_be_written_is_named_before_the_first_image(self, tmp_path):
+        (tmp_path / "video.mp4").mkdir()
+        with VideoWriter(tmp_path / "video.mp4", 10.0) as writer, pytest.raises(VideoError, match=r"video\.mp4 cannot be"):
+            writer.open(SIZE_HW)
+
+    def test_without_images_no_file_is_left(self, tmp_path):
+        with VideoWriter(tmp_path / "video.mp4", 10.0) as writer:
+            writer.open(SIZE_HW)
+        assert not list(tmp_path.iterdir())
+
+
 @dataclass(eq=False)
 class CountingTrack:
     """Counts the steps since its mask was given."""

@@ -1,0 +1,91 @@
+"""``decaf demo`` beside somebody else's nodes, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
+
+import pytest
+
+from decaf_ros.cli import demo
+from decaf_ros.cli.main import main
+from decaf_ros.ros.client import DecafClient
+from decaf_ros.video import VideoError
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the demo does to the environment is undone."""
+    for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
+        monkeypatch.setenv(name, os.environ[name])
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def test_no_node_but_its_own_is_asked(
+    environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exported domain may be the robot's, where a node is at work that must not forget what it does."""
+    exported, started = os.environ["ROS_DOMAIN_ID"], []
+
+    @contextmanager
+    def start(module: str, arguments: Sequence[str], log: Path) -> Iterator[SimpleNamespace]:
+        started.append((os.environ["ROS_DOMAIN_ID"], arguments[:3]))
+        yield SimpleNamespace(running=True)
+
+    def never_ready(client: DecafClient) -> None:
+        raise demo.DemoError(f"{client.target} and {client.node.resolve_topic_name('image')}")
+
+    monkeypatch.setattr(demo, "ChildProcess", start)
+    monkeypatch.setattr(DecafClient, "wait_until_ready", never_ready)
+    assert main(["demo", "--out", str(tmp_path)]) == 1
+    (camera, node) = started
+    assert camera == node
+    domain, (*_, namespace) = node
+    assert domain != exported
+    name = namespace.removeprefix("__ns:=")
+    assert len(name) > 8, "a namespace that nobody else has"
+    assert f"{name}/decaf_node and {name}/image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "decaf demo: interrupted"),
+        (VideoError("overlay.mp4 cannot be written"), 1, "overlay.mp4 cannot be written"),
+        (OSError("no space left"), 1, "no space left"),
+        (TimeoutError("not ready"), 1, "not ready"),
+    ],
+)
+def test_what_went_wrong_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(demo, "_run_node", lambda queries, out: _raise(error))
+    assert main(["demo", "--out", str(tmp_path)]) == status
+    assert said in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written_are_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_there_is_no_world_below_0(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--seed", "-1"])
+    assert ended.value.code == 2
+    assert "'-1' is no whole number from 0 on" in capsys.readouterr().err
