@@ -33,7 +33,8 @@ class Camera:
         images: where the images come from.
         engine: follows the images.
         statistics: counts them.
-        depth: hears of every image, and listens while the camera is listened to; ``None`` for a camera without depth.
+        depth: hears of every image that is followed, and listens while the camera is listened to; ``None`` for a camera without
+            depth.
     """
 
     def __init__(
@@ -88,8 +89,6 @@ class Camera:
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.note_arrival(stamp_to_ns(message.header.stamp))
-        if self._depth is not None:
-            self._depth.note_image(message)
         self._engine.submit(lambda: self._frame(message))
 
     def _frame(self, message: Image | CompressedImage) -> Frame:
@@ -102,4 +101,7 @@ class Camera:
                 f"its stamp is {age:.3f} s old by the node's clock, max_frame_age_seconds is {limit:g}: is the network slow, "
                 "are the clocks of two machines apart, or is this a bag and use_sim_time not set?"
             )
-        return self._images.frame(message)
+        frame = self._images.frame(message)
+        if self._depth is not None:
+            self._depth.note_image(message)
+        return frame

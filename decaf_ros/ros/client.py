@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -62,8 +63,9 @@ class DecafClient:
         self._tracking: ActionClient[Any, Any, Any] = ActionClient(
             self.node, TrackByLanguage, f"{self.target}/track_by_language"
         )
-        self._diagnostics: dict[str, DiagnosticStatus] = {}
+        self._diagnostics: dict[str, tuple[float, DiagnosticStatus]] = {}
         self.subscribe("/diagnostics", DiagnosticArray, self._note_diagnostics)
+        self._closed = False
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="decaf-client", daemon=True)
@@ -76,14 +78,20 @@ class DecafClient:
         self.close()
 
     def close(self) -> None:
-        """Stop the thread and remove the node."""
+        """Stop the thread and remove the node, if that was not done before."""
+        if self._closed:
+            return
+        self._closed = True
         self._executor.shutdown()
         self._thread.join()
         self._tracking.destroy()
         self.node.destroy_node()
 
     def subscribe(self, topic: str, kind: type[MessageT], callback: Callable[[MessageT], None], depth: int = 50) -> Listening:
-        """Call back with every message of a topic, on the client's thread; ``~`` stands for the target node."""
+        """Call back with every message of a topic, on the client's thread; ``~`` stands for the target node.
+
+        What goes wrong in the callback is logged, and the client goes on.
+        """
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
         subscription = self.node.create_subscription(kind, topic.replace("~", self.target, 1), callback, qos)
         return Listening(self, subscription)
@@ -116,7 +124,7 @@ class DecafClient:
 
         Args:
             expression, window_seconds, replace: see TrackByLanguage.
-            on_feedback: called on the client's thread; not for feedback that the result has overtaken.
+            on_feedback: called on the client's thread as in :meth:`subscribe`; not for feedback that the result has overtaken.
             timeout_s: for the goal to be accepted.
 
         Raises:
@@ -186,7 +194,10 @@ class DecafClient:
         """Call a service without waiting for the answer, only for the service to be there; see :meth:`wait_for`."""
         with self._clients_lock:
             if service not in self._clients:
-                self._clients[service] = self._make_client(service, _MANAGEMENT_SERVICES[service])
+                known = {**_SERVICES, **_MANAGEMENT_SERVICES}
+                if service not in known:
+                    raise ValueError(f"decaf_node has no service {service!r}; it has {', '.join(sorted(known))}")
+                self._clients[service] = self._make_client(service, known[service])
             client = self._clients[service]
         if not client.wait_for_service(timeout_s):
             raise TimeoutError(f"there is no service {client.srv_name}: is the node running, with the same ROS_DOMAIN_ID?")
@@ -223,9 +234,15 @@ class DecafClient:
         finally:
             self.node.destroy_client(client)
 
-    def diagnostics(self, part: str) -> DiagnosticStatus | None:
-        """The newest status of one part of the node: "camera", "tracking" or "queries"; ``None`` before the first."""
-        return self._diagnostics.get(f"{self.target}: {part}")
+    def diagnostics(self, part: str, max_age_s: float = math.inf) -> DiagnosticStatus | None:
+        """The newest status of one part of the node: "camera", "tracking" or "queries"; ``None`` before the first.
+
+        Args:
+            part: of the node.
+            max_age_s: a status that came longer ago counts as none. The node sends one a second.
+        """
+        arrived_s, status = self._diagnostics.get(f"{self.target}: {part}", (-math.inf, None))
+        return status if time.monotonic() - arrived_s <= max_age_s else None
 
     def diagnostic_values(self, part: str) -> dict[str, str]:
         """The figures of :meth:`diagnostics`, by name; empty before the first."""
@@ -233,29 +250,37 @@ class DecafClient:
         return {pair.key: pair.value for pair in found.values} if found else {}
 
     def wait_until_ready(self, timeout_s: float = 120.0) -> None:
-        """Wait until the node is active and has loaded both models.
+        """Wait until the node is active and has loaded both models, by what it says from now on.
 
         Raises:
             TimeoutError: it has not; the message tells what diagnostics say.
         """
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            status = self.diagnostics("queries")
+        began = time.monotonic()
+        while time.monotonic() < began + timeout_s:
+            status = self.diagnostics("queries", max_age_s=time.monotonic() - began)
             if status is not None and status.level == DiagnosticStatus.OK:
                 return
             time.sleep(0.1)
-        status = self.diagnostics("queries")
+        status = self.diagnostics("queries", max_age_s=timeout_s)
         raise TimeoutError(f"{self.target} is not ready: {status.message if status else 'it sends no diagnostics'}")
 
     def _make_client(self, service: str, kind: type[Any]) -> Client[Any, Any]:
         return self.node.create_client(kind, f"{self.target}/{service}")
 
     def _note_diagnostics(self, message: DiagnosticArray) -> None:
-        self._diagnostics.update({status.name: status for status in message.status})
+        now = time.monotonic()
+        self._diagnostics.update({status.name: (now, status) for status in message.status})
 
     def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+        """Whatever a callback raises, the next one is called: else every later call would blame the node for its silence."""
+        while not self._closed:
+            try:
+                self._executor.spin()
+                return
+            except ExternalShutdownException:
+                return
+            except Exception as error:
+                self.node.get_logger().error(f"a callback failed: {''.join(traceback.format_exception(error))}")
 
 
 class Listening:

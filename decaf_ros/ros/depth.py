@@ -7,7 +7,7 @@ import threading
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -21,10 +21,12 @@ except ImportError:
     from decaf_ros.ros.synchronizer import ApproximateTimeSynchronizer, SimpleFilter
 
 DEPTH_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+_LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_TOPICS = 2
 # Images, and depth images, that wait for their counterpart.
 _WAITING = 10
-# Depth images that wait for the masks of their frame: a second of a 30 Hz camera.
-_PAIRS_KEPT = 30
+# Depth images of frames that are being followed, or wait to be published; there are no more than a few.
+_PAIRS_KEPT = 8
 _WARNING_PERIOD_SECONDS = 5.0
 # Some drivers call millimetres mono16.
 _DEPTH_TYPES: dict[str, np.dtype] = {
@@ -38,11 +40,13 @@ class DepthCamera:
     """Listens to ``depth`` and ``camera_info``, and finds the depth of a frame once its masks are there.
 
     Images and depth images are paired by message_filters' rule, within ``depth_slop_seconds`` (a parameter of the node). Images
-    come from the node's own subscription through :meth:`note_image`, so colour never waits for depth. Of ``camera_info`` the
-    newest holds: intrinsics hardly change, and some drivers publish them seldom or with stamps of their own. Thread-safe.
+    come through :meth:`note_image`, so colour never waits for depth, and only those that are followed: a slower depth camera is
+    not spent on others, and nothing is pushed out while masks are computed, however long that takes. Of ``camera_info`` the
+    newest holds, also from before a deactivation: intrinsics hardly change, and some drivers publish them seldom, once, or with
+    stamps of their own. Thread-safe.
 
     Args:
-        node: for subscriptions, the parameter and warnings.
+        node: for subscriptions, the parameters and warnings.
     """
 
     def __init__(self, node: Node) -> None:
@@ -52,34 +56,33 @@ class DepthCamera:
         self._lock = threading.Lock()
         self._info: CameraInfo | None = None
         self._pairs: dict[int, Image] = {}
-        self._newest_image_ns = 0
+        self._newest_ns: dict[str, int] = {}
+        self._heard = False
         self._received = self._used = self._missing = self._rejected = 0
         self._problem = ""
         self._connect()
 
     def subscribe(self) -> None:
         """Listen from now on."""
-        self._subscriptions = [
-            self._node.create_subscription(CameraInfo, "camera_info", self._on_info, DEPTH_QOS, callback_group=self._group),
-            self._node.create_subscription(Image, "depth", self._on_depth, DEPTH_QOS, callback_group=self._group),
-        ]
+        with self._lock:
+            self._subscriptions = [
+                self._node.create_subscription(CameraInfo, "camera_info", self._on_info, DEPTH_QOS, callback_group=self._group),
+                self._node.create_subscription(Image, "depth", self._on_depth, DEPTH_QOS, callback_group=self._group),
+            ]
 
     def unsubscribe(self) -> None:
-        """Listen no more, if it did, and forget what was heard."""
-        for subscription in self._subscriptions:
+        """Listen no more, if it did, and forget what was heard, but for the intrinsics."""
+        with self._lock:
+            subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
             self._node.destroy_subscription(subscription)
-        self._subscriptions = []
-        self._info = None
+        self._heard = False
         self._problem = ""
         self._connect()
 
     def note_image(self, image: Image | CompressedImage) -> None:
-        """Tell of a camera image that came in; to be called for each one, in the image's callback."""
-        stamp_ns = stamp_to_ns(image.header.stamp)
-        if stamp_ns < self._newest_image_ns:
-            # A bag that starts over. The synchronizer would keep the latest stamps, and never pair the earlier ones again.
-            self._connect()
-        self._newest_image_ns = stamp_ns
+        """Tell of a camera image that is about to be followed, before its depth is asked for."""
+        self._note_stamp("image", stamp_to_ns(image.header.stamp))
         self._images.signalMessage(image)
 
     def is_there(self, frame: Frame) -> bool:
@@ -92,13 +95,13 @@ class DepthCamera:
 
         To be asked once for each frame, in the order of their stamps: with a depth image go all that are older.
         """
-        depth = self._take(frame.stamp_ns)
-        if depth is None or self._info is None:
+        depth, info = self._take(frame.stamp_ns), self._info
+        if depth is None or info is None:
             self._missing += 1
             self._problem = self._what_is_missing()
             return None
         try:
-            view = depth_view(depth, self._info, frame.size_hw)
+            view = depth_view(depth, info, frame.size_hw)
         except ValueError as error:
             self._rejected += 1
             self._problem = f"depth image rejected: {error}"
@@ -111,6 +114,10 @@ class DepthCamera:
     def problem(self) -> str:
         """What was wrong with the depth of the last frame that it was asked for; "" for nothing."""
         return self._problem
+
+    def forget_problem(self) -> None:
+        """Nobody asks for depth any more: what was wrong with it may have passed."""
+        self._problem = ""
 
     def values(self) -> dict[str, object]:
         """What became of the depth images, for /diagnostics."""
@@ -136,7 +143,22 @@ class DepthCamera:
 
     def _on_depth(self, depth: Image) -> None:
         self._received += 1
+        self._heard = True
+        self._note_stamp("depth", stamp_to_ns(depth.header.stamp))
         self._depths.signalMessage(depth)
+
+    def _note_stamp(self, topic: str, stamp_ns: int) -> None:
+        """Start with empty queues when time went back, as when a bag starts over or a clock is set.
+
+        The synchronizer keeps what has the latest stamps, and so would pair nothing until time is there again.
+        """
+        limit_ns = float(self._node.get_parameter("time_jump_seconds").value) * 1e9
+        with self._lock:
+            newest_ns = self._newest_ns.get(topic, stamp_ns)
+            jumped = newest_ns - stamp_ns > limit_ns
+            self._newest_ns = {topic: stamp_ns} if jumped else self._newest_ns | {topic: max(newest_ns, stamp_ns)}
+        if jumped:
+            self._connect()
 
     def _keep(self, image: Image | CompressedImage, depth: Image) -> None:
         with self._lock:
@@ -152,9 +174,11 @@ class DepthCamera:
             return depth
 
     def _what_is_missing(self) -> str:
-        for heard, topic in ((self._received, "depth"), (self._info, "camera_info")):
+        for heard, topic in ((self._heard, "depth"), (self._info, "camera_info")):
             if not heard:
                 name = self._node.resolve_topic_name(topic)
+                if topic == "camera_info":
+                    self._ask_for_latched_info(name)
                 publishers = self._node.count_publishers(name)
                 return f"nothing came on {name}, which has {publishers} publishers: check the topic (remap {topic}:=...)"
         slop = float(self._node.get_parameter("depth_slop_seconds").value)
@@ -162,6 +186,22 @@ class DepthCamera:
             f"no depth image came within {slop:g} s of the image's stamp, or it came too late: is the depth camera slow, "
             "or are the cameras not synchronised (depth_slop_seconds)?"
         )
+
+    def _ask_for_latched_info(self, name: str) -> None:
+        """Subscribe once more if somebody sends camera_info but once, for those who ask for what was sent before they came.
+
+        Only then: publishers that keep nothing warn of whoever asks.
+        """
+        offered = self._node.get_publishers_info_by_topic(name)
+        if not any(each.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for each in offered):
+            return
+        with self._lock:
+            if len(self._subscriptions) == _TOPICS:  # neither asked before, nor unsubscribed
+                self._subscriptions.append(
+                    self._node.create_subscription(
+                        CameraInfo, "camera_info", self._on_info, _LATCHED_QOS, callback_group=self._group
+                    )
+                )
 
 
 def depth_view(depth: Image, info: CameraInfo, image_size_hw: tuple[int, int]) -> DepthView:
@@ -209,9 +249,10 @@ def intrinsics_from_info(info: CameraInfo) -> Intrinsics:
     fx, fy, cx, cy = (info.p[0], info.p[5], info.p[2], info.p[6]) if info.p[0] > 0 else (*info.k[[0, 4]], *info.k[[2, 5]])
     region = info.roi
     width, height = region.width or info.width, region.height or info.height
-    full = Intrinsics(fx, fy, cx - region.x_offset, cy - region.y_offset, (height, width))
-    binned = (height // max(1, info.binning_y), width // max(1, info.binning_x))
-    return full if binned == full.size_hw else full.scaled_to(binned)
+    across, down = max(1, info.binning_x), max(1, info.binning_y)
+    # Pixel centres are at integers: the corner of the region, at -0.5, stays where it is.
+    cx, cy = (cx - region.x_offset + 0.5) / across - 0.5, (cy - region.y_offset + 0.5) / down - 0.5
+    return Intrinsics(fx / across, fy / down, cx, cy, (height // down, width // across))
 
 
 def _frame_id_problem(depth_frame_id: str, image_frame_id: str) -> str:

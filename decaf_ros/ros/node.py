@@ -31,6 +31,7 @@ from decaf_ros.datatypes import HeatMap, Segmentation, TrackEvent
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.ros import vision
 from decaf_ros.ros.action import TrackAction
+from decaf_ros.ros.arguments import check_arguments
 from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
@@ -49,7 +50,7 @@ from decaf_ros.ros.parameters import (
     current_values,
     declare_parameters,
     settings_for,
-    unknown_names,
+    unknown_parameters,
 )
 from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, publish_asynchronously
 from decaf_ros.ros.services import Services
@@ -95,15 +96,15 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._setting = threading.RLock()
         forward_logs(self.get_logger())
         values = declare_parameters(self)
-        for name, meant in unknown_names(self._parameter_overrides).items():
-            hint = f": did you mean {meant}?" if meant else ""
-            self.get_logger().warning(f"there is no parameter {name}{hint}")
+        for problem in unknown_parameters(self._parameter_overrides):
+            self.get_logger().warning(problem)
         # For the whole process: each of the two model threads may use so many. They must not fight over the same cores.
         torch.set_num_threads(int(values["cpu_threads"]) or max(1, (os.cpu_count() or 1) // 2))
 
         self.models = Models()
         self._failure = ""
         self._following = False
+        self._space: SpacePublisher | None = None
         self._staged: dict[str, Any] = {}
         self._engine = Engine(TrackingSession(None, settings_for(SessionConfig, values)), None, self)
         self._statistics = CameraStatistics(cast(ROSClock, self.get_clock()))
@@ -194,12 +195,16 @@ class DecafNode(LifecycleNodeMixin, Node):
         if problem and not self.get_parameter("autostart").value:
             self.models.release()
             raise ModelNotFound(problem)
-        self._results.jpeg_quality = int(self.get_parameter("jpeg_quality").value)
-        self._use_models(MODEL_PARAMETERS, current_values(self))
-        self._painter.start()
-        self._engine.start()
-        self._camera.subscribe()
-        self._following = True
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._release)
+            self._following = True  # whoever changes a parameter from now on waits, and applies it then
+            values = current_values(self)
+            self._results.jpeg_quality = int(values["jpeg_quality"])
+            self._use_models(MODEL_PARAMETERS, values)
+            self._painter.start()
+            self._engine.start()
+            self._camera.subscribe()
+            undo.pop_all()
         if not problem:
             self.get_logger().info("ready: both models are loaded")
 
@@ -208,6 +213,8 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._camera.unsubscribe()
         self._engine.stop()
         self._painter.close()
+        if self._space is not None:
+            self._space.forget()
         self._query_heat_maps.update()
         self._engine.set_grounder(None)
         self._engine.session.set_tracker(None)
@@ -230,7 +237,10 @@ class DecafNode(LifecycleNodeMixin, Node):
         return self._group_of_rclpy
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
-        """As rclpy's, one change at a time, whichever service it comes from."""
+        """As rclpy's, one change at a time, whichever service it comes from; a parameter that is none is named."""
+        unknown = unknown_parameters(each.name for each in parameter_list if not self.has_parameter(each.name))
+        if unknown:
+            return SetParametersResult(successful=False, reason="; ".join(unknown))
         with self._setting:
             return super().set_parameters_atomically(parameter_list)
 
@@ -245,7 +255,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         """Load models that are asked for anew before anything changes: when one cannot be had, the old one stays."""
         changes = {parameter.name: parameter.value for parameter in parameters}
         try:
-            check_values(changes)
+            check_values(current_values(self) | changes)
             self._staged = self._stage_models(changes)
         except (ModelNotFound, ValueError) as error:
             return SetParametersResult(successful=False, reason=str(error))
@@ -314,10 +324,11 @@ class DecafNode(LifecycleNodeMixin, Node):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted, and end the process."""
+    words = check_arguments("decaf_node", "Tracks what a sentence refers to.", "docs/parameters.md and docs/topics.md", args)
     publish_asynchronously()
     cv2.setNumThreads(1)  # images are drawn and encoded beside the models, which have all cores
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())

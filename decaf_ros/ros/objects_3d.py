@@ -54,13 +54,18 @@ class SpacePublisher:
     def publish(self, segmentation: Segmentation) -> None:
         """Publish where the objects of a frame, and of earlier ones that waited, are: those whose depth is there by now."""
         if not is_heard(self._objects, self._markers, self._points):
-            self._waiting.clear()
+            self.forget()
+            self._depth.forget_problem()
             return
         self._waiting.append(segmentation)
         # Depth comes in order: a frame before one that has its depth will not get any.
         due = max((count for count, each in enumerate(self._waiting, start=1) if self._depth.is_there(each.frame)), default=0)
         for _ in range(max(due, len(self._waiting) - _LONGEST_WAIT)):
             self._publish_now(self._waiting.popleft())
+
+    def forget(self) -> None:
+        """Wait for the depth of no frame any more."""
+        self._waiting.clear()
 
     def _publish_now(self, segmentation: Segmentation) -> None:
         frame = segmentation.frame

@@ -269,7 +269,12 @@ def declare_parameters(node: Node) -> dict[str, Value]:
             setting.check(declared.value)
         except (ParameterException, ValueError) as error:
             raise ParameterError(f"parameter {setting.name}: {error}") from error
-    return current_values(node)
+    values = current_values(node)
+    try:
+        check_values(values)
+    except ValueError as error:
+        raise ParameterError(f"parameter {error}") from error
+    return values
 
 
 def current_values(node: Node) -> dict[str, Value]:
@@ -277,17 +282,27 @@ def current_values(node: Node) -> dict[str, Value]:
     return {name: node.get_parameter(name).value for name in _BY_NAME}
 
 
-def unknown_names(given: Iterable[str]) -> dict[str, str]:
-    """Names that are no parameter of the node, each with the one that was probably meant, or ""."""
+def unknown_parameters(given: Iterable[str]) -> list[str]:
+    """What is wrong with each name that is no parameter of the node, and which one was probably meant."""
     unknown = [name for name in given if name not in _BY_NAME and name not in _OF_ROS and not name.startswith("qos_overrides.")]
-    return {name: next(iter(difflib.get_close_matches(name, _BY_NAME, n=1)), "") for name in unknown}
+    meant = {name: difflib.get_close_matches(name, _BY_NAME, n=1) for name in unknown}
+    return [f"there is no parameter {name}" + "".join(f": did you mean {each}?" for each in meant[name]) for name in unknown]
 
 
-def check_values(changes: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` when a word is none of its parameter's choices; ROS checks types and ranges itself."""
-    for name, value in changes.items():
+def check_values(values: Mapping[str, Any]) -> None:
+    """Check what ROS does not, or not as strictly: it takes numbers a millionth beyond a limit.
+
+    Args:
+        values: of all parameters, as they are to be; others than the node's own are ignored.
+
+    Raises:
+        ValueError: a word that is none of its parameter's choices, or a number that the session or a query refuses.
+    """
+    for name, value in values.items():
         if name in _BY_NAME:
             _BY_NAME[name].check(value)
+    for kind in (SessionConfig, GroundingConfig):
+        settings_for(kind, values)
 
 
 def names_for(kind: type) -> tuple[str, ...]:

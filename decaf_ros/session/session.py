@@ -25,8 +25,9 @@ from decaf_ros.session.objects import FoundObject, LiveObject, recognise
 LARGEST_OBJECT_ID = 65535
 _MAX_CATCH_UP_ROUNDS = 8
 _HANDOVER_FRAMES = 2
-# A bag shorter than time_jump_seconds that starts over, rather than images that were overtaken on their way.
-_LATE_IN_A_ROW = 5
+# Late images in a row, each newer than the one before: a bag shorter than time_jump_seconds that starts over, rather than images
+# that were overtaken on their way.
+_LATE_FOR_A_START = 5
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class TrackingSession:
         self._next_object_id = 1
         self._last_query_id = 0
         self._events: list[TrackEvent] = []
-        self._late_in_a_row = 0
+        self._late_stamps_ns: list[int] = []
 
     # --- the live thread ---
 
@@ -120,7 +121,7 @@ class TrackingSession:
 
         Returns:
             Masks on this frame, or ``None`` when it was dropped: older than the last one, or with the same stamp. A stamp far
-            back, stamps a little back again and again, or another image size are a new start: the window is emptied and
+            back, a stream of stamps a little back, or another image size are a new start: the window is emptied and
             queries in flight are given up, while objects are followed on.
 
         Raises:
@@ -152,10 +153,13 @@ class TrackingSession:
             return True
         last = self._state.latest.frame
         behind_ns = last.stamp_ns - frame.stamp_ns
-        self._late_in_a_row = self._late_in_a_row + 1 if behind_ns > 0 else 0
+        if behind_ns <= 0:
+            self._late_stamps_ns.clear()
+        elif not self._late_stamps_ns or frame.stamp_ns > self._late_stamps_ns[-1]:
+            self._late_stamps_ns.append(frame.stamp_ns)
         if frame.size_hw != last.size_hw:
             self._start_anew(f"the image size changed from {last.size_hw} to {frame.size_hw} (height, width)", frame)
-        elif behind_ns > self.config.time_jump_seconds * 1e9 or self._late_in_a_row >= _LATE_IN_A_ROW:
+        elif behind_ns > self.config.time_jump_seconds * 1e9 or len(self._late_stamps_ns) >= _LATE_FOR_A_START:
             self._start_anew(f"the stamps went back by {behind_ns / 1e9:.3f} s", frame)
         elif behind_ns > 0:
             self.counters.late += 1
@@ -175,7 +179,7 @@ class TrackingSession:
     def _new_epoch(self, reason: str) -> None:
         self._epoch += 1
         self._epoch_reason = reason
-        self._late_in_a_row = 0
+        self._late_stamps_ns.clear()
         self._window.clear()
         self._state.catch_up = None
 

@@ -146,7 +146,7 @@ class Recorder:
     def __init__(self, client: DecafClient, topic: str, kind: type) -> None:
         self.messages: list[Any] = []
         self.arrivals_s: list[float] = []
-        client.subscribe(topic, kind, self._keep)
+        self.listening = client.subscribe(topic, kind, self._keep)
 
     def _keep(self, message: Any) -> None:
         self.arrivals_s.append(time.monotonic())

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from harness import EXPRESSION, SCENE, Camera, NodeProcess, Recorder, System, stamps_of, wait_until
 from sensor_msgs.msg import Image
@@ -266,11 +267,12 @@ def test_node_starts_without_models_and_is_repaired(ros: None, tmp_path: Path) -
     assert "did you mean key_frames" in process.output()
 
 
-def test_parameter_out_of_range_at_the_start(tmp_path: Path) -> None:
-    process = NodeProcess("node", tmp_path / "node.log", {"key_frames": 9999})
+@pytest.mark.parametrize(("name", "value"), [("key_frames", 9999), ("refresh_hz", 60.00001)])
+def test_parameter_out_of_range_at_the_start(tmp_path: Path, name: str, value: float) -> None:
+    process = NodeProcess("node", tmp_path / "node.log", {name: value})
     assert process.process.wait(timeout=60) == 1
-    assert "key_frames" in process.output()
-    assert "9999" in process.output()
+    assert name in process.output()
+    assert str(value) in process.output()
     assert "Traceback" not in process.output()
 
 

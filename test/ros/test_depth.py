@@ -11,25 +11,31 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import yaml
 from harness import NodeProcess, Recorder, stamps_of, wait_until
+from rclpy.clock import ROSClock
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from decaf_ros.datatypes import Frame, ObjectMask, Segmentation, Visibility
-from decaf_ros.imaging import frame_from_image, stamp_to_ns
+from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
+from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.depth import DepthCamera, depth_samples, intrinsics_from_info
+from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.objects_3d import SpacePublisher
+from decaf_ros.ros.statistics import CameraStatistics
+from decaf_ros.session.engine import Engine
 from decaf_ros.synthetic.world import sample_scene
 
 MS = 1_000_000
@@ -53,25 +59,33 @@ class HeardDepth(DepthCamera):
 
 
 class DepthNode(Node):
-    """Hears images and depth, and publishes what it is told to be on an image."""
+    """Hears images and depth as decaf_node does, and publishes what it is told to be on an image. It is its own engine."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.declare_parameter("depth_slop_seconds", 0.05)
+        for parameter, value in (("depth_slop_seconds", 0.05), ("time_jump_seconds", 1.0), ("max_frame_age_seconds", 0.0)):
+            self.declare_parameter(parameter, value)
         self.depth = HeardDepth(self)
         self.space = SpacePublisher(self, self.depth)
         self.frames: dict[int, Frame] = {}
-        self.depth.subscribe()
-        self.create_subscription(Image, "image", self._on_image, 10)
+        self.superseded = 0
+        self.is_busy = False
+        statistics = CameraStatistics(cast(ROSClock, self.get_clock()))
+        self.camera = Camera(self, ImageInput(self, "raw"), cast(Engine, self), statistics, self.depth)
+        self.camera.subscribe()
         self.create_subscription(Image, "ground_truth", self._on_truth, 10)
 
     def count(self, name: str) -> int:
         """A counter of the diagnostics."""
         return int(str(self.depth.values()[name]))
 
-    def _on_image(self, image: Image) -> None:
-        self.depth.note_image(image)
-        self.frames[stamp_to_ns(image.header.stamp)] = frame_from_image(image)
+    def submit(self, decode: Callable[[], Frame]) -> None:
+        """Follow an image, unless masks of another are computed."""
+        if self.is_busy:
+            self.superseded += 1
+        else:
+            frame = decode()
+            self.frames[frame.stamp_ns] = frame
 
     def _on_truth(self, truth: Image) -> None:
         """Ground truth of the simulated camera: body ``i`` is object ``i + 1``."""
@@ -97,6 +111,11 @@ def depth_image(stamp_ns: int, frame_id: str = "camera") -> Image:
     return image_from_array(metres, "32FC1", make_header(stamp_ns, frame_id))
 
 
+def camera_info() -> CameraInfo:
+    height, width = SIZE_HW
+    return CameraInfo(height=height, width=width, k=[64.0, 0.0, 31.5, 0.0, 64.0, 23.5, 0.0, 0.0, 1.0])
+
+
 class Rig:
     """A depth camera, a colour camera and a node that hears both."""
 
@@ -120,9 +139,7 @@ class Rig:
         self.node.destroy_node()
 
     def send_info(self) -> None:
-        height, width = SIZE_HW
-        info = CameraInfo(height=height, width=width, k=[64.0, 0.0, 31.5, 0.0, 64.0, 23.5, 0.0, 0.0, 1.0])
-        self._send(lambda: self._infos.publish(info), lambda: self.node.depth.values()["camera_info"] == "received")
+        self._send(lambda: self._infos.publish(camera_info()), lambda: self.node.depth.values()["camera_info"] == "received")
 
     def send_depth(self, depth: Image) -> None:
         stamp_ns = stamp_to_ns(depth.header.stamp)
@@ -132,12 +149,22 @@ class Rig:
         """Two objects, of 28 x 44 and 28 x 40 pixels without their rim of 1 pixel, 4 pixels apart."""
         colours = np.zeros((*SIZE_HW, 3), np.uint8)
         colours[:, :32], colours[:, 32:] = (200, 100, 50), (10, 20, 30)
-        image = image_from_array(colours, "rgb8", make_header(stamp_ns, "camera"))
         self.node.frames.pop(stamp_ns, None)
-        self._send(lambda: self._images.publish(image), lambda: stamp_ns in self.node.frames)
+        self._send(lambda: self._publish_image(stamp_ns, colours), lambda: stamp_ns in self.node.frames)
         left, right = np.zeros(SIZE_HW, np.bool_), np.zeros(SIZE_HW, np.bool_)
         left[1:47, 1:31], right[1:43, 33:63] = True, True
         return segmentation_of(self.node.frames[stamp_ns], left, right)
+
+    def send_image_in_vain(self, stamp_ns: int) -> None:
+        """An image that comes while masks of another are computed."""
+        self.node.is_busy, count = True, self.node.superseded
+        self._send(
+            lambda: self._publish_image(stamp_ns, np.zeros((*SIZE_HW, 3), np.uint8)), lambda: self.node.superseded > count
+        )
+        self.node.is_busy = False
+
+    def _publish_image(self, stamp_ns: int, colours: np.ndarray) -> None:
+        self._images.publish(image_from_array(colours, "rgb8", make_header(stamp_ns, "camera")))
 
     def publish(self, depth_lag_ns: int = 0, **header: Any) -> int:
         """One more image with its depth, and what is on it; its stamp."""
@@ -289,6 +316,81 @@ def test_a_bag_that_starts_over(rig: Rig) -> None:
     heard(objects, rig.publish())
 
 
+def test_depth_is_there_however_long_the_masks_take(rig: Rig) -> None:
+    objects = rig.objects()
+    slow_ns = rig.now_ns = rig.now_ns + SECOND
+    rig.send_depth(depth_image(slow_ns))
+    slow = rig.send_image(slow_ns)
+    for _ in range(40):
+        rig.now_ns += 33 * MS
+        rig.send_depth(depth_image(rig.now_ns))
+        rig.send_image_in_vain(rig.now_ns)
+    rig.node.space.publish(slow)
+    heard(objects, slow_ns)
+
+
+def test_a_slower_depth_camera_is_not_spent_on_images_that_nobody_follows(rig: Rig) -> None:
+    objects = rig.objects()
+    rig.now_ns += SECOND
+    rig.send_depth(depth_image(rig.now_ns))
+    rig.send_image_in_vain(rig.now_ns)
+    followed_ns = rig.now_ns + 33 * MS
+    rig.node.space.publish(rig.send_image(followed_ns))
+    heard(objects, followed_ns)
+
+
+def test_a_depth_clock_that_is_set_back(rig: Rig) -> None:
+    objects = rig.objects()
+    for number in range(12):
+        rig.send_depth(depth_image(rig.now_ns + 60 * SECOND + number * 33 * MS))
+    rig.publish()
+    heard(objects, rig.publish())
+
+
+def test_an_image_that_was_overtaken_takes_no_depth_from_others(rig: Rig) -> None:
+    objects = rig.objects()
+    rig.now_ns += SECOND
+    rig.send_depth(depth_image(rig.now_ns))
+    overtaker = rig.send_image(rig.now_ns)
+    rig.send_image(rig.now_ns - 100 * MS)
+    rig.node.space.publish(overtaker)
+    heard(objects, rig.now_ns)
+
+
+def test_camera_info_that_was_sent_once_before_anybody_listened(rig: Rig) -> None:
+    rig.node.camera.unsubscribe()
+    latched = rig.client.node.create_publisher(
+        CameraInfo, "camera_info", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    )
+    latched.publish(camera_info())
+    rig.node.camera.subscribe()
+
+    def attempt() -> bool:
+        rig.now_ns += SECOND
+        rig.send_depth(depth_image(rig.now_ns))
+        rig.send_image(rig.now_ns)
+        return rig.node.depth.view_of(rig.node.frames[rig.now_ns]) is not None
+
+    wait_until(attempt, "depth with intrinsics", 60.0)
+    rig.node.camera.unsubscribe()
+    latched.destroy()
+    rig.node.camera.subscribe()
+    assert attempt(), "after a deactivation, too"
+
+
+def test_what_was_wrong_with_depth_is_forgotten_with_its_last_listener(rig: Rig) -> None:
+    recorder = rig.objects()
+    rig.publish(frame_id="depth_camera")
+    assert rig.node.depth.problem() != ""
+    recorder.listening.unsubscribe()
+
+    def attempt() -> bool:
+        rig.publish(frame_id="depth_camera")
+        return rig.node.depth.problem() == ""
+
+    wait_until(attempt, "nobody to listen", 60.0)
+
+
 def test_broken_depth_is_told_and_survived(rig: Rig) -> None:
     objects = rig.objects()
     for change, cause in (
@@ -374,6 +476,9 @@ def test_intrinsics_of_camera_info() -> None:
     info.binning_x = info.binning_y = 2
     cut = intrinsics_from_info(info)
     assert (cut.fx, cut.fy, cut.cx, cut.cy, cut.size_hw) == (200.0, 200.5, 109.75, 94.75, (120, 160))
+    info.binning_y = 1
+    across = intrinsics_from_info(info)
+    assert (across.fx, across.fy, across.cx, across.cy, across.size_hw) == (200.0, 401.0, 109.75, 190.0, (240, 160))
     with pytest.raises(ValueError, match="not calibrated"):
         intrinsics_from_info(CameraInfo(height=480, width=640))
     with pytest.raises(ValueError, match="no width and height"):

@@ -9,7 +9,7 @@ import yaml
 
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.models.visual_prefix import MllmOptions
-from decaf_ros.ros.parameters import SETTINGS, check_values, settings_for, unknown_names
+from decaf_ros.ros.parameters import SETTINGS, check_values, settings_for, unknown_parameters
 
 CLASSES = (SessionConfig, GroundingConfig, MllmOptions)
 ROOT = Path(__file__).parents[2]
@@ -48,10 +48,16 @@ def test_every_setting_of_a_session_or_query_is_a_parameter() -> None:
 
 
 def test_misspelt_names_get_a_suggestion() -> None:
-    assert unknown_names(["key_frame", "key_frames", "use_sim_time", "zzz"]) == {"key_frame": "key_frames", "zzz": ""}
+    assert unknown_parameters(["key_frame", "key_frames", "use_sim_time", "zzz"]) == [
+        "there is no parameter key_frame: did you mean key_frames?",
+        "there is no parameter zzz",
+    ]
 
 
 def test_a_word_that_is_no_choice_is_refused() -> None:
-    check_values({"paths": "frame", "not_ours": 1})
+    values = {setting.name: setting.default for setting in SETTINGS}
+    check_values(values | {"paths": "frame", "not_ours": 1})
     with pytest.raises(ValueError, match="paths must be one of both, video, frame; got 'sideways'"):
-        check_values({"paths": "sideways"})
+        check_values(values | {"paths": "sideways"})
+    with pytest.raises(ValueError, match="point_threshold must lie in"):
+        check_values(values | {"point_threshold": 1.0000001})

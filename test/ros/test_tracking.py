@@ -229,8 +229,10 @@ def test_parameters_are_described_and_guarded(running: System) -> None:
     assert (queries.integer_range[0].from_value, queries.integer_range[0].to_value) == (1, 1000)
     for name, value, cause in (
         ("point_threshold", 1.5, "out of range"),
+        ("refresh_hz", 60.00001, "refresh_hz must lie in [0.0, 60.0]"),  # which ROS itself takes for 60
         ("point_threshold", "hot", "type"),
         ("window_seconds", 2.0, "read-only"),
+        ("key_frame", 2, "there is no parameter key_frame: did you mean key_frames?"),
         ("tracker_image_size", 500, "step"),
         ("device", "cuda:99", "cuda:99"),
         ("paths", "sideways", "one of both, video, frame"),

@@ -205,6 +205,12 @@ class TestCatchingUp:
 
 
 class TestStamps:
+    def test_late_frames_that_do_not_advance_are_no_start(self, session):
+        session.push(frame(9))
+        for number in (8, 8, 7, 6, 5, 8, 3, 8, 8, 2):
+            assert session.push(frame(number)) is None
+        assert (session.counters.late, session.counters.discontinuities) == (10, 0)
+
     def test_a_bag_shorter_than_a_jump_that_starts_over_again_and_again_is_followed(self, session):
         pushed = [session.push(frame(number)) for _ in range(20) for number in range(9)]  # 0.9 s at 10 Hz, a jump is 1 s
         followed = sum(segmentation is not None for segmentation in pushed)

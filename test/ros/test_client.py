@@ -1,0 +1,56 @@
+"""The client alone: what it does about callbacks that fail, news that are old, and services that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from harness import wait_until
+from std_msgs.msg import Int32
+
+from decaf_ros.ros.client import DecafClient
+
+
+@pytest.fixture
+def alone(ros: None) -> Iterator[DecafClient]:
+    """A client of a node that is not there."""
+    with DecafClient("/absent_node", "client_test") as client:
+        yield client
+
+
+def test_a_callback_that_fails_does_not_silence_the_client(alone: DecafClient) -> None:
+    heard: list[int] = []
+
+    def fail(message: Int32) -> None:
+        heard.append(message.data)
+        raise RuntimeError("the callback's own")
+
+    alone.subscribe("~/number", Int32, fail)
+    publisher = alone.node.create_publisher(Int32, "/absent_node/number", 10)
+    numbers = iter(range(1000))
+    wait_until(lambda: publisher.publish(Int32(data=next(numbers))) or len(heard) > 2, "messages after the first failure")
+
+
+def test_ready_is_who_says_so_now(alone: DecafClient) -> None:
+    publisher = alone.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    ready = DiagnosticArray(status=[DiagnosticStatus(name="/absent_node: queries", level=DiagnosticStatus.OK)])
+    wait_until(lambda: publisher.publish(ready) or alone.diagnostics("queries"), "diagnostics")
+    wait_until(lambda: alone.diagnostics("queries", max_age_s=0.5) is None, "the last of them to be old")
+    with pytest.raises(TimeoutError, match="is not ready"):  # the node was killed since
+        alone.wait_until_ready(timeout_s=0.5)
+    timer = alone.node.create_timer(0.1, lambda: publisher.publish(ready))
+    alone.wait_until_ready(timeout_s=30.0)
+    timer.cancel()
+
+
+def test_services_that_are_none_are_named(alone: DecafClient) -> None:
+    with pytest.raises(ValueError, match=r"decaf_node has no service 'querry'; it has add_object, .*query"):
+        alone.call("querry", None)
+    with pytest.raises(TimeoutError, match="there is no service /absent_node/reset: is the node running"):
+        alone.call("reset", None, timeout_s=0.1)
+
+
+def test_closing_twice_is_closing_once(ros: None) -> None:
+    with DecafClient("/absent_node", "client_closed_twice") as client:
+        client.close()
