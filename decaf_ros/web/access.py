@@ -40,11 +40,12 @@ _SIGN_IN = """<!doctype html>
 <body class="sign-in">
 <form class="card" action="/" method="get">
 <h1>Token needed</h1>
-<p>decaf_web prints its token when it starts, unless you gave it one of your own.</p>
+{remark}<p>decaf_web prints its token when it starts, unless you gave it one of your own.</p>
 <input type="password" name="token" aria-label="Token" placeholder="Token" autocomplete="off" required autofocus>
 <button class="primary">Open</button>
 </form>
 """
+_WRONG_TOKEN = '<p class="wrong" role="alert">That was not the token.</p>\n'
 # What the page above is made of, and so needs no token.
 _PUBLIC = ("/style.css", "/icon.svg")
 
@@ -132,7 +133,7 @@ class AccessPolicy:
 
     def _check_origin(self, request: web.Request) -> None:
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != request.headers["Host"].lower():
+        if origin is not None and _network_location(origin) != request.headers["Host"].lower():
             raise web.HTTPForbidden(text="requests of other web sites are refused\n")
 
     def _is_token(self, given: str) -> bool:
@@ -144,8 +145,11 @@ class AccessPolicy:
         if authorised:
             return
         if request.path == "/":
-            raise web.HTTPUnauthorized(text=_SIGN_IN, content_type="text/html", headers={"WWW-Authenticate": "Bearer"})
-        raise web.HTTPUnauthorized(text="a token is needed\n", headers={"WWW-Authenticate": "Bearer"})
+            sign_in = _SIGN_IN.format(remark=_WRONG_TOKEN if "token" in request.query else "")
+            raise web.HTTPUnauthorized(text=sign_in, content_type="text/html", headers={"WWW-Authenticate": "Bearer"})
+        raise web.HTTPUnauthorized(
+            text="a token is needed: the page asks for it when it is loaded again\n", headers={"WWW-Authenticate": "Bearer"}
+        )
 
     @staticmethod
     async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
@@ -155,6 +159,14 @@ class AccessPolicy:
 def _cookie_name(request: web.Request) -> str:
     """Browsers share cookies between the ports of a host, and several robots may be forwarded to ports of one."""
     return f"decaf_web_{request.url.port}"
+
+
+def _network_location(origin: str) -> str:
+    """Host and port of an ``Origin`` header, lower case; "" for one that is malformed."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

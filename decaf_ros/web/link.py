@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_srvs.srv import Trigger
 
 from decaf_ros.drawing import object_colour
@@ -24,6 +25,7 @@ _SILENCE_SECONDS = 5.0
 _CALL_SECONDS = 30.0
 
 _LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warning"}
+_PRESENCES = {"active": "online", "": "waiting"}
 _QUERY_STATES = {
     QueryInfo.QUEUED: "queued",
     QueryInfo.RUNNING: "running",
@@ -85,12 +87,10 @@ class NodeLink:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that the page shows, but for the images, ready for JSON."""
-        silent_seconds = time.monotonic() - self._heard
-        presence = "waiting" if not self._present else "silent" if silent_seconds > _SILENCE_SECONDS else "online"
         message = self._objects.newest
         tracked = {each.id: each for each in message.objects} if message else {}
         return {
-            "node": {"name": self._name, "presence": presence, "restarts": max(0, self._starts - 1)},
+            "node": {"name": self._name, "presence": self._presence(), "restarts": max(0, self._starts - 1)},
             "queries": [_query_summary(query, tracked) for query in self._queries],
             "diagnostics": [_status_summary(part, status) for part, status in self._diagnostics.items()],
             "answer": self._last_answer,
@@ -164,18 +164,30 @@ class NodeLink:
 
     # --- presence ---
 
+    def _presence(self) -> str:
+        """ "online" for an active node, the state of its lifecycle for any other, or how it is missed."""
+        if not self._present:
+            return "gone" if self._starts else "waiting"
+        if time.monotonic() - self._heard > _SILENCE_SECONDS:
+            return "silent"
+        queries = self._diagnostics.get("queries")
+        state = next((pair.value for pair in queries.values if pair.key == "state"), "") if queries else ""
+        return _PRESENCES.get(state, state)
+
     def _note_presence(self) -> None:
-        """A publisher that was not there before belongs to a node that was started since."""
-        topic = f"{self._client.target}/objects"
-        publishers = frozenset(bytes(found.endpoint_gid) for found in self._client.node.get_publishers_info_by_topic(topic))
-        started, self._present = bool(publishers - self._publishers), bool(publishers)
-        if publishers:
-            self._starts += started
-            self._publishers = publishers
-        if started and self._starts > 1:
-            self._forget(f"{self._name} was restarted before it answered: ask again")
-        elif not publishers:
-            self._forget(f"{self._name} went away before it answered")
+        """The node publishes diagnostics in every state: a publisher that was not there before is a node started since."""
+        found = self._client.node.get_publishers_info_by_topic("/diagnostics")
+        publishers = frozenset(bytes(each.endpoint_gid) for each in found if _full_name(each) == self._name)
+        was_present, self._present = self._present, bool(publishers)
+        if publishers - self._publishers:
+            self._starts += 1
+            self._heard = time.monotonic()
+            if self._starts > 1:
+                self._forget(f"{self._name} was restarted before it answered: ask again")
+        elif was_present and not publishers:
+            # DDS cannot tell a node that hangs for longer than its lease from one that was killed. It may come back as it was.
+            self._forget(f"{self._name} went away, or hangs, before it answered")
+        self._publishers = publishers or self._publishers
 
     def _forget(self, reason: str) -> None:
         """What is known of a node that is no more."""
@@ -197,6 +209,10 @@ class NodeLink:
         if mine:
             self._diagnostics.update(mine)
             self._heard = time.monotonic()
+
+
+def _full_name(endpoint: TopicEndpointInfo) -> str:
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
 def _settle(answer: asyncio.Future[Any], done: Any) -> None:

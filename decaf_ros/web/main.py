@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import rclpy
 from aiohttp import web
+from rclpy.exceptions import NameValidationException
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -22,6 +24,8 @@ from decaf_ros.web.server import make_app
 DEFAULT_PORT = 8642
 _SHUTDOWN_SECONDS = 2.0
 _ANY_ADDRESS = ("0.0.0.0", "::")
+_ROS_NAME = re.compile(r"(/|~/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+_HOST_NAME = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -36,16 +40,24 @@ def main(args: Sequence[str] | None = None) -> int:
     rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return asyncio.run(_serve(arguments, token))
+    except NameValidationException as error:  # what only the namespace makes too long
+        return _fail(f"--node {arguments.node}: {error}")
     finally:
         rclpy.try_shutdown()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="decaf_web", description="A page to watch decaf_node and to ask it.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
+    parser.add_argument(
+        "--host", type=_host, default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)"
+    )
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 picks a free one (default: %(default)s)")
     parser.add_argument(
-        "--node", default="decaf_node", metavar="NAME", help="the node to show, in this one's namespace unless it starts with /"
+        "--node",
+        type=_node_name,
+        default="decaf_node",
+        metavar="NAME",
+        help="the node to show, in this one's namespace unless it starts with /",
     )
     parser.add_argument(
         "--token-file",
@@ -55,12 +67,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--allow-host",
+        type=_host_name,
         action="append",
         default=[],
         metavar="NAME",
         help="a name, besides this machine's own, by which browsers reach the page; can be given more than once",
     )
     return parser
+
+
+def _host(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it needs an address; 0.0.0.0 is every network that this machine is on")
+    return text
+
+
+def _node_name(text: str) -> str:
+    if not _ROS_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a node, such as decaf_node or /left/decaf_node")
+    return text
+
+
+def _host_name(text: str) -> str:
+    """As the ``Host`` header has it. Addresses of every kind are allowed without being named."""
+    if not _HOST_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name alone, such as robot.lan: leave out http:// and the port")
+    return text
 
 
 async def _serve(arguments: argparse.Namespace, chosen_token: str | None) -> int:

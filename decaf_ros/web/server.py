@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mimetypes
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from importlib import resources
@@ -15,11 +16,13 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.web.access import AccessPolicy
 from decaf_ros.web.link import NodeLink, NodeUnavailableError
+from decaf_ros.web.questions import Questions
 from decaf_ros.web.topics import ImageFeed
 
 IMAGE_TOPICS = ("overlay", "heatmap")
 _MAX_REQUEST_BYTES = 64 * 1024
 _STATE_PERIOD_SECONDS = 0.2
+_STATE_SILENCE_SECONDS = 2.0
 _HEARTBEAT_SECONDS = 20.0
 _MAX_ID = 2**32 - 1
 
@@ -40,6 +43,7 @@ def make_app(client: DecafClient, policy: AccessPolicy) -> web.Application:
 class _Page:
     def __init__(self, client: DecafClient) -> None:
         self._link = NodeLink(client)
+        self._questions = Questions(self._link.query)
         self._feeds = {name: ImageFeed(client, f"~/{name}") for name in IMAGE_TOPICS}
         self._sockets: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
 
@@ -49,6 +53,7 @@ class _Page:
         for file in folder.iterdir():
             path = "/" if file.name == "index.html" else f"/{file.name}"
             app.router.add_get(path, _file_handler(file.read_bytes(), file.name))
+        app.router.add_post("/api/ask", self._ask)
         app.router.add_post("/api/query", self._query)
         app.router.add_post("/api/remove_object", self._remove_object)
         app.router.add_post("/api/remove_query", self._remove_query)
@@ -60,6 +65,10 @@ class _Page:
         app.on_shutdown.append(self._close_sockets)
 
     # --- services ---
+
+    async def _ask(self, request: web.Request) -> web.Response:
+        body = await _read_body(request, {"expression": _as_text, "replace": _as_flag})
+        return web.json_response({"id": self._questions.put(body["expression"], body["replace"])}, status=202)
 
     async def _query(self, request: web.Request) -> web.Response:
         body = await _read_body(request, {"expression": _as_text, "replace": _as_flag})
@@ -80,20 +89,19 @@ class _Page:
     # --- live views ---
 
     async def _show_state(self, request: web.Request) -> web.WebSocketResponse:
-        """Send the state whenever it changed."""
+        """Send the state whenever it changed, and now and then all the same, by which the browser knows that the line is up."""
         socket = await self._open_socket(request)
         with self._link.watched():
-            async with _beside(self._send_state(socket)):
-                await _wait_for_messages(socket, lambda: None)
+            await _exchange(socket, self._send_state(socket), lambda: None)
         return socket
 
     async def _send_state(self, socket: web.WebSocketResponse) -> None:
-        sent = None
+        sent, sent_at = None, 0.0
         while True:
-            state = self._link.snapshot()
-            if state != sent:
+            state = self._link.snapshot() | {"questions": self._questions.summary()}
+            if state != sent or time.monotonic() - sent_at > _STATE_SILENCE_SECONDS:
                 await socket.send_json(state)
-                sent = state
+                sent, sent_at = state, time.monotonic()
             await asyncio.sleep(_STATE_PERIOD_SECONDS)
 
     async def _show_images(self, request: web.Request) -> web.WebSocketResponse:
@@ -105,8 +113,7 @@ class _Page:
         asked = asyncio.Event()
         socket = await self._open_socket(request)
         with feed.topic.watched():
-            async with _beside(_send_images(socket, feed, asked)):
-                await _wait_for_messages(socket, asked.set)
+            await _exchange(socket, _send_images(socket, feed, asked), asked.set)
         return socket
 
     async def _open_socket(self, request: web.Request) -> web.WebSocketResponse:
@@ -122,6 +129,7 @@ class _Page:
     async def _watch_node(self, _: web.Application) -> AsyncIterator[None]:
         async with _beside(self._link.watch_presence()), _beside(self._link.watch_queries()):
             yield
+        await self._questions.close()
 
 
 async def _send_images(socket: web.WebSocketResponse, feed: ImageFeed, asked: asyncio.Event) -> None:
@@ -132,10 +140,25 @@ async def _send_images(socket: web.WebSocketResponse, feed: ImageFeed, asked: as
         asked.clear()
         try:
             number, jpeg = await feed.next_jpeg(number)
-            await socket.send_bytes(jpeg)
-        except ValueError as error:
+        except Exception as error:  # OpenCV has errors of its own; one image that nobody can draw is no reason to end the view
             number = feed.topic.count
             await socket.send_json({"error": str(error)})
+        else:
+            await socket.send_bytes(jpeg)
+
+
+async def _exchange(socket: web.WebSocketResponse, sending: Coroutine[Any, Any, None], on_message: Callable[[], None]) -> None:
+    """Send and receive until the browser goes away. An error of either ends both, so that the browser does not wait in vain."""
+    tasks = [asyncio.create_task(sending), asyncio.create_task(_wait_for_messages(socket, on_message))]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    with contextlib.suppress(ConnectionError):
+        for task in done:
+            task.result()
 
 
 async def _wait_for_messages(socket: web.WebSocketResponse, on_message: Callable[[], None]) -> None:
@@ -153,7 +176,7 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+        with contextlib.suppress(asyncio.CancelledError):
             await task
 
 

@@ -104,14 +104,16 @@ class ImageFeed:
         Raises:
             ValueError: the image cannot be decoded.
         """
-        await self.topic.next(after)
-        async with self._encoding:
-            image = self.topic.newest
-            if image is not None and self._encoded < self.topic.count:
-                number = self.topic.count
-                self._jpeg = await asyncio.to_thread(encode_jpeg, image)
-                self._encoded = number
-            return self._encoded, self._jpeg
+        while True:
+            await self.topic.next(after)
+            async with self._encoding:
+                image, number = self.topic.newest, self.topic.count
+                if image is None:  # forgotten while another viewer had it encoded
+                    continue
+                if self._encoded < number:
+                    self._jpeg = await asyncio.to_thread(encode_jpeg, image)
+                    self._encoded = number
+                return self._encoded, self._jpeg
 
 
 def encode_jpeg(image: Image) -> bytes:

@@ -2,6 +2,9 @@
 
 const RECONNECT_MS = 1000;
 const STALE_MS = 3000;
+const SILENCE_MS = 5000; // the state comes at least every 2 s
+const FORGOTTEN_MS = 10000;
+const FORGOTTEN = { done: true, success: false, message: "decaf_web has lost this question, as after a restart: ask again" };
 const FAILED_SHOWN = 3;
 
 const byId = (id) => document.getElementById(id);
@@ -38,38 +41,70 @@ function reconcile(container, items, keyOf, create, update) {
     update(child, item);
     if (container.children[position] !== child) container.insertBefore(child, container.children[position] ?? null);
   });
-  known.forEach((child) => child.remove());
+  known.forEach(removeChild);
 }
 
-/** A websocket that comes back by itself while the page is in view, and is closed while it is not. */
+/** Whoever works with the keyboard goes on beside what went away. */
+function removeChild(child) {
+  const hadFocus = child.contains(document.activeElement);
+  const beside = child.nextElementSibling ?? child.previousElementSibling ?? child.parentElement.parentElement;
+  child.remove();
+  if (hadFocus) beside.querySelector("button")?.focus();
+}
+
+/** A websocket that comes back by itself between start() and stop(). */
 class Live {
-  constructor(path, { open = () => {}, message, close = () => {} }) {
+  /** One that says nothing for silenceMs, if that is given, counts as closed: what hangs, or was cut off, does not say so. */
+  constructor(path, { open = () => {}, message, close = () => {} }, silenceMs = 0) {
     this.url = new URL(path, location.href);
     this.url.protocol = this.url.protocol.replace("http", "ws");
     this.on = { open, message, close };
+    this.silenceMs = silenceMs;
+    this.started = false;
     this.socket = null;
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.close() : this.connect()));
-    if (!document.hidden) this.connect();
+  }
+
+  start() {
+    if (this.started) return;
+    this.started = true;
+    this.connect();
+  }
+
+  stop() {
+    this.started = false;
+    clearTimeout(this.retry);
+    this.disconnect();
   }
 
   connect() {
-    if (this.socket) return;
     const socket = new WebSocket(this.url);
     this.socket = socket;
     socket.binaryType = "blob";
     socket.onopen = () => this.on.open(socket);
-    socket.onmessage = (event) => this.on.message(event.data, socket);
-    socket.onclose = () => {
+    socket.onmessage = (event) => {
       if (this.socket !== socket) return;
-      this.socket = null;
-      this.on.close();
-      setTimeout(() => document.hidden || this.connect(), RECONNECT_MS);
+      this.expect();
+      this.on.message(event.data, socket);
     };
+    socket.onclose = () => this.socket === socket && this.lose();
+    this.expect();
   }
 
-  close() {
+  expect() {
+    clearTimeout(this.silence);
+    if (this.silenceMs) this.silence = setTimeout(() => this.lose(), this.silenceMs);
+  }
+
+  lose() {
+    this.disconnect();
+    this.retry = setTimeout(() => this.connect(), RECONNECT_MS);
+    this.on.close();
+  }
+
+  disconnect() {
     const socket = this.socket;
     this.socket = null;
+    clearTimeout(this.silence);
     socket?.close();
   }
 }
@@ -82,31 +117,50 @@ class View {
     this.placeholder = figure.querySelector(".placeholder");
     this.rate = figure.querySelector(".rate");
     this.drawn = [];
-    new Live(`live/${name}`, {
+    this.problem = "";
+    this.allowed = false;
+    this.live = new Live(`live/${name}`, {
       open: (socket) => socket.send("next"),
-      message: (data, socket) => this.show(data, socket),
+      message: (data, socket) => this.take(data, socket),
     });
   }
 
-  async show(data, socket) {
-    if (typeof data === "string") {
-      this.clear(JSON.parse(data).error);
-    } else {
-      const image = await createImageBitmap(data);
-      if (this.canvas.width !== image.width) this.canvas.width = image.width;
-      if (this.canvas.height !== image.height) this.canvas.height = image.height;
-      this.canvas.getContext("2d").drawImage(image, 0, 0);
-      image.close();
-      this.canvas.hidden = false;
-      this.drawn.push(performance.now());
+  async take(data, socket) {
+    try {
+      if (typeof data === "string") throw new Error(JSON.parse(data).error);
+      this.draw(await createImageBitmap(data));
+    } catch (error) {
+      this.drawn = [];
+      this.problem = error.message;
     }
+    this.update();
     if (socket.readyState === WebSocket.OPEN) socket.send("next");
   }
 
-  clear(reason) {
-    this.canvas.hidden = true;
+  draw(image) {
+    if (this.canvas.width !== image.width) this.canvas.width = image.width;
+    if (this.canvas.height !== image.height) this.canvas.height = image.height;
+    this.canvas.getContext("2d").drawImage(image, 0, 0);
+    image.close();
+    this.drawn.push(performance.now());
+    this.problem = "";
+  }
+
+  /** Show the picture, if there is one, or else why not. A picture that may not be seen yet is kept: it can be newer than the state. */
+  allow(allowed, reason) {
+    this.allowed = allowed;
+    this.reason = reason;
+    this.update();
+  }
+
+  forget() {
     this.drawn = [];
-    setText(this.placeholder, reason);
+    this.problem = "";
+  }
+
+  update() {
+    this.canvas.hidden = !(this.allowed && this.drawn.length);
+    setText(this.placeholder, (this.allowed && this.problem) || this.reason);
   }
 
   /** Images a second over the last seconds, or that there are none. */
@@ -147,21 +201,47 @@ async function call(service, fields = {}) {
   } catch {
     answer = { success: false, message: "decaf_web does not answer: is it still running?" };
   }
-  if (!answer.success) notify(answer.message);
-  else if (service === "query" && answer.message) notify(answer.message, "remark");
+  if (answer.success === false) notify(answer.message);
   return answer;
 }
 
-let asking = 0;
+/** Questions of this tab that have no outcome yet, by id. */
+const questions = new Map();
+let posting = 0;
 
+/** Ask without waiting: a browser has few connections, and whoever waits for six answers could not even reset. */
 async function ask(event) {
   event.preventDefault();
-  const expression = byId("expression");
+  const expression = byId("expression").value;
   const replace = byId("ask").elements.mode.value === "replace";
-  byId("ask").classList.toggle("busy", ++asking > 0);
-  const answer = await call("query", { expression: expression.value, replace });
-  byId("ask").classList.toggle("busy", --asking > 0);
-  if (answer.success) expression.select();
+  posting += 1;
+  showAsking();
+  const { id } = await call("ask", { expression, replace });
+  posting -= 1;
+  if (id) questions.set(id, { expression, since: performance.now() });
+  settle(state.questions);
+}
+
+/** See which questions have their outcome. */
+function settle(outcomes) {
+  for (const [id, asked] of questions) {
+    const forgotten = state.node.name && performance.now() - asked.since > FORGOTTEN_MS;
+    const outcome = outcomes.find((each) => each.id === id) ?? (forgotten ? FORGOTTEN : null);
+    if (!outcome?.done) continue;
+    questions.delete(id);
+    if (outcome.message) notify(outcome.message, outcome.success ? "remark" : "error");
+    const input = byId("expression");
+    const untouched = document.activeElement === input && input.value === asked.expression;
+    if (outcome.success && untouched) input.select();
+  }
+  showAsking();
+}
+
+function showAsking() {
+  const busy = posting + questions.size > 0;
+  byId("ask").setAttribute("aria-busy", String(busy));
+  setText(byId("find"), busy ? "Finding …" : "Find");
+  setText(byId("asking"), [...questions.values()].map((asked) => `Looking for ${asked.expression}`).join(", "));
 }
 
 // --- state ---
@@ -169,14 +249,20 @@ async function ask(event) {
 const PRESENCES = {
   online: (node) => (node.restarts ? `${node.name}, restarted ${node.restarts}×` : node.name),
   waiting: (node) => `Waiting for ${node.name}`,
+  gone: (node) => `${node.name} is gone, or hangs`,
   silent: (node) => `${node.name} is silent`,
   connecting: () => "decaf_web does not answer",
+  locked: () => "A token is needed",
 };
+
+/** What is said of the node, or of decaf_web. A node that is there and not active has the state of its lifecycle. */
+const presenceText = (node) => (PRESENCES[node.presence] ?? (() => `${node.name} is ${node.presence}`))(node);
 
 function showPresence(node) {
   const pill = byId("presence");
   pill.dataset.presence = node.presence;
-  setText(pill, PRESENCES[node.presence](node));
+  setText(pill, presenceText(node));
+  byId("sign-in").hidden = node.presence !== "locked";
 }
 
 const removeButton = (title, action) => {
@@ -191,7 +277,7 @@ function makeQuery(query) {
   const head = element(
     "div",
     { name: "query-head" },
-    element("span", { name: "sentence", text: query.expression, title: query.expression }),
+    element("span", { name: "sentence" }),
     element("span", { name: "state" }),
     removeButton("Remove this query", () => call("remove_query", { query_id: query.id })),
   );
@@ -200,6 +286,9 @@ function makeQuery(query) {
 
 function updateQuery(item, query) {
   item.dataset.state = query.state;
+  const sentence = item.querySelector(".sentence");
+  sentence.title = query.expression || `${query.object_name || "object"}, pointed out`;
+  setText(sentence, sentence.title);
   const stage = query.state === "running" && values("queries").stage;
   setText(item.querySelector(".state"), stage && stage !== "idle" ? stage.replaceAll("_", " ") : query.state);
   setText(item.querySelector(".reason"), query.message);
@@ -314,36 +403,73 @@ function values(part) {
   return Object.fromEntries((found?.values ?? []).map((value) => [value.name, value.text]));
 }
 
-const NOTHING = { node: { name: "", presence: "connecting", restarts: 0 }, queries: [], diagnostics: [], answer: null };
+const nobody = (presence) => ({
+  node: { name: "", presence, restarts: 0 }, queries: [], diagnostics: [], questions: [], answer: null,
+});
+const NOTHING = nobody("connecting");
+const LOCKED = nobody("locked");
 let state = NOTHING;
 
 function show(next) {
+  const { name, presence, restarts } = next.node;
+  const another = state.node.name && name && restarts !== state.node.restarts;
+  if (another || presence === "waiting" || presence === "gone") views.forEach((view) => view.forget());
   state = next;
   showPresence(state.node);
   showQueries([...state.queries]);
   showAnswer(state.answer);
   showDiagnostics(state.diagnostics);
   showFigures();
-  showPlaceholders();
+  showViews();
 }
 
-function showPlaceholders() {
-  const { presence, name } = state.node;
-  if (presence !== "online" && presence !== "silent") {
-    const reason = presence === "waiting" ? `Waiting for ${name}` : "Waiting for decaf_web";
-    overlay.clear(reason);
-    heatmap.clear("Shown while something is tracked");
-  } else {
-    if (overlay.canvas.hidden) setText(overlay.placeholder, "Waiting for images");
-    if (!state.queries.some((query) => query.state === "active")) heatmap.clear("Shown while something is tracked");
-    else if (heatmap.canvas.hidden) setText(heatmap.placeholder, "Waiting for the heat map");
+function showViews() {
+  const follows = ["online", "silent"].includes(state.node.presence);
+  const looks = follows && state.queries.some((query) => query.state === "active" && query.expression);
+  overlay.allow(follows, follows ? "Waiting for images" : presenceText(state.node));
+  heatmap.allow(looks, looks ? "Waiting for the heat map" : "Shown while a sentence is tracked");
+}
+
+// --- connections ---
+
+/** The state leads: images are asked for while it comes. */
+const live = new Live("live/state", { message: receive, close: explain }, SILENCE_MS);
+
+function receive(data) {
+  show(JSON.parse(data));
+  settle(state.questions);
+  views.forEach((view) => view.live.start());
+}
+
+/** Browsers do not tell why a websocket failed. */
+async function explain() {
+  views.forEach((view) => view.live.stop());
+  if (state !== LOCKED) show(NOTHING);
+  const locked = await wantsToken();
+  if (state === NOTHING || state === LOCKED) show(locked ? LOCKED : NOTHING);
+}
+
+async function wantsToken() {
+  try {
+    const reply = await fetch("app.js", { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(SILENCE_MS) });
+    return reply.status === 401;
+  } catch {
+    return false;
   }
+}
+
+/** Nothing is sent to a page that nobody sees. */
+function followVisibility() {
+  if (!document.hidden) live.start();
+  else [live, ...views.map((view) => view.live)].forEach((each) => each.stop());
 }
 
 const overlay = new View("overlay");
 const heatmap = new View("heatmap");
-setInterval(() => [overlay, heatmap].forEach((view) => view.showRate()), 500);
+const views = [overlay, heatmap];
+setInterval(() => views.forEach((view) => view.showRate()), 500);
 byId("ask").addEventListener("submit", ask);
 byId("reset").addEventListener("click", () => call("reset"));
+document.addEventListener("visibilitychange", followVisibility);
 show(NOTHING);
-new Live("live/state", { message: (data) => show(JSON.parse(data)), close: () => show(NOTHING) });
+followVisibility();

@@ -1,0 +1,59 @@
+"""Questions that are answered in the background: a browser has few connections, and a query may take long."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from decaf_ros.web.link import NodeUnavailableError
+
+_KEPT = 50
+_ID_BYTES = 8
+
+
+class Questions:
+    """Who asks gets an id at once, and finds the outcome by it in :meth:`summary`. Belongs to one event loop.
+
+    Args:
+        ask: sends an expression, and whether it takes the place of the others, to the node; waits for the answer.
+    """
+
+    def __init__(self, ask: Callable[[str, bool], Awaitable[dict[str, Any]]]) -> None:
+        self._ask = ask
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._outcomes: dict[str, dict[str, Any]] = {}
+
+    def put(self, expression: str, replace: bool) -> str:
+        """Begin to ask; the id of the question."""
+        question = secrets.token_hex(_ID_BYTES)
+        self._under_way[question] = asyncio.create_task(self._answer(question, expression, replace))
+        return question
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Questions that are under way, and the last that were: how they ended."""
+        return [
+            *({"id": question, "done": True, **outcome} for question, outcome in self._outcomes.items()),
+            *({"id": question, "done": False} for question in self._under_way),
+        ]
+
+    async def close(self) -> None:
+        """Wait for no more answers."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, question: str, expression: str, replace: bool) -> None:
+        outcome = {"success": False, "message": "decaf_web failed: its output says more"}
+        try:
+            answer = await self._ask(expression, replace)
+            outcome = {"success": answer["success"], "message": answer["message"]}
+        except NodeUnavailableError as error:
+            outcome["message"] = str(error)
+        finally:
+            del self._under_way[question]
+            self._outcomes[question] = outcome
+            while len(self._outcomes) > _KEPT:
+                del self._outcomes[next(iter(self._outcomes))]
