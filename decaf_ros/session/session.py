@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ _HANDOVER_FRAMES = 2
 # Late images in a row, each newer than the one before: a bag shorter than time_jump_seconds that starts over, rather than images
 # that were overtaken on their way.
 _LATE_FOR_A_START = 5
+_WARNING_PERIOD_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +115,7 @@ class TrackingSession:
         self._last_query_id = 0
         self._events: list[TrackEvent] = []
         self._late_stamps_ns: list[int] = []
+        self._silent_until = 0.0
 
     # --- the live thread ---
 
@@ -170,7 +173,10 @@ class TrackingSession:
         return True
 
     def _start_anew(self, reason: str, frame: Frame) -> None:
-        logger.warning("%s: the frame window starts anew, objects are followed on", reason)
+        now = time.monotonic()
+        if now >= self._silent_until:  # two cameras on one topic would fill the log
+            logger.warning("%s: the frame window starts anew, objects are followed on", reason)
+            self._silent_until = now + _WARNING_PERIOD_SECONDS
         self.counters.discontinuities += 1
         self._new_epoch(reason)
         for each in self._state.objects:
