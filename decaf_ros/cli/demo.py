@@ -42,6 +42,7 @@ CAMERA_HZ = 10.0
 WINDOW_SECONDS = SessionConfig.window_seconds
 TRACKING_SECONDS = 10.0
 LEAST_J_AND_F = 0.5
+_START_SECONDS, _POLL_SECONDS = 120.0, 2.0
 _SETTLING_SECONDS = 0.5
 _VIDEO_SCALE = 2
 _CAMERA, _NODE = "decaf_ros.ros.sim_camera", "decaf_ros.ros.node"
@@ -142,12 +143,22 @@ def _run_node(queries: Sequence[HeldOutQuery], out: Path) -> list[Outcome]:
         ]
         client = stack.enter_context(DecafClient("decaf_node"))
         try:
-            client.wait_until_ready()
+            _wait_until_ready(client, programs)
             recorder = Recorder(client)
             return [_run_query(query, client, recorder) for query in queries]
         except (TimeoutError, DemoError) as error:
             ended = [f"{program.module} ended: {program.last_words()}" for program in programs if not program.running]
             raise DemoError("\n".join([str(error), *ended])) from error
+
+
+def _wait_until_ready(client: DecafClient, programs: Sequence[ChildProcess]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            return client.wait_until_ready(_POLL_SECONDS)
+        except TimeoutError:
+            if time.monotonic() > deadline or not all(program.running for program in programs):
+                raise
 
 
 def _run_query(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> Outcome:

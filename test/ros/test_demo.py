@@ -37,21 +37,23 @@ def test_no_node_but_its_own_is_asked(
     @contextmanager
     def start(module: str, arguments: Sequence[str], log: Path) -> Iterator[SimpleNamespace]:
         started.append((os.environ["ROS_DOMAIN_ID"], arguments[:3]))
-        yield SimpleNamespace(running=True)
+        yield SimpleNamespace(module=module, running=False, last_words=lambda: "it ended early")
 
-    def never_ready(client: DecafClient) -> None:
-        raise demo.DemoError(f"{client.target} and {client.node.resolve_topic_name('image')}")
+    def never_ready(client: DecafClient, timeout_s: float) -> None:
+        raise TimeoutError(f"{client.target} and {client.node.resolve_topic_name('image')}")
 
     monkeypatch.setattr(demo, "ChildProcess", start)
     monkeypatch.setattr(DecafClient, "wait_until_ready", never_ready)
     assert main(["demo", "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr().err
+    assert "it ended early" in printed, "nobody waits for what cannot come"
     (camera, node) = started
     assert camera == node
     domain, (*_, namespace) = node
     assert domain != exported
     name = namespace.removeprefix("__ns:=")
     assert len(name) > 8, "a namespace that nobody else has"
-    assert f"{name}/decaf_node and {name}/image" in capsys.readouterr().err
+    assert f"{name}/decaf_node and {name}/image" in printed
 
 
 @pytest.mark.parametrize(
