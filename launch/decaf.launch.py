@@ -57,16 +57,14 @@ ARGUMENTS = {
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """RViz on demand, and the node with the parameters that were given; the parameter file has a say on the others."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
+    texts = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
+    given = {name: PARAMETERS[name](text) for name, text in texts.items() if text}
     node = LifecycleNode(
         package="decaf_ros",
         executable="decaf_node",
         name=LaunchConfiguration("name"),
         namespace=LaunchConfiguration("namespace"),
-        parameters=[
-            LaunchConfiguration("params_file"),
-            {name: PARAMETERS[name](text) for name, text in given.items() if text},
-        ],
+        parameters=[LaunchConfiguration("params_file"), given],
         remappings=[(topic, LaunchConfiguration(argument)) for argument, topic in TOPICS.items()],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         output="screen",
@@ -77,6 +75,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     rviz = Node(
         package="rviz2",
         executable="rviz2",
+        # Its 3D view looks up transforms of the time of the images.
+        parameters=[{"use_sim_time": given.get("use_sim_time", False)}],
         remappings=[
             ("/image", LaunchConfiguration("image")),
             *((f"/decaf_node/{topic}", [*node_name, "/", topic]) for topic in SHOWN),

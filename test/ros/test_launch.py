@@ -129,12 +129,17 @@ def test_rviz_shows_the_node(prefix: Path, tmp_path: Path) -> None:
     rviz, words = prefix / "lib" / "rviz2" / "rviz2", tmp_path / "words"
     rviz.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{words}.part'\nmv '{words}.part' '{words}'\n")
     rviz.chmod(0o755)
-    arguments = ("rviz:=true", "fixed_frame:=map", "image:=/front/image", "namespace:=front", "name:=eyes")
+    arguments = (
+        *("rviz:=true", "fixed_frame:=map", "image:=/front/image"),
+        *("namespace:=front", "name:=eyes", "use_sim_time:=true"),
+    )
     with _launched(prefix, "decaf.launch.py", *arguments) as log:
         wait_until(lambda: "ready" in log.read_text(), f"the node to be ready; see {log}", 60.0)
         given = words.read_text().split("\n")
+        parameters = Path(given[given.index("--params-file") + 1]).read_text()
     assert given[given.index("-d") + 1] == str(prefix / "share" / "decaf_ros" / "config" / "decaf.rviz")
     assert given[given.index("-f") + 1] == "map"
+    assert "use_sim_time: true" in parameters
     shown = {word for word in given if ":=" in word}
     assert shown == {"/image:=/front/image"} | {
         f"/decaf_node/{topic}:=front/eyes/{topic}" for topic in ("overlay", "heatmap", "markers", "points")
