@@ -39,6 +39,7 @@ _SERVICES = {
     "list_queries": ListQueries,
     "reset": Trigger,
 }
+_LOOK_SECONDS = 0.5
 # Made when they are first called: in an enclave, a client that only asks may not make them.
 _MANAGEMENT_SERVICES = {"change_state": ChangeState, "get_state": GetState}
 
@@ -140,7 +141,8 @@ class DecafClient:
             return handle, handle.get_result_async()
 
         # rclpy's action client loses answers that come while another thread sends.
-        return Goal(self, *self.wait_for(self.run(send), timeout_s))
+        handle, response = self.wait_for(self.run(send), timeout_s)
+        return Goal(self, handle, response, self._tracking.server_is_ready)
 
     def rerun_query(self, query_id: int, timeout_s: float = 120.0) -> RerunQuery.Response:
         """Ask a query again, and wait for the answer; its objects keep their ids."""
@@ -186,12 +188,21 @@ class DecafClient:
         """Call one of the node's services and wait.
 
         Raises:
-            TimeoutError: the service is not there, or does not answer.
+            TimeoutError: the service is not there, goes away, or does not answer.
         """
-        return self.wait_for(self.call_async(service, request, timeout_s), timeout_s)
+        client = self._service(service, timeout_s)
+        future = client.call_async(request)
+        try:
+            return self.wait_for(future, timeout_s, client.service_is_ready)
+        except TimeoutError:
+            future.cancel()  # rclpy would keep the request for ever
+            raise
 
     def call_async(self, service: str, request: Any, timeout_s: float = 10.0) -> Future[Any]:
         """Call a service without waiting for the answer, only for the service to be there; see :meth:`wait_for`."""
+        return self._service(service, timeout_s).call_async(request)
+
+    def _service(self, service: str, timeout_s: float) -> Client[Any, Any]:
         with self._clients_lock:
             if service not in self._clients:
                 known = {**_SERVICES, **_MANAGEMENT_SERVICES}
@@ -201,18 +212,27 @@ class DecafClient:
             client = self._clients[service]
         if not client.wait_for_service(timeout_s):
             raise TimeoutError(f"there is no service {client.srv_name}: is the node running, with the same ROS_DOMAIN_ID?")
-        return client.call_async(request)
+        return client
 
-    def wait_for(self, future: Future[Any], timeout_s: float) -> Any:
+    def wait_for(self, future: Future[Any], timeout_s: float, is_there: Callable[[], bool] = lambda: True) -> Any:
         """The result of a future that the client's thread completes.
 
+        Args:
+            future: of a call, say.
+            timeout_s: how long to wait.
+            is_there: whether who is to answer still is; asked now and then.
+
         Raises:
-            TimeoutError: it was not completed in time.
+            TimeoutError: it was not completed in time, or will not be.
         """
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
-        if not done.wait(timeout_s):
-            raise TimeoutError(f"{self.target} did not answer within {timeout_s:g} s")
+        deadline = time.monotonic() + timeout_s
+        while not done.wait(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{self.target} did not answer within {timeout_s:g} s")
+            if not is_there() and not done.wait(_LOOK_SECONDS):  # its last answer may be on its way
+                raise TimeoutError(f"{self.target} went away before it answered")
         return future.result()
 
     def set_parameter(self, name: str, value: Any, node: str = "", timeout_s: float = 60.0) -> tuple[bool, str]:
@@ -298,10 +318,17 @@ class Listening:
 class Goal:
     """A goal that the node has accepted; see :meth:`DecafClient.track`."""
 
-    def __init__(self, client: DecafClient, handle: ClientGoalHandle[Any, Any, Any], response: Future[Any]) -> None:
+    def __init__(
+        self,
+        client: DecafClient,
+        handle: ClientGoalHandle[Any, Any, Any],
+        response: Future[Any],
+        is_there: Callable[[], bool],
+    ) -> None:
         self._client = client
         self._handle = handle
         self._response = response
+        self._is_there = is_there
 
     def cancel(self, timeout_s: float = 10.0) -> bool:
         """Give it up; whether it was not too late.
@@ -319,7 +346,7 @@ class Goal:
         """How it ended, as one of GoalStatus (SUCCEEDED, CANCELED or ABORTED), and the result.
 
         Raises:
-            TimeoutError: it has not ended.
+            TimeoutError: it has not ended, or the node went away.
         """
-        response = self._client.wait_for(self._response, timeout_s)
+        response = self._client.wait_for(self._response, timeout_s, self._is_there)
         return response.status, response.result

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import wait_until
 from std_msgs.msg import Int32
+from std_srvs.srv import Trigger
 
 from decaf_ros.ros.client import DecafClient
 
@@ -42,6 +45,22 @@ def test_ready_is_who_says_so_now(alone: DecafClient) -> None:
     timer = alone.node.create_timer(0.1, lambda: publisher.publish(ready))
     alone.wait_until_ready(timeout_s=30.0)
     timer.cancel()
+
+
+def test_nobody_waits_for_a_node_that_went_away(alone: DecafClient) -> None:
+    other = rclpy.create_node("went_away")
+    service = other.create_service(Trigger, "/absent_node/reset", lambda request, response: response)  # nobody spins it
+    leaving = threading.Timer(0.5, lambda: other.destroy_service(service))
+    try:
+        future = alone.call_async("reset", Trigger.Request())
+        leaving.start()
+        with pytest.raises(TimeoutError, match="/absent_node went away before it answered"):
+            alone.call("reset", Trigger.Request(), timeout_s=60.0)
+        with pytest.raises(TimeoutError, match=r"did not answer within 0\.1 s"):
+            alone.wait_for(future, timeout_s=0.1)
+    finally:
+        leaving.join()
+        other.destroy_node()
 
 
 def test_services_that_are_none_are_named(alone: DecafClient) -> None:
