@@ -13,7 +13,6 @@ from pathlib import Path
 
 import rclpy
 from aiohttp import web
-from rclpy.exceptions import NameValidationException
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -24,6 +23,7 @@ from decaf_ros.web.server import make_app
 DEFAULT_PORT = 8642
 _SHUTDOWN_SECONDS = 2.0
 _ANY_ADDRESS = ("0.0.0.0", "::")
+_MAX_NAME_LENGTH = 160  # DDS allows 255, with the namespace, and what topics and the action add
 _ROS_NAME = re.compile(r"(/|~/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 _HOST_NAME = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)
 
@@ -40,8 +40,6 @@ def main(args: Sequence[str] | None = None) -> int:
     rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return asyncio.run(_serve(arguments, token))
-    except NameValidationException as error:  # what only the namespace makes too long
-        return _fail(f"--node {arguments.node}: {error}")
     finally:
         rclpy.try_shutdown()
 
@@ -83,7 +81,7 @@ def _host(text: str) -> str:
 
 
 def _node_name(text: str) -> str:
-    if not _ROS_NAME.fullmatch(text):
+    if len(text) > _MAX_NAME_LENGTH or not _ROS_NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a node, such as decaf_node or /left/decaf_node")
     return text
 

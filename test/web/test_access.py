@@ -66,6 +66,7 @@ def test_a_foreign_name_that_leads_here_is_refused(host: str, status: int) -> No
         ("https://evil.example", 403),
         (f"https://evil.example/localhost:{PORT}", 403),
         ("null", 403),
+        ("http://[::1", 403),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -98,6 +99,13 @@ def test_token(path: str, headers: dict[str, str], status: int) -> None:
     assert (text == "secret") == (status == 200)
     assert TOKEN not in text
     assert ("Set-Cookie" in answer_headers) == (path == f"/?token={TOKEN}")
+
+
+@pytest.mark.parametrize(("path", "wrong"), [("/", False), ("/?token=wrong", True), ("/?token=", True)])
+def test_who_gave_a_wrong_token_is_told(path: str, wrong: bool) -> None:
+    _, _, text = ask(AccessPolicy(TOKEN), path, {})
+    assert "Token needed" in text
+    assert ("not the token" in text) == wrong
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites() -> None:

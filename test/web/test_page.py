@@ -18,6 +18,7 @@ from page_process import TIMEOUT_S, PageProcess
 from sensor_msgs.msg import Image
 
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.web.main import main
 
 TOKEN = "a-token-of-the-test"
 
@@ -46,7 +47,9 @@ def page(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 def test_without_a_node_the_page_says_so(tmp_path: Path) -> None:
     with PageProcess(tmp_path / "log", "--node", "nowhere", "--ros-args", "-r", "__ns:=/robot") as page:
-        state = page.state(lambda state: True, "any state")
+        seen: list[dict] = []
+        state = page.state(lambda state: seen.append(state) or len(seen) > 1, "a second state")
+        assert seen[0] == state, "the same again is a sign of life"
         assert state["node"] == {"name": "/robot/nowhere", "presence": "waiting", "restarts": 0}
         assert state["queries"] == state["diagnostics"] == []
         reply = page.post("query", expression=EXPRESSION, replace=True)
@@ -80,6 +83,49 @@ def test_services_and_state(page: PageProcess, system: System) -> None:
     assert system.client.list_queries().queries == []
     assert page.post("reset").json()["success"]
     assert page.state(lambda state: not state["queries"], "nothing")["answer"] is None
+
+
+def test_whoever_asks_need_not_wait(page: PageProcess, system: System) -> None:
+    """The outcome comes with the state, also when the node hangs for a moment."""
+    system.process.process.send_signal(signal.SIGSTOP)
+    try:
+        asked = [page.post("ask", expression=expression, replace=True) for expression in ("", "x" * 501)]
+        assert {reply.status for reply in asked} == {202}
+        ids = [reply.json()["id"] for reply in asked]
+        assert [outcomes(page.state(outcomes, "the questions"))[each] for each in ids] == [{"done": False}] * 2
+    finally:
+        system.process.process.send_signal(signal.SIGCONT)
+    state = page.state(lambda state: all(each["done"] for each in outcomes(state).values()), "the outcomes")
+    assert outcomes(state)[ids[0]] == {"done": True, "success": False, "message": system.client.query("").message}
+    assert "501" in outcomes(state)[ids[1]]["message"] or not outcomes(state)[ids[1]]["success"]
+
+
+def outcomes(state: dict) -> dict[str, dict]:
+    """What became of each question."""
+    return {each["id"]: {name: value for name, value in each.items() if name != "id"} for each in state["questions"]}
+
+
+def test_every_state_of_the_node_is_told_and_none_is_a_restart(page: PageProcess, system: System) -> None:
+    seen: list[dict] = []
+
+    def wait(presence: str) -> None:
+        page.state(lambda state: seen.append(state) or state["node"]["presence"] == presence, presence)
+
+    wait("online")
+    for transition, presence in (("deactivate", "inactive"), ("cleanup", "unconfigured")):
+        assert system.client.change_state(transition)
+        wait(presence)
+    count = len(seen)
+    reported = system.client.diagnostics("queries")
+    page.state(lambda state: seen.append(state) or system.client.diagnostics("queries") is not reported, "a second report")
+    assert {state["node"]["presence"] for state in seen[count:]} == {"unconfigured"}
+    assert page.post("query", expression=EXPRESSION, replace=True).status == 503
+    for transition in ("configure", "activate"):
+        assert system.client.change_state(transition)
+    wait("online")
+    assert {state["node"]["restarts"] for state in seen} == {0}
+    assert all(state["diagnostics"] for state in seen), "a node that is there has diagnostics"
+    page.state(lambda state: levels(state).get("queries") == "ok", "its models")
 
 
 def tracked(state: dict) -> list[dict]:
@@ -188,6 +234,21 @@ def test_what_keeps_it_from_starting_is_said(tmp_path: Path) -> None:
             assert done.returncode == 1
             assert cause in done.stderr
             assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--node", value) for value in ("", "/", "bad name!", "a//b", "a/", "9a", "ä", "~", "long" * 50)),
+        ("--host", ""),
+        *(("--allow-host", value) for value in ("", "robot.lan:8642", "http://robot.lan", "robot.lan/", "two words", "ä.lan")),
+    ],
+)
+def test_options_that_cannot_work_are_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([option, value])
+    assert ended.value.code == 2
+    assert f"error: argument {option}" in capsys.readouterr().err
 
 
 def test_kill_and_restart_of_the_page_in_mid_query(system: System, tmp_path: Path) -> None:

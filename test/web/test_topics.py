@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from aiohttp import ClientWebSocketResponse, WSMsgType
+from aiohttp.test_utils import TestClient, TestServer
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image
 
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.conversions import image_from_array, make_header
+from decaf_ros.web import topics
+from decaf_ros.web.access import AccessPolicy
+from decaf_ros.web.link import NodeLink
+from decaf_ros.web.server import make_app
 from decaf_ros.web.topics import ImageFeed, encode_jpeg
 
 TIMEOUT_S = 120.0
@@ -73,6 +81,82 @@ def test_the_newest_image_wins_and_is_encoded_once(client: DecafClient, publishe
             assert jpeg is same_jpeg
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(feed.next_jpeg(number), 0.2)
+
+    asyncio.run(check())
+
+
+def test_a_picture_that_was_forgotten_is_not_waited_for_in_vain(
+    client: DecafClient, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tabs wait; the one that the picture is made for is closed, and the node goes."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def encode_slowly(image: Image) -> bytes:
+        begun.set()
+        assert go_on.wait(TIMEOUT_S)
+        return encode_jpeg(image)
+
+    async def check() -> None:
+        feed = ImageFeed(client, "/shown")
+        with feed.topic.watched():
+            closed, other = asyncio.create_task(feed.next_jpeg(0)), asyncio.create_task(feed.next_jpeg(0))
+            await wait_for(lambda: publisher.get_subscription_count() == 1, "the subscription")
+            publisher.publish(grey_image(50))
+            await wait_for(begun.is_set, "the picture to be begun")
+            feed.topic.forget()
+            closed.cancel()
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(other), 0.2)
+            go_on.set()
+            publisher.publish(grey_image(150))
+            number, jpeg = await asyncio.wait_for(other, TIMEOUT_S)
+            assert number == 2
+            assert np.abs(decoded(jpeg).astype(int) - 150).max() <= 2
+
+    monkeypatch.setattr(topics, "encode_jpeg", encode_slowly)
+    asyncio.run(check())
+
+
+@asynccontextmanager
+async def live(client: DecafClient, name: str) -> AsyncIterator[ClientWebSocketResponse]:
+    """A connection to a live view of a page in this process."""
+    app = make_app(client, AccessPolicy(None))
+    async with TestClient(TestServer(app)) as browser, browser.ws_connect(f"/live/{name}") as socket:
+        yield socket
+
+
+def test_a_picture_that_cannot_be_made_does_not_end_the_view(client: DecafClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = client.node.create_publisher(Image, f"{client.target}/overlay", 5)
+
+    def fail(_: Image) -> bytes:
+        raise cv2.error("no memory")
+
+    async def check() -> None:
+        async with live(client, "overlay") as socket:
+            await wait_for(lambda: publisher.get_subscription_count() == 1, "the subscription")
+            with monkeypatch.context() as broken:
+                broken.setattr(topics, "encode_jpeg", fail)
+                await socket.send_str("next")
+                publisher.publish(grey_image(50))
+                assert await socket.receive_json(timeout=TIMEOUT_S) == {"error": "no memory"}
+            await socket.send_str("next")
+            publisher.publish(grey_image(150))
+            assert np.abs(decoded(await socket.receive_bytes(timeout=TIMEOUT_S)).astype(int) - 150).max() <= 2
+
+    asyncio.run(check())
+    client.node.destroy_publisher(publisher)
+
+
+def test_a_state_that_cannot_be_told_closes_the_connection(client: DecafClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser then says that something is wrong, and tries again."""
+
+    async def check() -> None:
+        async with live(client, "state") as socket:
+            await socket.receive_json(timeout=TIMEOUT_S)
+            monkeypatch.setattr(NodeLink, "snapshot", lambda link: {}["missing"])
+            while (message := await socket.receive(timeout=TIMEOUT_S)).type is WSMsgType.TEXT:
+                pass
+            assert socket.closed, message
 
     asyncio.run(check())
 
