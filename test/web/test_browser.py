@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,6 +41,8 @@ BROWSER_ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+NARROW_PX = 280
+FINGER_PX = 32
 MARKUP = '<img src=x onerror="document.title=1"> the blue ball'
 
 SCREENSHOT = os.environ.get("DECAF_SCREENSHOT", "")
@@ -61,10 +66,12 @@ def system(client: DecafClient, tmp_path_factory: pytest.TempPathFactory) -> Ite
     assert status == 0, process.output()
 
 
-@pytest.fixture
-def page(system: System, tmp_path: Path) -> Iterator[PageProcess]:
-    with PageProcess(tmp_path / "decaf_web.log", token=TOKEN) as page:
+@pytest.fixture(scope="module")
+def page(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
+    with PageProcess(tmp_path_factory.mktemp("page") / "decaf_web.log", token=TOKEN) as page:
         yield page
+        assert page.stop() == 0
+        assert "Traceback" not in page.output(), page.output()
 
 
 @pytest.fixture(scope="module")
@@ -75,21 +82,34 @@ def browser() -> Iterator[playwright.Browser]:
         browser.close()
 
 
-@pytest.fixture
-def tab(browser: playwright.Browser, page: PageProcess) -> Iterator[playwright.Page]:
+@contextmanager
+def opened(browser: playwright.Browser, page: PageProcess, **options: Any) -> Iterator[playwright.Page]:
     """The page as somebody sees it who typed the token. No error of a script goes unnoticed."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
     context.set_default_timeout(TIMEOUT_S * 1000)
     tab = context.new_page()
     errors: list[str] = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.goto(page.address)
-    tab.get_by_label("Token").fill(TOKEN)
+    try:
+        tab.goto(page.address)
+        sign_in(tab, TOKEN)
+        tab.locator("#presence[data-presence=online]").wait_for()
+        yield tab
+        assert not errors
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def tab(browser: playwright.Browser, page: PageProcess) -> Iterator[playwright.Page]:
+    with opened(browser, page) as tab:
+        yield tab
+
+
+def sign_in(tab: playwright.Page, token: str) -> None:
+    """Type a token where the page asks for it."""
+    tab.get_by_label("Token").fill(token)
     tab.get_by_role("button", name="Open").click()
-    tab.locator("#presence[data-presence=online]").wait_for()
-    yield tab
-    assert not errors
-    context.close()
 
 
 def picture(tab: playwright.Page, view: str = "overlay") -> np.ndarray:
@@ -187,6 +207,104 @@ def test_text_is_never_markup(tab: playwright.Page, system: System) -> None:
     assert tab.title() == "decaf"
 
 
+def test_a_long_sentence_leaves_everything_within_reach(browser: playwright.Browser, page: PageProcess, system: System) -> None:
+    """Also under a finger, on a narrow screen, and in a sentence that is all one word."""
+    system.client.reset()
+    with opened(browser, page, is_mobile=True, has_touch=True, viewport={"width": 390, "height": 800}) as tab:
+        find(tab, "theyellowboxontherightside" * 18)
+        tab.locator(".query[data-state=active], .query[data-state=failed]").wait_for()
+        for width in (1440, 901, 390, NARROW_PX):
+            tab.set_viewport_size({"width": width, "height": 800})
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            for button in tab.get_by_role("button").all():
+                button.click(trial=True, timeout=5000)
+        for button in tab.get_by_role("button").all():
+            box = button.bounding_box()
+            assert box is not None
+            assert min(box["width"], box["height"]) >= FINGER_PX, button
+        tab.locator(".query").get_by_role("button", name="Remove this query").tap()
+        tab.locator("#no-queries").wait_for()
+
+
+def test_what_is_typed_during_a_query_stays(browser: playwright.Browser, page: PageProcess, system: System) -> None:
+    """And that there is a query can be seen without motion."""
+    system.client.reset()
+    with opened(browser, page, reduced_motion="reduce") as tab:
+        box = tab.get_by_label("What to look for")
+        for more in ("", " and more"):
+            find(tab, EXPRESSION)
+            box.press_sequentially(more)
+            tab.locator("#ask[aria-busy=true]").get_by_role("button", name="Finding").wait_for()
+            tab.locator("#ask[aria-busy=false]").get_by_role("button", name="Find", exact=True).wait_for()
+            selected = box.evaluate("box => box.value.slice(box.selectionStart, box.selectionEnd)")
+            assert (box.input_value(), selected) == (EXPRESSION + more, "" if more else EXPRESSION)
+        find(tab, EXPRESSION)
+        tab.get_by_role("button", name="Reset").focus()
+        tab.locator("#ask[aria-busy=false]").wait_for()
+        assert focused(tab) == "Reset"
+
+
+def focused(tab: playwright.Page) -> str:
+    """Name of the button that has the focus."""
+    return tab.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent")
+
+
+def test_the_keyboard_goes_on_where_something_was_removed(tab: playwright.Page, system: System) -> None:
+    system.client.reset()
+    for expression in ("the yellow box", EXPRESSION):
+        assert system.client.query(expression, replace=False).success
+    tab.locator(".object").nth(1).wait_for()
+    tab.locator(".query", has_text=EXPRESSION).get_by_role("button", name="Stop tracking object").press("Enter")
+    tab.locator(".object").nth(1).wait_for(state="detached")
+    assert focused(tab) == f"Remove this query: {EXPRESSION}"
+    tab.keyboard.press("Enter")
+    tab.locator(".query", has_text=EXPRESSION).wait_for(state="detached")
+    assert focused(tab) == "Remove this query: the yellow box"
+    tab.keyboard.press("Enter")
+    tab.locator("#no-queries").wait_for()
+    assert focused(tab) == "Reset"
+
+
+def test_queries_under_way_hold_up_nothing_else(tab: playwright.Page, system: System) -> None:
+    """Chromium opens six connections to a host, and no more."""
+    system.client.reset()
+    system.process.process.send_signal(signal.SIGSTOP)
+    try:
+        for number in range(8):
+            find(tab, f"{EXPRESSION} {number}", "Add")
+        tab.evaluate("fetch('icon.svg', {cache: 'no-store', signal: AbortSignal.timeout(3000)}).then((reply) => reply.text())")
+        assert tab.locator("#ask").get_attribute("aria-busy") == "true"
+    finally:
+        system.process.process.send_signal(signal.SIGCONT)
+    tab.get_by_role("button", name="Reset").click()
+    tab.locator("#ask[aria-busy=false]").wait_for()
+
+
+def test_the_only_heat_map_there_is_is_shown(tab: playwright.Page, system: System) -> None:
+    """Without refreshing there is one per answer, which comes before the page knows of the answer."""
+    assert system.client.set_parameter("refresh_hz", 0.0) == (True, "")
+    try:
+        for _ in range(2):
+            system.client.reset()
+            tab.locator("#heatmap .placeholder", has_text="Shown while").wait_for()
+            assert system.client.query(EXPRESSION).success
+            tab.locator(".query[data-state=active]").wait_for()
+            tab.locator("#heatmap canvas").wait_for(timeout=10_000)
+            assert tab.get_by_role("img", name="Heat map").is_visible()
+    finally:
+        assert system.client.set_parameter("refresh_hz", 1.0) == (True, "")
+
+
+def test_an_object_that_was_pointed_out_has_a_name_and_no_heat_map(tab: playwright.Page, system: System) -> None:
+    system.client.reset()
+    x, y = STILL.bodies[BODY_INDEX].motion.position_at(0.0)
+    height, width = STILL.size_hw
+    answer = system.client.add_object(label="cup", on_points=[Point(x=x * width, y=y * height)])
+    assert answer.success, answer.message
+    tab.locator(".query[data-state=active] .sentence", has_text="cup, pointed out").wait_for()
+    tab.locator("#heatmap .placeholder", has_text="Shown while a sentence is tracked").wait_for()
+
+
 def test_errors_of_the_node_come_as_they_are(tab: playwright.Page, system: System) -> None:
     find(tab, "   ")
     tab.locator("#notice").wait_for()
@@ -202,15 +320,38 @@ def test_images_flow_only_while_the_page_is_open(tab: playwright.Page, system: S
     poll(tab, lambda: subscribed() == [0, 0], "the page to unsubscribe")
 
 
-def test_the_page_comes_back_after_decaf_web_was_killed(
-    tab: playwright.Page, page: PageProcess, system: System, tmp_path: Path
-) -> None:
+def test_the_page_says_when_decaf_web_hangs(tab: playwright.Page, page: PageProcess) -> None:
     tab.locator("#overlay canvas").wait_for()
-    page.kill()
-    tab.locator("#presence[data-presence=connecting]").wait_for()
-    system.wait_for_mask("a mask while there is no page", TIMEOUT_S)
-    with PageProcess(tmp_path / "restarted.log", port=page.port, token=TOKEN):
-        tab.locator("#presence[data-presence=online]").wait_for()
+    page.process.send_signal(signal.SIGSTOP)
+    try:
+        tab.locator("#presence", has_text="decaf_web does not answer").wait_for(timeout=15_000)
+        assert tab.locator("#overlay canvas").is_hidden()
+    finally:
+        page.process.send_signal(signal.SIGCONT)
+    tab.locator("#presence[data-presence=online]").wait_for(timeout=15_000)
+    tab.locator("#overlay canvas:not(.stale)").wait_for()
+
+
+def test_the_page_comes_back_after_decaf_web_was_killed(browser: playwright.Browser, system: System, tmp_path: Path) -> None:
+    """Another token is asked for."""
+    with (
+        PageProcess(tmp_path / "decaf_web.log", token=TOKEN) as page,
+        opened(browser, page) as tab,
+    ):
         tab.locator("#overlay canvas").wait_for()
-        find(tab, EXPRESSION)
-        tab.locator(".query[data-state=active]").wait_for()
+        page.kill()
+        tab.locator("#presence[data-presence=connecting]").wait_for()
+        system.wait_for_mask("a mask while there is no page", TIMEOUT_S)
+        with PageProcess(tmp_path / "restarted.log", port=page.port, token=TOKEN) as restarted:
+            tab.locator("#presence[data-presence=online]").wait_for()
+            tab.locator("#overlay canvas").wait_for()
+            find(tab, EXPRESSION)
+            tab.locator(".query[data-state=active]").wait_for()
+            restarted.kill()
+        with PageProcess(tmp_path / "locked.log", port=page.port, token=f"{TOKEN}-2"):
+            tab.locator("#presence", has_text="A token is needed").wait_for()
+            tab.get_by_role("link", name="Enter it").click()
+            sign_in(tab, TOKEN)
+            tab.get_by_text("That was not the token").wait_for()
+            sign_in(tab, f"{TOKEN}-2")
+            tab.locator("#presence[data-presence=online]").wait_for()

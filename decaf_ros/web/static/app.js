@@ -273,13 +273,15 @@ const removeButton = (title, action) => {
   return button;
 };
 
+const queryName = (query) => query.expression || `${query.object_name || "object"}, pointed out`;
+
 function makeQuery(query) {
   const head = element(
     "div",
     { name: "query-head" },
     element("span", { name: "sentence" }),
     element("span", { name: "state" }),
-    removeButton("Remove this query", () => call("remove_query", { query_id: query.id })),
+    removeButton(`Remove this query: ${queryName(query)}`, () => call("remove_query", { query_id: query.id })),
   );
   return element("li", { name: "query" }, head, element("p", { name: "reason" }), element("ol", { name: "objects" }));
 }
@@ -287,7 +289,7 @@ function makeQuery(query) {
 function updateQuery(item, query) {
   item.dataset.state = query.state;
   const sentence = item.querySelector(".sentence");
-  sentence.title = query.expression || `${query.object_name || "object"}, pointed out`;
+  sentence.title = queryName(query);
   setText(sentence, sentence.title);
   const stage = query.state === "running" && values("queries").stage;
   setText(item.querySelector(".state"), stage && stage !== "idle" ? stage.replaceAll("_", " ") : query.state);
