@@ -145,7 +145,7 @@ reliably to {" and ".join(f"`~/{topic}`" for topic in _SLOW_TOPICS)} and takes {
 `dropped_superseded`.
 
 {os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, PyTorch {torch.__version__}.
-`decaf bench --parts node`
+`decaf bench --parts node --node-frames {endurance.frames} --node-seconds {slow.seconds:.0f}`
 """
 
 
