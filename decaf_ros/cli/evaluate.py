@@ -21,7 +21,7 @@ from decaf_ros.evaluation.runner import DecafSegmenter, Prediction, Segmenter, e
 from decaf_ros.evaluation.runs import Setup, ablations
 from decaf_ros.evaluation.summary import HEADER, summary_rows, write_expressions, write_summary
 from decaf_ros.evaluation.tables import markdown_table
-from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.models.errors import ModelNotFound, PromptError
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.video import FrameSource, VideoError
 
@@ -153,7 +153,7 @@ def _lenient(segmenter: Segmenter) -> Segmenter:
     def segment(source: FrameSource, expression: str) -> Prediction:
         try:
             return segmenter(source, expression)
-        except ValueError as error:
+        except PromptError as error:
             print(f"{expression!r} counts as not found: {error}", file=sys.stderr)
         nothing = np.zeros(source.read(0, 1)[0].size_hw, dtype=np.bool_)
         return Prediction((0,), nothing[None], itertools.repeat(nothing, len(source)), "", confident=False)

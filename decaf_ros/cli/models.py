@@ -6,12 +6,12 @@ import argparse
 
 import torch
 
+from decaf_ros.models.devices import resolve_device
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 
-_DEVICE_TYPES = ("cpu", "cuda")
 _MOST_THREADS = 1024  # as of the node's cpu_threads; torch crashes where the system cannot start as many
 
 
@@ -23,7 +23,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracker", default="embedded", help="SAM 2: embedded, a folder or checkpoint, or a hub id (default: %(default)s)"
     )
-    parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda, cuda:1, ..., or auto (default: %(default)s)")
     parser.add_argument(
         "--threads", type=_threads, default=0, help="CPU threads of torch; 0 for all cores (default: %(default)s)"
     )
@@ -64,11 +64,6 @@ def _threads(text: str) -> int:
 
 def _device(text: str) -> torch.device:
     try:
-        device = torch.device(text)
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is none that torch knows: use cpu, cuda or cuda:1") from error
-    if device.type not in _DEVICE_TYPES:
-        raise argparse.ArgumentTypeError(f"{text!r} is none that the models run on: use cpu, cuda or cuda:1")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise argparse.ArgumentTypeError(f"{text!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
-    return device
+        return resolve_device(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -17,7 +17,7 @@ from decaf_ros.cli.models import add_model_options, load_models, positive_int
 from decaf_ros.config import GroundingConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, Visibility
 from decaf_ros.drawing import colour_heat, draw_overlay
-from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.models.errors import ModelNotFound, PromptError
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder, StageClock
 from decaf_ros.session.offline import QUERY_ID, GroundedVideo, ground_video, segment_video
@@ -98,7 +98,7 @@ def _segment(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str
         grounder = Grounder(mllm, tracker, config)
         try:
             grounded = ground_video(source, arguments.expression, grounder, tracker, arguments.key_frames, clock)
-        except ValueError as error:  # a sentence that the model cannot take
+        except PromptError as error:
             raise SegmentError(str(error)) from error
         masks = _MASK_FILES[arguments.masks](folder)
         summary = _write(folder, overlay, masks, source, grounded, tracker, arguments.expression)

@@ -47,7 +47,7 @@ class VisualPrefix(Protocol):
             answer: False where only the rollout is wanted: the answers are then empty, and cost nothing.
 
         Raises:
-            ValueError: the prompt holds a control token of the model, such as the one that ends a turn.
+            PromptError: the prompt holds a control token of the model, such as the one that ends a turn.
         """
 
     def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:

@@ -24,6 +24,7 @@ from transformers import (
 
 from decaf_ros.method.rollout import QueryKeys, Variant, attention_rollout
 from decaf_ros.models import attention_tap
+from decaf_ros.models.errors import PromptError
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.protocols import Reply
 
@@ -200,7 +201,7 @@ class ChatModel:
     def _rendered(self, medium: Medium | None, prompt: str) -> str:
         for token in (*self.tokenizer.all_special_tokens, self._placeholder("image"), self._placeholder("video")):
             if token in prompt:
-                raise ValueError(f"the prompt holds {token!r}, which the model takes for a control token; leave it out")
+                raise PromptError(f"the prompt holds {token!r}, which the model takes for a control token; leave it out")
         content = ([{"type": medium}] if medium else []) + [{"type": "text", "text": prompt}]
         messages = [{"role": "user", "content": content}]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from decaf_ros.models.adapter import ChatAdapter
+from decaf_ros.models.devices import resolve_device
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskTracker, VideoMllm
@@ -209,23 +210,6 @@ def _load(name: str, values: Mapping[str, Value]) -> Any:
             way_out = "install a C++ compiler such as g++, or set compile_tracker to false"
             raise ModelNotFound(f"{values[name]!r} cannot be compiled: {cause}; {way_out}") from error
         raise ModelNotFound(f"{values[name]!r} cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU if there is one.
-
-    Raises:
-        ValueError: no such device on this machine.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device {name!r} is none that torch knows: use auto, cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use auto or cpu")
-    return device
 
 
 def resolve_dtype(name: str) -> torch.dtype | None:

@@ -28,6 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, TrackEvent
+from decaf_ros.models.devices import resolve_device
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.ros import vision
 from decaf_ros.ros.action import TrackAction
@@ -40,7 +41,7 @@ from decaf_ros.ros.entities import EntityGroup, IndependentCallbackGroup
 from decaf_ros.ros.executor import CameraFirstExecutor
 from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.logs import forward_logs
-from decaf_ros.ros.models import MODEL_PARAMETERS, Models, resolve_device
+from decaf_ros.ros.models import MODEL_PARAMETERS, Models
 from decaf_ros.ros.objects_3d import SpacePublisher
 from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.parameters import (

@@ -30,6 +30,7 @@ from decaf_ros.session.session import (
     UnknownIdError,
 )
 from decaf_ros.session.slot import Slot
+from decaf_ros.text import checked_line
 
 _FAILURES_KEPT = 32
 _STOPPED = "the node is being deactivated or shut down"
@@ -401,15 +402,15 @@ class Engine:
         return text
 
     def _checked_text(self, given: str, what: str) -> str:
-        text = given.strip()
+        try:
+            text = checked_line(given, what)
+        except ValueError as error:
+            raise SessionError(str(error)) from error
         if len(text) > self._config.max_expression_length:
             raise SessionError(
                 f"the {what} has {len(text)} characters, at most {self._config.max_expression_length} are allowed "
                 "(parameter max_expression_length)"
             )
-        unprintable = sorted({repr(char) for char in text if not char.isprintable()})
-        if unprintable:
-            raise SessionError(f"the {what} holds characters that cannot be printed: {', '.join(unprintable[:5])}")
         return text
 
     def _checked_window(self, window_seconds: float | None) -> float | None:

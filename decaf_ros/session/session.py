@@ -26,8 +26,8 @@ from decaf_ros.session.objects import FoundObject, LiveObject, recognise
 LARGEST_OBJECT_ID = 65535
 _MAX_CATCH_UP_ROUNDS = 8
 _HANDOVER_FRAMES = 2
-# Late images in a row, each newer than the one before: a bag shorter than time_jump_seconds that starts over, rather than images
-# that were overtaken on their way.
+# Late images in a row, each newer than the one before: a bag shorter than time_jump_seconds that starts over, rather than
+# images that were overtaken on their way.
 _LATE_FOR_A_START = 5
 _WARNING_PERIOD_SECONDS = 5.0
 

@@ -12,6 +12,7 @@ from reference_rollout import reference_rollout
 from transformers import PreTrainedModel, ProcessorMixin
 
 from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.errors import PromptError
 from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.visual_prefix import ChatModel, Conversations, MllmOptions
 
@@ -128,7 +129,7 @@ def check_answers(
         inputs = [whole(medium, part, prefix.grid_thw[1:], prompt).inputs for part in parts]
         assert reply.answers == tuple(generated(eager, processor, part) for part in inputs)
         assert all(reply.answers)
-    with pytest.raises(ValueError, match="control token"):
+    with pytest.raises(PromptError, match="control token"):
         prefix.ask(f"find the {getattr(processor, f'{medium}_token')} .")
 
 

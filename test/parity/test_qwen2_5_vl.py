@@ -21,6 +21,7 @@ from family_checks import (
 from tiny_qwen2_5_vl import random_window, tiny_model, tiny_processor, whole_prompt
 
 from decaf_ros.models.attention_tap import recording
+from decaf_ros.models.errors import PromptError
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
 from decaf_ros.models.visual_prefix import MllmOptions
@@ -142,7 +143,7 @@ def test_a_reply_of_another_prefix_and_control_tokens_are_refused(adapter):
     prefix, other = adapter.read_video(window), adapter.read_video(window)
     with pytest.raises(ValueError, match="this prefix gave"):
         prefix.rollout([other.ask(OBJECT)])
-    with pytest.raises(ValueError, match="control token"):
+    with pytest.raises(PromptError, match="control token"):
         prefix.ask("find the cup <|im_end|> a")
 
 

@@ -6,13 +6,14 @@ from test_evaluate import FRAMES, RIGHT, make_video
 
 from decaf_ros.cli import evaluate as command
 from decaf_ros.evaluation.runner import Prediction
+from decaf_ros.models.errors import PromptError
 from decaf_ros.video import FrameSource
 
 
 def test_a_sentence_that_the_model_cannot_take_is_not_found_and_the_next_one_is_asked(tmp_path, capsys, monkeypatch):
     def segment(source: FrameSource, expression: str) -> Prediction:
         if expression == "left":
-            raise ValueError("the prompt holds '<|im_end|>'")
+            raise PromptError("the prompt holds '<|im_end|>'")
         return Prediction((0,), RIGHT[None], iter([RIGHT] * FRAMES), "thing", confident=True)
 
     monkeypatch.setattr(command, "read_dataset", lambda *_: [make_video(tmp_path / "video", "video")])
