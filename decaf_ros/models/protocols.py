@@ -168,5 +168,5 @@ class MaskTracker(Protocol[_Features, _Track]):
     def condition(self, track: _Track, features: _Features, mask_hw: BoolArray) -> None:
         """Give a track its mask on its next frame: one more conditioning frame (capped: first and newest are kept)."""
 
-    def step(self, tracks: Sequence[_Track], features: _Features) -> list[TrackOutput]:
-        """Carry every track on to its next frame."""
+    def step(self, tracks: Sequence[_Track], features: _Features, gated: bool = True) -> list[TrackOutput]:
+        """Carry every track on to its next frame; without ``gated`` as :meth:`propagate` does, whatever gates the model has."""

@@ -24,7 +24,7 @@ from PIL import Image
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 
-from decaf_ros.datatypes import BoolArray, UInt8Array
+from decaf_ros.datatypes import BoolArray, Frame, UInt8Array
 from decaf_ros.models.sam2_memory import MemorySpan, Recollection
 
 # Normalisation of the published training data.
@@ -48,10 +48,12 @@ class Sam2Features:
     """The image encoder's output for one frame.
 
     Attributes:
+        stamp_ns: of the frame.
         size_hw: height and width in pixels of the camera image.
         levels: ``(1, C_l, H_l, W_l)`` float at strides 4, 8 and 16 of the network's square image.
     """
 
+    stamp_ns: int
     size_hw: tuple[int, int]
     levels: tuple[torch.Tensor, ...]
 
@@ -156,10 +158,10 @@ class Sam2Network:
         """How far back the network attends."""
         return MemorySpan(spatial=self._model.num_maskmem - 1, pointers=self._model.max_obj_ptrs_in_encoder - 1)
 
-    def encode(self, image_rgb: UInt8Array) -> Sam2Features:
-        """Run the image encoder on a ``(H, W, 3)`` uint8 RGB image."""
+    def encode(self, frame: Frame) -> Sam2Features:
+        """Run the image encoder."""
         with self._inference():
-            return Sam2Features(image_rgb.shape[:2], self._backbone(image_rgb)[0])
+            return Sam2Features(frame.stamp_ns, frame.size_hw, self._backbone(frame.image_rgb)[0])
 
     def propose(self, features: Sam2Features, points_xy_px: Sequence[tuple[float, float]]) -> MaskBatch:
         """Prompt with each point alone and keep the best of its three masks by predicted IoU, as on a still image.
@@ -250,7 +252,7 @@ class Sam2Network:
         size_hw = (self._model.image_size,) * 2
         with self._inference():
             levels, positions = self._backbone(np.zeros((*size_hw, 3), dtype=np.uint8))
-            return Sam2Features(size_hw, levels), positions.flatten(2).transpose(1, 2)
+            return Sam2Features(0, size_hw, levels), positions.flatten(2).transpose(1, 2)
 
     def _memory_positions(self, blank: Sam2Features) -> torch.Tensor:
         """``(1 + past frames, h * w, C_mem)``: a memory's encoding by its age in frames; age 0 is for conditioning frames."""

@@ -100,7 +100,7 @@ class Sam2Tracker:
 
     def encode(self, frame: Frame) -> Sam2Features:
         """Run the image encoder once; everything below shares the result."""
-        return self._network.encode(frame.image_rgb)
+        return self._network.encode(frame)
 
     def propose(self, features: Sam2Features, points_xy_px: Sequence[tuple[float, float]]) -> MaskProposals:
         """Prompt with each point alone, all points in one batch; of its three masks the one with the best predicted IoU stays.
@@ -185,7 +185,7 @@ class Sam2Tracker:
         start = _entry(self._network.memorise(features, mask_hw[None]), 0, time=0)
         track, after = Sam2Track.starting(self._span, start), []
         for each in later[: self.reach]:
-            self._advance([track], each, gated=False)
+            self.step([track], each, gated=False)
             after.append(track.newest)
         return Sam2Track.backwards(self._span, start, after)
 
@@ -217,21 +217,23 @@ class Sam2Tracker:
         _require_masks(mask_hw[None], features)
         track.condition(_entry(self._network.memorise(features, mask_hw[None]), 0, track.next_time))
 
-    def step(self, tracks: Sequence[Sam2Track], features: Sam2Features) -> list[TrackOutput]:
+    def step(self, tracks: Sequence[Sam2Track], features: Sam2Features, gated: bool = True) -> list[TrackOutput]:
         """Carry every track on to its next frame, and tell where its object is, in the order of the tracks.
+
+        Args:
+            tracks: of any objects.
+            features: of the frame.
+            gated: whether the gates that this tracker was given hold; else it steps as the official predictor does.
 
         Raises:
             ValueError: a track is given twice.
         """
-        return self._advance(tracks, features, gated=True)
-
-    def _advance(self, tracks: Sequence[Sam2Track], features: Sam2Features, gated: bool) -> list[TrackOutput]:
-        """A step; without ``gated`` as in the official predictor, else with the gates that this tracker was given."""
         if len({id(track) for track in tracks}) < len(tracks):
             raise ValueError("each track takes one step a frame, but one is given twice")
         outputs: dict[int, TrackOutput] = {}
         for indices, recollections in self._batches(tracks):
-            strays = partial(_strays, [tracks[index] for index in indices]) if gated and self._motion_gating else None
+            moving = [tracks[index] for index in indices]
+            strays = partial(_strays, moving, features.stamp_ns) if gated and self._motion_gating else None
             tracked = self._network.track(features, recollections, strays)
             outputs.update(zip(indices, _outputs(tracked, features.size_hw), strict=True))
             for row, index in enumerate(indices):
@@ -257,13 +259,13 @@ class Sam2Tracker:
         tracks = [Sam2Track.starting(self._span, start) for start in starts]
         later: list[list[MemoryEntry]] = [[] for _ in tracks]
         for index in range(key_index + 1, len(clip)):
-            result[:, index] = [output.mask_hw for output in self._advance(tracks, clip[index], gated=False)]
+            result[:, index] = [output.mask_hw for output in self.step(tracks, clip[index], gated=False)]
             for entries, track in zip(later, tracks, strict=True):
                 entries.append(track.newest)
 
         tracks = [Sam2Track.backwards(self._span, start, after) for start, after in zip(starts, later, strict=True)]
         for index in reversed(range(key_index)):
-            result[:, index] = [output.mask_hw for output in self._advance(tracks, clip[index], gated=False)]
+            result[:, index] = [output.mask_hw for output in self.step(tracks, clip[index], gated=False)]
         return result
 
 
@@ -273,14 +275,14 @@ def _entry(memory: MemoryBatch, row: int, time: int) -> MemoryEntry:
     return MemoryEntry(spatial, ObjectPointer(time, memory.pointers_bc[row].clone()))
 
 
-def _strays(tracks: Sequence[Sam2Track], masks_bhw: BoolArray) -> BoolArray:
+def _strays(tracks: Sequence[Sam2Track], stamp_ns: int, masks_bhw: BoolArray) -> BoolArray:
     """``(B, h, w)`` bool: the parts of each mask that are not where its object was heading; motions learn of the others."""
     strays_bhw = np.zeros_like(masks_bhw)
     for track, mask_hw, stray_hw in zip(tracks, masks_bhw, strays_bhw, strict=True):
-        expected_xyxy = track.motion.expected_xyxy if track.motion is not None else None
+        expected_xyxy = track.motion.expected_xyxy(stamp_ns) if track.motion is not None else None
         if expected_xyxy is not None:
             stray_hw[:] = stray_parts(mask_hw, expected_xyxy)
-        track.motion = motion_after(track.motion, mask_hw & ~stray_hw)
+        track.motion = motion_after(track.motion, mask_hw & ~stray_hw, stamp_ns)
     return strays_bhw
 
 

@@ -249,7 +249,7 @@ class Grounder:
             clock.check()
             tracks = [old.track for old in alive if old.track is not None]
             if tracks:
-                for old, output in zip(alive, self.tracker.step(tracks, here), strict=True):
+                for old, output in zip(alive, self.tracker.step(tracks, here, gated=False), strict=True):
                     old.current_mask_hw = output.mask_hw
             on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
             if on_frame:
@@ -265,7 +265,9 @@ class Grounder:
         scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
         masks = proposals.masks_phw
         return [
-            _Candidate(on_frame[i], iou[i], masks[i], masks[i]) for i in points.suppress(masks, scores, self._config.nms_iou)
+            _Candidate(on_frame[i], iou[i], mask, mask)
+            for i in points.suppress(masks, scores, self._config.nms_iou)
+            for mask in [masks[i].copy()]  # a view would keep the masks of all points
         ]
 
     def _compete(self, alive: list[_Candidate], newcomers: list[_Candidate]) -> list[_Candidate]:

@@ -116,7 +116,7 @@ class KnowingTracker:
     def condition(self, track: BodyTrack, features: int, mask_hw: BoolArray) -> None:
         track.seen.append(features)
 
-    def step(self, tracks: Sequence[BodyTrack], features: int) -> list[TrackOutput]:
+    def step(self, tracks: Sequence[BodyTrack], features: int, gated: bool = True) -> list[TrackOutput]:
         for track in tracks:
             track.seen.append(features)
         return [TrackOutput(self.mask(track.body, features), 1.0) for track in tracks]

@@ -18,11 +18,19 @@ def drawn(*boxes_xywh: tuple[int, int, int, int]) -> BoolArray:
     return mask
 
 
+PERIOD_NS = 100_000_000
+
+
 def watched(frames: list[BoolArray]) -> BoxMotion | None:
+    """At 10 Hz from time 0 on."""
     motion = None
-    for mask in frames:
-        motion = motion_after(motion, mask)
+    for index, mask in enumerate(frames):
+        motion = motion_after(motion, mask, index * PERIOD_NS)
     return motion
+
+
+def expected(motion: BoxMotion, frame_index: int) -> list[float]:
+    return motion.expected_xyxy(frame_index * PERIOD_NS)
 
 
 STEADY = [drawn((5 + index, 10, 8, 6)) for index in range(20)]
@@ -37,15 +45,31 @@ STEADY = [drawn((5 + index, 10, 8, 6)) for index in range(20)]
     ],
 )
 def test_an_object_is_expected_where_it_was_heading(meanwhile):
-    motion = watched(STEADY + meanwhile)
-    assert motion.expected_xyxy == pytest.approx([35, 10, 43, 16], abs=1.0)
+    assert expected(watched(STEADY + meanwhile), 30) == pytest.approx([35, 10, 43, 16], abs=1.0)
 
 
 def test_nothing_is_expected_at_first_and_after_a_long_absence_it_is_looked_at_afresh():
-    assert watched(STEADY[:4]).expected_xyxy is None
-    assert watched([*STEADY, *[drawn()] * 61]) is None
-    begun = watched([*STEADY, *[drawn((45, 30, 8, 6))] * 61])
+    assert expected(watched(STEADY[:4]), 4) is None
+    assert watched([*STEADY, *[drawn()] * 20]) is not None
+    assert watched([*STEADY, *[drawn()] * 21]) is None
+    begun = watched([*STEADY, *[drawn((45, 30, 8, 6))] * 21])
     assert (begun.seen, begun.centre_xy.tolist()) == (1, [49, 33])
+
+
+def test_what_was_seen_at_one_rate_holds_at_another():
+    """Key frames at 4 Hz, then a camera at 30 Hz: the box moves 20 pixels a second all the while."""
+    stamps_s = [index / 4 for index in range(8)] + [1.75 + index / 30 for index in range(1, 16)]
+    motion = None
+    for stamp_s in stamps_s:
+        here = 3 + 20 * stamp_s
+        if motion is not None and motion.settled:
+            left, top, right, bottom = motion.expected_xyxy(round(stamp_s * 1e9))
+            assert (left, right) == pytest.approx((here, here + 8), abs=1.5), stamp_s
+            assert (top, bottom) == pytest.approx((10, 16))
+        motion = motion_after(motion, drawn((round(here), 10, 8, 6)), round(stamp_s * 1e9))
+    assert motion.seen == len(stamps_s), "no frame surprised it"
+    assert motion.expected_xyxy(0) is None, "time that went back"
+    assert motion_after(motion, drawn((3, 10, 8, 6)), 0).seen == 1
 
 
 @pytest.mark.parametrize(
