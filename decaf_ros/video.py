@@ -131,6 +131,8 @@ def _frame(image_bgr: np.ndarray, index: int, frames_per_second: float) -> Frame
 class VideoWriter:
     """Writes RGB images of one size to an mp4 file. The ``with`` block finishes it; without images none is left.
 
+    Sides of odd length, which the format does not have, are made longer by one pixel.
+
     Args:
         path: of the file.
         frames_per_second: taken as near as the format has it.
@@ -157,7 +159,7 @@ class VideoWriter:
         Raises:
             VideoError: it cannot.
         """
-        height, width = size_hw
+        height, width = (side + side % 2 for side in size_hw)
         writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._frames_per_second, (width, height))
         if not writer.isOpened():
             raise VideoError(f"{self._path} cannot be written as a video")
@@ -172,7 +174,9 @@ class VideoWriter:
         if self._writer is None:
             self.open((image_rgb.shape[0], image_rgb.shape[1]))
         assert self._writer is not None
-        self._writer.write(np.ascontiguousarray(image_rgb[..., ::-1]))
+        below, beside = (side % 2 for side in image_rgb.shape[:2])
+        even_rgb = cv2.copyMakeBorder(image_rgb, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+        self._writer.write(np.ascontiguousarray(even_rgb[..., ::-1]))
         self._is_empty = False
 
 

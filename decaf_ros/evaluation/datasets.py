@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from decaf_ros.datatypes import BoolArray, Frame
 from decaf_ros.evaluation.rle import decode_rle
@@ -59,8 +59,8 @@ class PngMasks:
         try:
             with Image.open(path) as image:  # not OpenCV, which turns a palette's numbers into its colours
                 pixels = np.asarray(image)
-        except UnidentifiedImageError as error:
-            raise DatasetError(f"{path} cannot be decoded as an image") from error
+        except OSError as error:  # no image, or half of one
+            raise DatasetError(f"{path} cannot be decoded as an image: {error}") from error
         if pixels.shape != size_hw:
             raise DatasetError(f"{path} has shape {pixels.shape}; the image has {size_hw}, and a mask has one channel")
         return np.asarray(pixels != 0 if self.object_id is None else pixels == self.object_id)
@@ -85,7 +85,10 @@ class RleMasks:
                 continue
             if tuple(rle["size"]) != size_hw:
                 raise DatasetError(f"a mask of frame {frame} has size {rle['size']}, the image {size_hw} (height, width)")
-            union |= decode_rle(rle)
+            try:
+                union |= decode_rle(rle)
+            except ValueError as error:
+                raise DatasetError(f"a mask of frame {frame} is broken: {error}") from error
         return union
 
 

@@ -60,13 +60,20 @@ def video_map(
 
     Returns:
         ``(T, H', W')`` in [0, 1].
+
+    Raises:
+        ValueError: a rollout is not finite.
     """
     clip_thw = normalise(_contrasted(object_thw, background_thw, VIDEO_KERNEL))
     return clip_thw.repeat_interleave(temporal_stride, dim=0)[:frame_count]
 
 
 def frame_map(object_thw: torch.Tensor, background_thw: torch.Tensor | None) -> torch.Tensor:
-    """The frame path's map: smoothed, contrasted, normalised per frame: ``(T, H', W')`` in [0, 1]."""
+    """The frame path's map: smoothed, contrasted, normalised per frame: ``(T, H', W')`` in [0, 1].
+
+    Raises:
+        ValueError: a rollout is not finite.
+    """
     return normalise(_contrasted(object_thw, background_thw, FRAME_KERNEL), per_frame=True)
 
 
@@ -105,5 +112,11 @@ def coarse_masks(heat_thw: torch.Tensor, size_hw: tuple[int, int]) -> BoolArray:
 
 
 def _contrasted(object_thw: torch.Tensor, background_thw: torch.Tensor | None, kernel_size: int) -> torch.Tensor:
+    for map_thw in (object_thw, background_thw):
+        if map_thw is not None and not map_thw.isfinite().all():
+            raise ValueError(
+                "the language model's attention is not finite: it overflows in its number format; use bfloat16 or float32 "
+                "(parameter dtype)"
+            )
     smoothed = smooth(object_thw, kernel_size)
     return smoothed if background_thw is None else contrast(smoothed, smooth(background_thw, kernel_size))

@@ -98,7 +98,20 @@ class KeyFrameBuffer:
         newest_ns = self._newest.frame.stamp_ns
         span_ns = self._span_ns if window_seconds is None else int(window_seconds * 1e9)
         frames = [stored for stored in self._frames if newest_ns - span_ns <= stored.frame.stamp_ns < newest_ns]
-        return uniform_selection([*frames, self._newest], count)
+        return _uniform_in_time([*frames, self._newest], count)
+
+
+def _uniform_in_time(frames: Sequence[StoredFrame], count: int) -> list[StoredFrame]:
+    """At most ``count`` of the frames: those nearest to evenly spaced times, since a camera may pause; the last even alone."""
+    if len(frames) <= count or count == 1:
+        return list(frames[-count:])
+    stamps_ns = [each.frame.stamp_ns for each in frames]
+    chosen: list[int] = []
+    for rank in range(count):
+        wanted_ns = stamps_ns[0] + (stamps_ns[-1] - stamps_ns[0]) * rank // (count - 1)
+        first, last = (chosen[-1] + 1 if chosen else 0), len(frames) - count + rank  # each once, and one for every later rank
+        chosen.append(min(range(first, last + 1), key=lambda index: abs(stamps_ns[index] - wanted_ns)))
+    return [frames[index] for index in chosen]
 
 
 def _drop_before(frames: deque[StoredFrame], stamp_ns: int) -> None:

@@ -241,6 +241,18 @@ def test_masks_of_another_size_are_refused(tmp_path):
             video.expressions[0].truth.read(0, (96, 128))
 
 
+def test_broken_masks_are_named(tmp_path):
+    truth = read("reasonvos", tmp_path / "reasonvos")["alley"].expressions[0].truth
+    path = truth.paths[0]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DatasetError, match=f"{path.name} cannot be decoded"):
+        truth.read(0, SIZE_HW)
+    truth = read("mevis", tmp_path / "mevis")["alley"].expressions[0].truth
+    truth.objects[0][0]["counts"] = "?"
+    with pytest.raises(DatasetError, match="a mask of frame 0 is broken"):
+        truth.read(0, SIZE_HW)
+
+
 class TestRunLengths:
     def test_runs_go_down_the_columns_and_begin_with_background(self):
         mask = decode_rle({"size": [2, 3], "counts": [1, 2, 3]})

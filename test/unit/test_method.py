@@ -61,6 +61,16 @@ class TestFusion:
     def test_a_constant_map_becomes_zero(self):
         assert not fusion.normalise(torch.full((2, 3, 3), 0.7)).any()
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_a_model_that_overflows_is_named_rather_than_finding_nothing(self, value):
+        good, bad = torch.ones(1, 3, 3), torch.ones(1, 3, 3)
+        bad[0, 1, 1] = value
+        for given in ((bad, good), (good, bad), (bad, None)):
+            with pytest.raises(ValueError, match="not finite"):
+                fusion.video_map(*given, temporal_stride=1, frame_count=1)
+            with pytest.raises(ValueError, match="not finite"):
+                fusion.frame_map(*given)
+
     def test_the_video_map_repeats_its_steps_and_drops_padding(self):
         steps = torch.arange(3.0)[:, None, None].expand(3, 4, 4)
         video = fusion.video_map(steps, None, temporal_stride=2, frame_count=5)

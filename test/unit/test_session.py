@@ -525,6 +525,21 @@ def stored(stamp_ns: int) -> StoredFrame:
 
 
 class TestKeyFrames:
+    def test_selection_is_uniform_in_time_though_the_camera_changed_its_rate(self):
+        buffer = KeyFrameBuffer(window_seconds=15.0, window_hz=10.0)
+        for stamp_ms in [*range(0, 10_000, 500), *range(10_000, 15_001, 100)]:
+            buffer.add(stored(stamp_ms * 1_000_000))
+        chosen = [each.frame.stamp_ns / 1e9 for each in buffer.select(8)]
+        assert chosen == pytest.approx(np.linspace(0, 15, 8), abs=0.25)
+
+    def test_selection_takes_every_frame_once_though_the_camera_paused(self):
+        buffer = KeyFrameBuffer(window_seconds=15.0, window_hz=10.0)
+        for stamp_ms in (0, 100, 200, 300, 14_800, 14_900, 15_000):
+            buffer.add(stored(stamp_ms * 1_000_000))
+        chosen = [each.frame.stamp_ns // 1_000_000 for each in buffer.select(6)]
+        assert chosen == sorted(set(chosen))
+        assert (len(chosen), chosen[0], chosen[-1]) == (6, 0, 15_000)
+
     @pytest.mark.parametrize("camera_hz", [2, 10, 30])
     @pytest.mark.parametrize("count", [1, 5, 16])
     def test_selection_is_increasing_bounded_recent_and_ends_with_the_newest(self, camera_hz, count):

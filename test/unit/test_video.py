@@ -97,6 +97,14 @@ class TestWriting:
         assert len(source) == 3
         assert source.frames_per_second == pytest.approx(written, abs=1e-3)
 
+    def test_sides_of_odd_length_lose_nothing(self, tmp_path):
+        path = tmp_path / "video.mp4"
+        with VideoWriter(path, 10.0) as writer:
+            writer.write(np.full((75, 101, 3), 200, dtype=np.uint8))
+        [read] = VideoFile(path).read(0, 1)
+        assert read.size_hw == (76, 102)
+        assert read.image_rgb.min() > 180, "the new row and column look like those beside them"
+
     def test_what_cannot_be_written_is_named_before_the_first_image(self, tmp_path):
         (tmp_path / "video.mp4").mkdir()
         with VideoWriter(tmp_path / "video.mp4", 10.0) as writer, pytest.raises(VideoError, match=r"video\.mp4 cannot be"):
