@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -84,6 +84,12 @@ class NodeLink:
                 yield
         finally:
             self._viewers -= 1
+
+    async def catch_up(self) -> None:
+        """Ask for the queries, which nobody did while nobody looked at them. A node that hangs is not waited for."""
+        if self._viewers == 1:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._refresh_queries(), _PERIOD_SECONDS)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that the page shows, but for the images, ready for JSON."""

@@ -92,6 +92,7 @@ class _Page:
         """Send the state whenever it changed, and now and then all the same, by which the browser knows that the line is up."""
         socket = await self._open_socket(request)
         with self._link.watched():
+            await self._link.catch_up()
             await _exchange(socket, self._send_state(socket), lambda: None)
         return socket
 

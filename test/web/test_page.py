@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from geometry_msgs.msg import Point
 from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, wait_until
 from page_process import TIMEOUT_S, PageProcess
 from sensor_msgs.msg import Image
@@ -83,6 +84,14 @@ def test_services_and_state(page: PageProcess, system: System) -> None:
     assert system.client.list_queries().queries == []
     assert page.post("reset").json()["success"]
     assert page.state(lambda state: not state["queries"], "nothing")["answer"] is None
+
+
+def test_the_first_state_is_that_of_now(page: PageProcess, system: System) -> None:
+    """Whatever changed while nobody watched."""
+    assert not system.client.add_object(on_points=[Point(x=1e6)]).success
+    page.state(lambda state: state["queries"], "the query that failed")
+    system.client.reset()
+    assert page.state(lambda state: True, "any state")["queries"] == []
 
 
 def test_whoever_asks_need_not_wait(page: PageProcess, system: System) -> None:
