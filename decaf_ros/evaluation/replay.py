@@ -111,6 +111,7 @@ class _SlowGrounder:
     """A grounder that takes simulated time."""
 
     def __init__(self, replay: Replay) -> None:
+        self.tracker = replay.tracker
         self._replay = replay
         self._grounder = replay.grounder
 
