@@ -88,12 +88,18 @@ def _open(path: Path, topic: str | None) -> FrameSource:
 
 
 def _segment(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str, Any]:
-    """Write everything; return what there is to say about it. What can be in the way is seen before the models are loaded."""
+    """Write everything; return what there is to say about it.
+
+    What can be in the way is seen before the models are loaded; what is there goes only once they are.
+    """
     source, folder = _open(arguments.video, arguments.topic), arguments.out
-    _make_room(folder, arguments.video, arguments.overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = _earlier_results(folder, arguments.video, arguments.overwrite)
+    with VideoWriter(folder / "overlay.part.mp4", source.frames_per_second) as attempt:  # which leaves no file
+        attempt.open(source.read(0, 1)[0].size_hw)
+    mllm, tracker = load_models(arguments)
+    _remove(earlier)
     with VideoWriter(folder / "overlay.mp4", source.frames_per_second) as overlay:
-        overlay.open(source.read(0, 1)[0].size_hw)
-        mllm, tracker = load_models(arguments)
         clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
         grounder = Grounder(mllm, tracker, config)
         try:
@@ -107,21 +113,24 @@ def _segment(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str
     return summary
 
 
-def _make_room(folder: Path, video: Path, overwrite: bool) -> None:
-    """Have a folder without results; files that no run of this command writes stay.
+def _earlier_results(folder: Path, video: Path, overwrite: bool) -> list[Path]:
+    """What an earlier run left in a folder.
 
     Raises:
-        SegmentError: it holds results that may not go.
-        OSError: it cannot be made or written.
+        SegmentError: it may not go.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     earlier = [folder / name for name in _RESULTS if (folder / name).exists()]
     if any(video.resolve().is_relative_to(each.resolve()) for each in earlier):
         raise SegmentError(f"{video} is among the results in {folder}: choose another folder for --out")
     if earlier and not overwrite:
         names = ", ".join(each.name for each in earlier)
         raise SegmentError(f"{folder} holds results already ({names}): choose another folder, or add --overwrite")
-    for each in earlier:
+    return earlier
+
+
+def _remove(results: Sequence[Path]) -> None:
+    """Remove results; files that no run of this command writes stay."""
+    for each in results:
         for file in each.glob(_NUMBERED) if each.is_dir() else [each]:
             file.unlink()
         if each.is_dir() and not any(each.iterdir()):

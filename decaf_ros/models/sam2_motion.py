@@ -6,7 +6,7 @@ covers both. Here the part stays that is where the object was going. This is no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,8 +16,9 @@ from decaf_ros.datatypes import BoolArray
 
 _Vector = npt.NDArray[np.float64]
 
-# Frames that a straight line is fitted to, in effect: fewer follow a turn sooner, more are led astray less by a touch.
-_MEMORY_FRAMES = 8
+# A straight line is fitted to the last frames, over so long a time or to so many: fewer follow a turn sooner, more are led
+# astray less by a touch.
+_MEMORY_S, _MEMORY_FRAMES = 0.75, 8
 _SIZE_GAIN = 0.2
 # How far a box may lie from where it is expected, in its own size, and how much larger or smaller it may be.
 _NEAR, _ALIKE = 0.4, 1.2
@@ -33,20 +34,18 @@ class BoxMotion:
     """The box of one object at a constant velocity, in pixels of the masks that it is made of.
 
     Only a box like the one that was expected teaches it anything; while there is none, it goes on as before. Frames may come at
-    any rate: key frames first, then those that passed while a query ran, then those of the camera.
+    any rate, evenly or not: key frames first, then those that passed while a query ran, then those of the camera.
 
     Attributes:
-        stamp_ns: of the frame that taught it last.
-        centre_xy: ``(2,)`` on that frame.
+        stamps_ns: of the last frames that taught it, increasing.
+        centres_nxy: ``(N, 2)`` of the box on each of them.
         size_wh: ``(2,)`` of the box.
-        velocity_xy: ``(2,)`` pixels a second.
         seen: frames that taught it.
     """
 
-    stamp_ns: int
-    centre_xy: _Vector
+    stamps_ns: tuple[int, ...]
+    centres_nxy: _Vector
     size_wh: _Vector
-    velocity_xy: _Vector = field(default_factory=lambda: np.zeros(2))
     seen: int = 1
 
     @property
@@ -54,20 +53,28 @@ class BoxMotion:
         """Whether it was watched for long enough to tell what belongs to the object."""
         return self.seen >= _SETTLED_FRAMES
 
+    def is_outdated(self, stamp_ns: int) -> bool:
+        """Whether nothing taught it for too long a time, or time went back."""
+        return not 0 < stamp_ns - self.stamps_ns[-1] <= _PATIENCE_S * 1e9
+
     def centre_at(self, stamp_ns: int) -> _Vector:
-        """``(2,)`` where the box's centre is on the way at a later time."""
-        return self.centre_xy + self.velocity_xy * (stamp_ns - self.stamp_ns) * 1e-9
+        """``(2,)`` where the box's centre is at a later time, by the straight line that fits best."""
+        times_s = (np.array(self.stamps_ns) - self.stamps_ns[-1]) * 1e-9
+        apart_s = times_s - times_s.mean()
+        velocity_xy = apart_s @ self.centres_nxy / max(apart_s @ apart_s, 1e-12)
+        passed_s = (stamp_ns - self.stamps_ns[-1]) * 1e-9 - times_s.mean()
+        return self.centres_nxy.mean(axis=0) + velocity_xy * passed_s
 
     def expected_xyxy(self, stamp_ns: int) -> _Vector | None:
         """``(4,)`` left, top, right and bottom on a later frame; ``None`` while that is not known."""
-        if not self.settled or stamp_ns <= self.stamp_ns:
+        if not self.settled or self.is_outdated(stamp_ns):
             return None
         centre_xy = self.centre_at(stamp_ns)
         return np.concatenate([centre_xy - self.size_wh / 2, centre_xy + self.size_wh / 2])
 
     def leads_to(self, other: BoxMotion) -> bool:
         """Whether a later box is about where this one goes, and as large; two that touch are larger."""
-        near = np.abs(other.centre_xy - self.centre_at(other.stamp_ns)) <= _NEAR * self.size_wh
+        near = np.abs(other.centres_nxy[0] - self.centre_at(other.stamps_ns[0])) <= _NEAR * self.size_wh
         alike = np.abs(np.log(other.size_wh / self.size_wh)) <= np.log(_ALIKE)
         return bool((near.all() or self.seen == 1) and alike.all())  # the velocity is not known before the second frame
 
@@ -78,23 +85,20 @@ def motion_after(motion: BoxMotion | None, mask_hw: BoolArray, stamp_ns: int) ->
     Args:
         motion: what was known before.
         mask_hw: ``(H, W)`` the object on the frame; its largest part counts.
-        stamp_ns: of the frame. When time goes back, what was known is worth nothing.
+        stamp_ns: of the frame.
     """
     found = _largest_part(mask_hw, stamp_ns)
-    if motion is None or stamp_ns <= motion.stamp_ns:
+    if motion is None or motion.is_outdated(stamp_ns):
         return found
-    elapsed_s = (stamp_ns - motion.stamp_ns) * 1e-9
     if found is None or not motion.leads_to(found):
-        return motion if motion.settled and elapsed_s <= _PATIENCE_S else found
-    expected_xy, count = motion.centre_at(stamp_ns), min(motion.seen + 1, _MEMORY_FRAMES)
-    surprise_xy = found.centre_xy - expected_xy
-    # The alpha-beta filter that fits a line to so many frames by least squares, were they evenly spaced.
+        return motion if motion.settled else found
+    past = sum(stamp_ns - each <= _MEMORY_S * 1e9 for each in motion.stamps_ns)
+    first = -max(past, _MEMORY_FRAMES - 1)
     return BoxMotion(
-        stamp_ns,
-        centre_xy=expected_xy + surprise_xy * (4 * count - 2) / (count * (count + 1)),
-        size_wh=motion.size_wh + _SIZE_GAIN * (found.size_wh - motion.size_wh),
-        velocity_xy=motion.velocity_xy + surprise_xy / elapsed_s * 6 / (count * (count + 1)),
-        seen=motion.seen + 1,
+        (*motion.stamps_ns[first:], stamp_ns),
+        np.concatenate([motion.centres_nxy[first:], found.centres_nxy]),
+        motion.size_wh + _SIZE_GAIN * (found.size_wh - motion.size_wh),
+        motion.seen + 1,
     )
 
 
@@ -126,4 +130,4 @@ def _largest_part(mask_hw: BoolArray, stamp_ns: int) -> BoxMotion | None:
     if count < 2:
         return None
     x, y, width, height, _ = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()].astype(np.float64)
-    return BoxMotion(stamp_ns, np.array([x + width / 2, y + height / 2]), np.array([width, height]))
+    return BoxMotion((stamp_ns,), np.array([[x + width / 2, y + height / 2]]), np.array([width, height]))

@@ -33,7 +33,7 @@ class Camera:
         images: where the images come from.
         engine: follows the images.
         statistics: counts them.
-        depth: hears of every image that is followed, and listens while the camera is listened to; ``None`` for a camera without
+        depth: hears of every image, and listens while the camera is listened to; ``None`` for a camera without
             depth.
     """
 
@@ -89,6 +89,8 @@ class Camera:
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.note_arrival(stamp_to_ns(message.header.stamp))
+        if self._depth is not None:
+            self._depth.expect_image(message)
         self._engine.submit(lambda: self._frame(message))
 
     def _frame(self, message: Image | CompressedImage) -> Frame:

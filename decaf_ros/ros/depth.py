@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -14,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from decaf_ros.datatypes import Frame
 from decaf_ros.geometry import DepthView, Intrinsics, metres_from_depth
 from decaf_ros.imaging import stamp_to_ns
+from decaf_ros.session.stamps import StampWatch
 
 try:
     from message_filters import ApproximateTimeSynchronizer, SimpleFilter
@@ -41,9 +43,10 @@ class DepthCamera:
 
     Images and depth images are paired by message_filters' rule, within ``depth_slop_seconds`` (a parameter of the node). Images
     come through :meth:`note_image`, so colour never waits for depth, and only those that are followed: a slower depth camera is
-    not spent on others, and nothing is pushed out while masks are computed, however long that takes. Of ``camera_info`` the
-    newest holds, also from before a deactivation: intrinsics hardly change, and some drivers publish them seldom, once, or with
-    stamps of their own. Thread-safe.
+    not spent on others. What belongs to an image that waits for its turn is held for it, and what belongs to one that is
+    followed until its masks are there, however long that takes. Of ``camera_info`` the newest holds, also from before a
+    deactivation: intrinsics hardly change, and some drivers publish them seldom, once, or with stamps of their own.
+    Thread-safe.
 
     Args:
         node: for subscriptions, the parameters and warnings.
@@ -56,7 +59,9 @@ class DepthCamera:
         self._lock = threading.Lock()
         self._info: CameraInfo | None = None
         self._pairs: dict[int, Image] = {}
-        self._newest_ns: dict[str, int] = {}
+        self._stamps = {"image": StampWatch(), "depth": StampWatch()}
+        self._recent: deque[Image] = deque(maxlen=_WAITING)
+        self._reserved: dict[int, Image | None] = {}
         self._heard = False
         self._received = self._used = self._missing = self._rejected = 0
         self._problem = ""
@@ -80,15 +85,28 @@ class DepthCamera:
         self._problem = ""
         self._connect()
 
+    def expect_image(self, image: Image | CompressedImage) -> None:
+        """Tell of a camera image that came in and may be followed later: its depth may be long overtaken by then."""
+        stamp_ns = stamp_to_ns(image.header.stamp)
+        with self._lock:
+            # Of the image that is about to be taken, and of the one that waits behind it.
+            self._reserved = dict([*self._reserved.items(), (stamp_ns, None)][-2:])
+            for depth in self._recent:
+                self._reserve(depth)
+
     def note_image(self, image: Image | CompressedImage) -> None:
         """Tell of a camera image that is about to be followed, before its depth is asked for."""
-        self._note_stamp("image", stamp_to_ns(image.header.stamp))
+        stamp_ns = stamp_to_ns(image.header.stamp)
+        self._note_stamp("image", stamp_ns)
         self._images.signalMessage(image)
+        with self._lock:
+            reserved = self._reserved.get(stamp_ns)
+        if reserved is not None and not self._has(stamp_ns):
+            self._keep(image, reserved)
 
     def is_there(self, frame: Frame) -> bool:
         """Whether the depth image of a frame has come."""
-        with self._lock:
-            return frame.stamp_ns in self._pairs
+        return self._has(frame.stamp_ns)
 
     def view_of(self, frame: Frame) -> DepthView | None:
         """The depth image of a frame; ``None``, counted and with the reason for /diagnostics, when there is none.
@@ -132,11 +150,13 @@ class DepthCamera:
     def _connect(self) -> None:
         """Start with empty queues."""
         slop = float(self._node.get_parameter("depth_slop_seconds").value)
+        self._slop_ns = int(slop * 1e9)
         self._images, self._depths = SimpleFilter(), SimpleFilter()
         pairs = ApproximateTimeSynchronizer([self._images, self._depths], _WAITING, slop)
         pairs.registerCallback(self._keep)
         with self._lock:
             self._pairs = {}
+            self._recent.clear()
 
     def _on_info(self, info: CameraInfo) -> None:
         self._info = info
@@ -145,19 +165,30 @@ class DepthCamera:
         self._received += 1
         self._heard = True
         self._note_stamp("depth", stamp_to_ns(depth.header.stamp))
+        with self._lock:
+            self._recent.append(depth)
+            self._reserve(depth)
         self._depths.signalMessage(depth)
+
+    def _reserve(self, depth: Image) -> None:
+        """For images that wait to be followed, when it is the closest to one of them."""
+        depth_ns = stamp_to_ns(depth.header.stamp)
+        for stamp_ns, reserved in self._reserved.items():
+            best_ns = self._slop_ns if reserved is None else abs(stamp_to_ns(reserved.header.stamp) - stamp_ns)
+            if abs(depth_ns - stamp_ns) < best_ns:
+                self._reserved[stamp_ns] = depth
+
+    def _has(self, stamp_ns: int) -> bool:
+        with self._lock:
+            return stamp_ns in self._pairs
 
     def _note_stamp(self, topic: str, stamp_ns: int) -> None:
         """Start with empty queues when time went back, as when a bag starts over or a clock is set.
 
         The synchronizer keeps what has the latest stamps, and so would pair nothing until time is there again.
         """
-        limit_ns = float(self._node.get_parameter("time_jump_seconds").value) * 1e9
-        with self._lock:
-            newest_ns = self._newest_ns.get(topic, stamp_ns)
-            jumped = newest_ns - stamp_ns > limit_ns
-            self._newest_ns = {topic: stamp_ns} if jumped else self._newest_ns | {topic: max(newest_ns, stamp_ns)}
-        if jumped:
+        limit_s = float(self._node.get_parameter("time_jump_seconds").value)
+        if self._stamps[topic].starts_anew(stamp_ns, limit_s):
             self._connect()
 
     def _keep(self, image: Image | CompressedImage, depth: Image) -> None:

@@ -211,7 +211,8 @@ class Engine:
             thread.join()
         self._threads.clear()
         self.session.reset(_STOPPED)
-        self._failed.clear()
+        with self._work_ready:
+            self._failed.clear()
         self._tell_events()
 
     def submit(self, decode: Callable[[], Frame]) -> None:

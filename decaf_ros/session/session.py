@@ -22,13 +22,11 @@ from decaf_ros.method import scoring
 from decaf_ros.models.protocols import MaskTracker, ObjectTrack, TrackOutput
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
 from decaf_ros.session.objects import FoundObject, LiveObject, recognise
+from decaf_ros.session.stamps import StampWatch
 
 LARGEST_OBJECT_ID = 65535
 _MAX_CATCH_UP_ROUNDS = 8
 _HANDOVER_FRAMES = 2
-# Late images in a row, each newer than the one before: a bag shorter than time_jump_seconds that starts over, rather than
-# images that were overtaken on their way.
-_LATE_FOR_A_START = 5
 _WARNING_PERIOD_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
@@ -114,7 +112,7 @@ class TrackingSession:
         self._next_object_id = 1
         self._last_query_id = 0
         self._events: list[TrackEvent] = []
-        self._late_stamps_ns: list[int] = []
+        self._stamps = StampWatch()
         self._silent_until = 0.0
 
     # --- the live thread ---
@@ -152,17 +150,14 @@ class TrackingSession:
             return self._state.latest
 
     def _admit(self, frame: Frame) -> bool:
+        starts_anew = self._stamps.starts_anew(frame.stamp_ns, self.config.time_jump_seconds)
         if self._state.latest is None:
             return True
         last = self._state.latest.frame
         behind_ns = last.stamp_ns - frame.stamp_ns
-        if behind_ns <= 0:
-            self._late_stamps_ns.clear()
-        elif not self._late_stamps_ns or frame.stamp_ns > self._late_stamps_ns[-1]:
-            self._late_stamps_ns.append(frame.stamp_ns)
         if frame.size_hw != last.size_hw:
             self._start_anew(f"the image size changed from {last.size_hw} to {frame.size_hw} (height, width)", frame)
-        elif behind_ns > self.config.time_jump_seconds * 1e9 or len(self._late_stamps_ns) >= _LATE_FOR_A_START:
+        elif starts_anew:
             self._start_anew(f"the stamps went back by {behind_ns / 1e9:.3f} s", frame)
         elif behind_ns > 0:
             self.counters.late += 1
@@ -178,6 +173,7 @@ class TrackingSession:
             logger.warning("%s: the frame window starts anew, objects are followed on", reason)
             self._silent_until = now + _WARNING_PERIOD_SECONDS
         self.counters.discontinuities += 1
+        self._stamps.start(frame.stamp_ns)
         self._new_epoch(reason)
         for each in self._state.objects:
             each.start_anew(frame)
@@ -185,7 +181,6 @@ class TrackingSession:
     def _new_epoch(self, reason: str) -> None:
         self._epoch += 1
         self._epoch_reason = reason
-        self._late_stamps_ns.clear()
         self._window.clear()
         self._state.catch_up = None
 
@@ -532,6 +527,7 @@ class TrackingSession:
 
     def _forget(self) -> None:
         self._keep_objects([])
+        self._stamps.start()
         self._state = _State()
 
     def require_room_for_query(self, waiting: int = 0) -> None:

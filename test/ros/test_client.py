@@ -50,7 +50,7 @@ def test_ready_is_who_says_so_now(alone: DecafClient) -> None:
 def test_nobody_waits_for_a_node_that_went_away(alone: DecafClient) -> None:
     other = rclpy.create_node("went_away")
     service = other.create_service(Trigger, "/absent_node/reset", lambda request, response: response)  # nobody spins it
-    leaving = threading.Timer(0.5, lambda: other.destroy_service(service))
+    leaving = threading.Timer(2.0, lambda: other.destroy_service(service))
     try:
         future = alone.call_async("reset", Trigger.Request())
         leaving.start()

@@ -68,7 +68,8 @@ class DepthNode(Node):
         self.depth = HeardDepth(self)
         self.space = SpacePublisher(self, self.depth)
         self.frames: dict[int, Frame] = {}
-        self.superseded = 0
+        self.arrived = 0
+        self.slot: Callable[[], Frame]
         self.is_busy = False
         statistics = CameraStatistics(cast(ROSClock, self.get_clock()))
         self.camera = Camera(self, ImageInput(self, "raw"), cast(Engine, self), statistics, self.depth)
@@ -81,11 +82,17 @@ class DepthNode(Node):
 
     def submit(self, decode: Callable[[], Frame]) -> None:
         """Follow an image, unless masks of another are computed."""
+        self.slot = decode
         if self.is_busy:
-            self.superseded += 1
+            self.arrived += 1
         else:
-            frame = decode()
-            self.frames[frame.stamp_ns] = frame
+            self.take()
+
+    def take(self) -> Frame:
+        """Follow the image that waits."""
+        frame = self.slot()
+        self.frames[frame.stamp_ns] = frame
+        return frame
 
     def _on_truth(self, truth: Image) -> None:
         """Ground truth of the simulated camera: body ``i`` is object ``i + 1``."""
@@ -157,10 +164,8 @@ class Rig:
 
     def send_image_in_vain(self, stamp_ns: int) -> None:
         """An image that comes while masks of another are computed."""
-        self.node.is_busy, count = True, self.node.superseded
-        self._send(
-            lambda: self._publish_image(stamp_ns, np.zeros((*SIZE_HW, 3), np.uint8)), lambda: self.node.superseded > count
-        )
+        self.node.is_busy, count = True, self.node.arrived
+        self._send(lambda: self._publish_image(stamp_ns, np.zeros((*SIZE_HW, 3), np.uint8)), lambda: self.node.arrived > count)
         self.node.is_busy = False
 
     def _publish_image(self, stamp_ns: int, colours: np.ndarray) -> None:
@@ -327,6 +332,36 @@ def test_depth_is_there_however_long_the_masks_take(rig: Rig) -> None:
         rig.send_image_in_vain(rig.now_ns)
     rig.node.space.publish(slow)
     heard(objects, slow_ns)
+
+
+def test_depth_is_there_however_long_an_image_waits_for_its_turn(rig: Rig) -> None:
+    objects = rig.objects()
+    rig.now_ns += SECOND
+    rig.send_depth(depth_image(rig.now_ns - 40 * MS))
+    rig.send_depth(depth_image(rig.now_ns + 10 * MS))
+    rig.send_image_in_vain(rig.now_ns)  # it waits
+    rig.send_depth(depth_image(rig.now_ns + 20 * MS))
+    for number in range(1, 41):
+        rig.send_depth(depth_image(rig.now_ns + 20 * MS + number * 33 * MS))
+    rig.node.space.publish(segmentation_of(rig.node.take(), np.ones(SIZE_HW, np.bool_)))
+    heard(objects, rig.now_ns)
+
+
+def test_a_short_bag_that_starts_over_has_depth_again(rig: Rig) -> None:
+    objects = rig.objects()
+    start_ns = rig.now_ns = rig.now_ns + SECOND
+    for loop in range(2):
+        for number in range(9):  # 0.9 s, a jump is 1 s
+            stamp_ns = start_ns + number * 100 * MS
+            rig.send_depth(depth_image(stamp_ns))
+            if number % 3 == 2 or loop == 1:
+                rig.node.space.publish(rig.send_image(stamp_ns))
+    before = rig.node.count("frames_with_depth")
+    rig.node.space.publish(rig.send_image(stamp_ns + 10 * MS))
+    rig.send_depth(depth_image(stamp_ns + 100 * MS))
+    rig.node.space.publish(rig.send_image(stamp_ns + 100 * MS))
+    heard(objects, stamp_ns + 100 * MS)
+    assert rig.node.count("frames_with_depth") > before
 
 
 def test_a_slower_depth_camera_is_not_spent_on_images_that_nobody_follows(rig: Rig) -> None:

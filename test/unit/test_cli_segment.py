@@ -139,9 +139,9 @@ class TestOutput:
         assert str(tmp_path / "out") in capsys.readouterr().err
 
     def test_a_video_that_cannot_be_written_is_named(self, folder, tmp_path, capsys):
-        (tmp_path / "overlay.mp4" / "in the way").mkdir(parents=True)
-        assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path), "--overwrite"]) == 1
-        assert "overlay.mp4 cannot be written" in capsys.readouterr().err
+        (tmp_path / "overlay.part.mp4" / "in the way").mkdir(parents=True)
+        assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path)]) == 1
+        assert "overlay.part.mp4 cannot be written" in capsys.readouterr().err
 
     @pytest.mark.parametrize("name", ["masks", "masks.json", "heat", "overlay.mp4", "frames.csv", "summary.json"])
     def test_results_of_an_earlier_run_stay(self, folder, tmp_path, capsys, name):
@@ -166,11 +166,16 @@ def test_overwriting_leaves_nothing_of_the_earlier_run_but_files_of_others(folde
     for name in ("masks.json", "notes.txt", "masks/00000.png"):
         (out / name).touch()
 
-    def stop(arguments):
+    before = sorted(out.rglob("*"))
+    again = ["segment", str(folder), EXPRESSION, "--out", str(out), "--overwrite"]
+    assert main([*again, "--mllm", "/no/such/model"]) == 1
+    assert sorted(out.rglob("*")) == before, "a slip costs no results"
+
+    def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(segment, "load_models", stop)
-    assert main(["segment", str(folder), EXPRESSION, "--out", str(out), "--overwrite"]) == 130
+    monkeypatch.setattr(segment, "ground_video", stop)
+    assert main(again) == 130
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == ["masks", "masks/00000.png", "notes.txt"]
 
 

@@ -100,7 +100,7 @@ def test_presence_follows_the_diagnostics() -> None:
 
 
 def test_a_node_that_hangs_is_silent_then_gone_then_back_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(link_module, "_SILENCE_SECONDS", 1.0)
 
     async def check(client: StubClient, link: NodeLink) -> None:
         client.publishers = [publisher(b"a")]
