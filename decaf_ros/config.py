@@ -55,8 +55,8 @@ class SessionConfig:
         window_seconds: how far back the window reaches, in seconds.
         window_hz: key frames kept per second.
         catch_up_frames: most frames kept for objects that were found in the past and must be carried to the present.
-        time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame; the fifth in
-            a row that lies less far back, and goes on, is one, too (a short bag).
+        time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame; so is the
+            fifth in a row that lies less far back and goes on (a short bag).
         refresh_hz: how often the heat map is computed anew between queries; 0 switches it off.
         reacquire: whether the query of an object that is lost, or that attention disagrees with, is asked again.
         reacquire_seconds: how long an object must be lost before, and how long to wait after the first attempt.

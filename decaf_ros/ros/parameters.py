@@ -153,7 +153,7 @@ SETTINGS = (
     Setting(
         "time_jump_seconds",
         SessionConfig.time_jump_seconds,
-        "A stamp further back than this is a new start (a looping bag), not a late frame; so is the fifth in a row that goes on.",
+        "A stamp further back than this is a new start (a looping bag), not a late frame; so is the fifth in a row.",
         (0.0, 3600.0),
     ),
     Setting(
