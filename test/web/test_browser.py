@@ -305,7 +305,7 @@ def test_a_heat_map_that_is_newer_than_the_state_is_kept(tab: playwright.Page) -
     poll(tab, lambda: canvas.evaluate("canvas => canvas.width") == 64, "the heat map to be drawn")
     tell(query | {"state": "running", "object_name": "ball"})
     tell(query | {"state": "active"})
-    canvas.wait_for(timeout=5000)
+    canvas.wait_for(timeout=60_000)
     assert tab.get_by_role("img", name="Heat map").is_visible()
     tell(query | {"state": "failed"})
     canvas.wait_for(state="hidden")
@@ -340,11 +340,11 @@ def test_the_page_says_when_decaf_web_hangs(tab: playwright.Page, page: PageProc
     tab.locator("#overlay canvas").wait_for()
     page.process.send_signal(signal.SIGSTOP)
     try:
-        tab.locator("#presence", has_text="decaf_web does not answer").wait_for(timeout=15_000)
+        tab.locator("#presence", has_text="decaf_web does not answer").wait_for(timeout=60_000)
         assert tab.locator("#overlay canvas").is_hidden()
     finally:
         page.process.send_signal(signal.SIGCONT)
-    tab.locator("#presence:not([data-presence=connecting])").wait_for(timeout=15_000)
+    tab.locator("#presence:not([data-presence=connecting])").wait_for(timeout=60_000)
     tab.locator("#presence[data-presence=online]").wait_for()  # when DDS, which stood still as well, brings diagnostics again
     tab.locator("#overlay canvas:not(.stale)").wait_for()
 
