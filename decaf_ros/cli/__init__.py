@@ -1,0 +1,3 @@
+"""The commands of ``decaf``."""
+
+INTERRUPTED = 130  # exit status, as shells have it

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from decaf_ros.cli import INTERRUPTED
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
 from decaf_ros.config import GroundingConfig
 from decaf_ros.evaluation.datasets import DATASETS, DatasetError, DatasetVideo, read_dataset
@@ -37,7 +38,6 @@ _VARIANTS = {
 }
 # Every family then reads a key frame as finely as it does in the paper. The node's default is lower, to bound its memory.
 _FRAME_TOKENS = 8192
-_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,7 +123,7 @@ def _run(arguments: argparse.Namespace, config: GroundingConfig, videos: Sequenc
             _run_variants(arguments, options, {name: setup.config for name, setup in group}, videos, journal, progress)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0
 
 

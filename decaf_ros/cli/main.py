@@ -8,6 +8,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from decaf_ros.cli import INTERRUPTED
+
 # Imported when chosen: torch, transformers and rclpy take seconds.
 _COMMANDS = {
     "segment": "masks of what a sentence refers to, in a video, a folder of images or a bag, without ROS",
@@ -15,8 +17,6 @@ _COMMANDS = {
     "evaluate": "J&F on the paper's datasets, beside the paper's figures",
     "bench": "scores on held-out clips, ablations, loss and return, and speed of the node, as Markdown",
 }
-
-_INTERRUPTED = 130  # as shells have it
 _ROS_MODULES = ("rclpy", "sensor_msgs", "decaf_ros.msg", "decaf_ros.srv", "decaf_ros.action")
 
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(importlib.import_module(f"decaf_ros.cli.{chosen.command}").main(rest))
     except KeyboardInterrupt:
         print(f"decaf {chosen.command}: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         if error.name not in _ROS_MODULES:
             raise

@@ -33,8 +33,7 @@ class Camera:
         images: where the images come from.
         engine: follows the images.
         statistics: counts them.
-        depth: hears of every image, and listens while the camera is listened to; ``None`` for a camera without
-            depth.
+        depth: hears of every image, and listens while the camera is listened to; ``None`` for a camera without depth.
     """
 
     def __init__(

@@ -101,12 +101,13 @@ class DepthCamera:
         self._images.signalMessage(image)
         with self._lock:
             reserved = self._reserved.get(stamp_ns)
-        if reserved is not None and not self._has(stamp_ns):
-            self._keep(image, reserved)
+            if reserved is not None and stamp_ns not in self._pairs:
+                self._pair(stamp_ns, reserved)
 
     def is_there(self, frame: Frame) -> bool:
         """Whether the depth image of a frame has come."""
-        return self._has(frame.stamp_ns)
+        with self._lock:
+            return frame.stamp_ns in self._pairs
 
     def view_of(self, frame: Frame) -> DepthView | None:
         """The depth image of a frame; ``None``, counted and with the reason for /diagnostics, when there is none.
@@ -178,10 +179,6 @@ class DepthCamera:
             if abs(depth_ns - stamp_ns) < best_ns:
                 self._reserved[stamp_ns] = depth
 
-    def _has(self, stamp_ns: int) -> bool:
-        with self._lock:
-            return stamp_ns in self._pairs
-
     def _note_stamp(self, topic: str, stamp_ns: int) -> None:
         """Start with empty queues when time went back, as when a bag starts over or a clock is set.
 
@@ -193,9 +190,12 @@ class DepthCamera:
 
     def _keep(self, image: Image | CompressedImage, depth: Image) -> None:
         with self._lock:
-            self._pairs[stamp_to_ns(image.header.stamp)] = depth
-            if len(self._pairs) > _PAIRS_KEPT:
-                del self._pairs[next(iter(self._pairs))]
+            self._pair(stamp_to_ns(image.header.stamp), depth)
+
+    def _pair(self, stamp_ns: int, depth: Image) -> None:
+        self._pairs[stamp_ns] = depth
+        if len(self._pairs) > _PAIRS_KEPT:
+            del self._pairs[next(iter(self._pairs))]
 
     def _take(self, stamp_ns: int) -> Image | None:
         with self._lock:

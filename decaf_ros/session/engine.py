@@ -522,9 +522,7 @@ class Engine:
         return self._grounded(
             job,
             window_seconds,
-            lambda snapshot, record, found: self.session.join(
-                snapshot, record, found, replace, lambda: self._require_wanted(job)
-            ),
+            lambda snapshot, record, found, check: self.session.join(snapshot, record, found, replace, check),
         )
 
     def _ground_again(self, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
@@ -532,16 +530,14 @@ class Engine:
         return self._grounded(
             job,
             window_seconds,
-            lambda snapshot, record, found: self.session.rejoin(
-                snapshot, record, found, add_new, lambda: self._require_wanted(job)
-            ),
+            lambda snapshot, record, found, check: self.session.rejoin(snapshot, record, found, add_new, check),
         )
 
     def _grounded(
         self,
         job: Job,
         window_seconds: float | None,
-        arrive: Callable[[Snapshot, QueryRecord, list[FoundObject]], Segmentation],
+        arrive: Callable[[Snapshot, QueryRecord, list[FoundObject], Callable[[], None]], Segmentation],
     ) -> QueryResult:
         if self._grounder is None:
             raise SessionError("no language model is loaded; see the log and diagnostics for the reason")
@@ -564,17 +560,17 @@ class Engine:
                 FoundObject(track, item.score, item.tracklets[0].masks_thw[-1], appearance)
                 for track, item, appearance in zip(tracks, grounding.objects, appearances, strict=True)
             ]
-            segmentation = arrive(snapshot, record, found)
+            segmentation = arrive(snapshot, record, found, clock.check)
         self._tell(self._listener.on_heat_map, HeatMap(newest, record.query_id, grounding.attention.heat_thw[-1].numpy()))
         return QueryResult(record, segmentation, grounding, clock.latency_ms)
 
     def _point_out(self, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: int | None) -> QueryResult:
         """Follow an object that somebody points out."""
         self._await_frame(job)
-        clock = StageClock(lambda stage: self._tell(job.on_stage, stage))
+        clock = StageClock(lambda stage: self._tell(job.on_stage, stage), lambda: self._require_wanted(job))
         record = QueryRecord(job.query_id, "", label, stamp_ns or 0, confident=True)
         with clock.stage("prompting"):
-            segmentation = self.session.add(record, prompt, stamp_ns, lambda: self._require_wanted(job))
+            segmentation = self.session.add(record, prompt, stamp_ns, clock.check)
         return QueryResult(record, segmentation, None, clock.latency_ms)
 
     def _await_frame(self, job: Job) -> None:

@@ -129,7 +129,9 @@ class TrackingSession:
             SessionError: there is no mask model.
         """
         with self._lock:
-            tracker = self._loaded_tracker()
+            tracker = self._tracker
+            if tracker is None:
+                raise SessionError("no mask model is loaded, so frames cannot be followed")
             if not self._admit(frame):
                 return None
             stored = StoredFrame(frame, tracker)
@@ -183,11 +185,6 @@ class TrackingSession:
         self._epoch_reason = reason
         self._window.clear()
         self._state.catch_up = None
-
-    def _loaded_tracker(self) -> MaskTracker:
-        if self._tracker is None:
-            raise SessionError("no mask model is loaded, so frames cannot be followed")
-        return self._tracker
 
     # --- the worker ---
 
