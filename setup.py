@@ -57,14 +57,14 @@ setup(
         "rosbags>=0.11,<0.12",
         "safetensors>=0.4.3",
         "sam2==1.1.0",
-        "torch>=2.5.1",
-        "torchvision>=0.20.1",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "transformers>=5,<6",
     ],
     extras_require={
         # ROS 2 for machines without a ROS distribution, and what builds interfaces against it.
         "ros": ROS_WHEELS,
-        "dev": ["import-linter>=2", "matplotlib>=3.8,<4", "mypy>=1.11", "playwright>=1.45", "pytest>=8", "ruff>=0.6"],
+        "dev": ["hypothesis>=6.100", "import-linter>=2", "matplotlib>=3.8,<4", "mypy>=1.11", "playwright>=1.45", "pytest>=8", "ruff>=0.6"],
     },
     entry_points={
         "console_scripts": [

@@ -1,6 +1,9 @@
-"""What may be said to a model and shown to people: one line of text."""
+"""What may be said to a model and shown to people, and how text of foreign origin is told to them: one line, escaped, and short."""
 
 from __future__ import annotations
+
+_QUOTED_CHARACTERS = 80
+_ERROR_CHARACTERS = 500
 
 
 def checked_line(given: str, what: str) -> str:
@@ -18,3 +21,20 @@ def checked_line(given: str, what: str) -> str:
     if unprintable:
         raise ValueError(f"the {what} holds characters that cannot be printed: {', '.join(unprintable[:5])}")
     return text
+
+
+def quoted(foreign: str, limit: int = _QUOTED_CHARACTERS) -> str:
+    """A word or name from elsewhere, in quotes, as it may stand in a message, a log and diagnostics.
+
+    Characters that cannot be printed are escaped. Of a long one the beginning is given, and its length.
+    """
+    if len(foreign) <= limit:
+        return repr(foreign)
+    return f"{foreign[:limit]!r}... ({len(foreign)} characters)"
+
+
+def brief(foreign: object, limit: int = _ERROR_CHARACTERS) -> str:
+    """What a library says, its error for one, which may quote what it was given: as :func:`quoted`, without quotes, in one line."""
+    text = str(foreign)
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text[: 2 * limit].split()))
+    return shown if len(shown) <= limit and len(text) <= 2 * limit else f"{shown[:limit]}... ({len(text)} characters)"

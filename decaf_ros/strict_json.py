@@ -1,0 +1,44 @@
+"""JSON as the standard has it (RFC 8259): Python's own module writes NaN and infinities, which no browser reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """The value as text, in which ``null`` stands for numbers that are not finite.
+
+    Args:
+        value: of dicts, lists, tuples, text, numbers, truth values and ``None``.
+        indent: of each level; everything is on one line when ``None``.
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """What a text of foreign origin stands for.
+
+    Raises:
+        ValueError: it is no JSON, holds NaN or an infinity, is not Unicode, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
