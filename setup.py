@@ -37,7 +37,7 @@ setup(
     version="0.1.0",
     description="Language-driven object tracking for ROS 2: a sentence in, tracked masks and attention heat maps out",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     package_dir={"": "."},  # so that an editable install is a path entry, not an import hook
     packages=find_packages(include=["decaf_ros", "decaf_ros.*"]),
     package_data={

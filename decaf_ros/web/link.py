@@ -162,7 +162,7 @@ class NodeLink:
         self._calls.add(answer)
         try:
             return await asyncio.wait_for(answer, timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise NodeUnavailableError(f"{self._name} did not answer within {timeout_s:g} s") from None
         finally:
             self._calls.discard(answer)

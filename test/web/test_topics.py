@@ -42,7 +42,7 @@ async def wait_for(condition: Callable[[], Any], what: str) -> None:
 
     try:
         await asyncio.wait_for(poll(), TIMEOUT_S)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise AssertionError(f"waited in vain for {what}") from None
 
 
