@@ -102,5 +102,5 @@ def test_without_network_the_way_out_is_named(monkeypatch):
 
 
 def test_image_sizes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="multiple of 32, got 100"):
+    with pytest.raises(ValueError, match="multiple of 32 up to 4096, got 100"):
         load_sam2("embedded", image_size=100)
