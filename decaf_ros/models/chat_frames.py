@@ -1,8 +1,8 @@
 """What a model's chat template puts around a sentence, rendered once, before any sentence is asked.
 
-A template is a program that comes with a model, and may run for ever or fill the memory. It is compiled and rendered in a process
-of its own, which has limits of both, and never sees a sentence: it renders a placeholder, and what stands before and behind that
-is all that is used of it.
+A template is a program that comes with a model, and may run for ever or fill the memory. It is compiled and rendered in a
+process of its own, which has limits of both, and never sees a sentence: it renders a placeholder, and what stands before and
+behind that is all that is used of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _MOST_CHARACTERS = 16_384  # around a sentence
 _MEDIA = (None, "video", "image")
 _PLACEHOLDER = "placeholder0for0a0sentence"
 # A sentence of another length and other words, around the same: what stands around it must not depend on it.
-_PROBES = (_PLACEHOLDER, f"Find {_PLACEHOLDER} in this, the second of two sentences. Which object is it? " + "Look well. " * 20 + "End.")
+_PROBES = (
+    _PLACEHOLDER,
+    f"Find {_PLACEHOLDER} in this, the second of two sentences. Which object is it? " + "Look well. " * 20 + "End.",
+)
 
 
 class ChatFrame(NamedTuple):
@@ -55,7 +58,9 @@ def chat_frames(template: str, special_tokens: Mapping[str, Any]) -> Mapping[str
         ValueError: it cannot be rendered within the limits, or does something else with a sentence than to repeat it.
     """
     if len(template) > _MOST_TEMPLATE_CHARACTERS:
-        raise ValueError(f"its chat template has {len(template)} characters, and {_MOST_TEMPLATE_CHARACTERS} are enough for any")
+        raise ValueError(
+            f"its chat template has {len(template)} characters, and {_MOST_TEMPLATE_CHARACTERS} are enough for any"
+        )
     texts = {name: text for name, text in special_tokens.items() if isinstance(text, str)}
     return _frames(template, tuple(sorted(texts.items())))
 
@@ -116,7 +121,8 @@ def _render() -> None:
     rendered, problem = [], ""
     try:
         for conversation in _conversations():
-            [text], _ = render_jinja_template([conversation], chat_template=template, add_generation_prompt=True, **special_tokens)
+            batch = render_jinja_template([conversation], chat_template=template, add_generation_prompt=True, **special_tokens)
+            text = "".join(batch[0])
             if len(text) > _MOST_CHARACTERS:
                 raise ValueError(f"it makes {len(text)} characters of a sentence, and {_MOST_CHARACTERS} are enough for any")
             text.encode()  # or it says what is not Unicode

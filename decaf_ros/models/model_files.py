@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from decaf_ros.models.errors import ModelNotFound
@@ -17,13 +17,15 @@ from decaf_ros.text import brief, quoted
 
 EMBEDDED = "embedded"
 
+_PATH_CHARACTERS = 200
+
 # Before this, torch runs code of a pickle that it was asked to read as weights only.
-_FIRST_SAFE_TORCH = (2, 6)
+_FIRST_SAFE_TORCH = "2.6"
 
 
 def require_safe_torch() -> None:
     """Raise :class:`ModelNotFound` where torch is too old to read files of foreign origin."""
-    if torch.__version__ < _FIRST_SAFE_TORCH:
+    if torch.__version__ < _FIRST_SAFE_TORCH:  # not as texts: it is a TorchVersion
         raise ModelNotFound(
             f"torch {torch.__version__} can run code that a file of weights brings along, so no model is read with it; "
             'install a newer one: pip install "torch>=2.6"'
@@ -45,45 +47,49 @@ def local_path(model_id: str) -> Path | None:
         return None
 
 
+def shown(path: Path) -> str:
+    """A path as it may stand in a message."""
+    return quoted(str(path), _PATH_CHARACTERS)
+
+
 def require_file(path: Path, most_bytes: int | None = None) -> None:
     """Refuse what is no file, or too large for what it is. A link to a file is one: the hub's own cache is made of links.
 
     Raises:
-        ModelNotFound: it is missing, a folder, a pipe or a device, or larger than ``most_bytes``.
+        ValueError: it is missing, a folder, a pipe or a device, or larger than ``most_bytes``.
     """
     if not path.is_file():
-        raise ModelNotFound(f"{quoted(str(path), 200)} is no file, or not one that may be read")
+        raise ValueError(f"{path.name} is {'no file' if path.exists() or path.is_symlink() else 'missing'}")
     if most_bytes is not None and path.stat().st_size > most_bytes:
-        raise ModelNotFound(
-            f"{quoted(str(path), 200)} has {path.stat().st_size} bytes, and no model needs more than {most_bytes} there. "
-            "Is it the file that it is named for?"
-        )
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, and {most_bytes} are enough for any model")
 
 
 def read_text(path: Path, most_bytes: int) -> str:
     """The text of a small file, in UTF-8.
 
     Raises:
-        ModelNotFound: see :func:`require_file`; or it is in another encoding.
+        OSError: it cannot be read.
+        ValueError: see :func:`require_file`; or it is in another encoding.
     """
     require_file(path, most_bytes)
+    with path.open("rb") as file:
+        content = file.read(most_bytes)
     try:
-        with path.open("rb") as file:
-            return file.read(most_bytes).decode("utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        raise ModelNotFound(f"{quoted(str(path), 200)} cannot be read as text in UTF-8: {brief(error)}") from error
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is no text in UTF-8: {brief(error)}") from error
 
 
 def require_memory(parameters: int, dtype: torch.dtype) -> None:
     """Refuse a model that is larger than the memory that is free: the system would end the whole process.
 
     Raises:
-        ModelNotFound: so it is.
+        ValueError: so it is.
     """
     needed = parameters * dtype.itemsize
     free = psutil.virtual_memory().available + psutil.swap_memory().free
     if needed > free:
-        raise ModelNotFound(
+        raise ValueError(
             f"its {parameters / 1e9:.1f} billion parameters need {needed / 1e9:.1f} GB of memory while they are read, and "
             f"{free / 1e9:.1f} GB are free; take a smaller model"
         )
@@ -91,7 +97,7 @@ def require_memory(parameters: int, dtype: torch.dtype) -> None:
 
 @contextmanager
 def told_as(problem: str, way_out: str) -> Iterator[None]:
-    """Whatever libraries make of a foreign file, errors of any kind and panics of Rust, becomes a :class:`ModelNotFound`.
+    """Whatever is wrong with foreign files becomes a :class:`ModelNotFound`, be it found here or by a library, in Rust or not.
 
     Args:
         problem: what it means; the error follows in brackets.

@@ -19,8 +19,7 @@ import yaml
 from sam2.modeling.sam2_base import SAM2Base
 from torch.overrides import TorchFunctionMode
 
-from decaf_ros.models.errors import ModelNotFound
-from decaf_ros.models.model_files import read_text, told_as
+from decaf_ros.models.model_files import read_text, shown, told_as
 from decaf_ros.text import brief, quoted
 
 MOST_PIXELS = 4096  # of a side of the image
@@ -76,19 +75,14 @@ def read_config(path: Path) -> dict[str, _Plain]:
     Raises:
         ModelNotFound: it is no such config; the message says what is wrong with it.
     """
-    text = read_text(path, _MOST_BYTES)
-    try:
-        config = yaml.load(text, _PlainLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _no_config(path, brief(error)) from error
-    model = config.get("model") if isinstance(config, dict) else None
-    if not isinstance(model, dict):
-        raise _no_config(path, "nothing is there")
-    try:
+    problem = f"{shown(path)} is not a SAM 2 config with the architecture under 'model'"
+    with told_as(problem, "Use the config the weights were trained with"):
+        config = yaml.load(read_text(path, _MOST_BYTES), _PlainLoader)
+        model = config.get("model") if isinstance(config, dict) else None
+        if not isinstance(model, dict):
+            raise ValueError("nothing is there")
         _require_plain(model, "model", _MOST_LEVELS)
-    except ValueError as error:
-        raise _no_config(path, str(error)) from error
-    return model
+        return model
 
 
 def build(config: Mapping[str, _Plain], path: Path) -> SAM2Base:
@@ -101,7 +95,7 @@ def build(config: Mapping[str, _Plain], path: Path) -> SAM2Base:
     Raises:
         ModelNotFound: it asks for what is no part of SAM 2, or its parts do not fit together.
     """
-    problem = f"{quoted(str(path), 200)} does not describe a SAM 2 network"
+    problem = f"{shown(path)} does not describe a SAM 2 network"
     with told_as(problem, "Use the config the weights were trained with"):
         if config.get("_target_") != _NETWORK:
             raise ValueError(f"model asks for {_named(config.get('_target_'))}, and must ask for {_NETWORK}")
@@ -134,10 +128,6 @@ class _ParametersWithoutMemory(TorchFunctionMode):
         if func in self._factories:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
-
-
-def _no_config(path: Path, why: str) -> ModelNotFound:
-    return ModelNotFound(f"{quoted(str(path), 200)} is not a SAM 2 config with the architecture under 'model': {why}")
 
 
 def _require_plain(value: _Plain, where: str, levels: int, name: str = "") -> None:
@@ -206,13 +196,13 @@ def _part(target: _Plain, where: str) -> type:
 
 def _arguments_of(part: type) -> frozenset[str]:
     """Names of all arguments, those included that a class hands on to the one that it derives from."""
-    named = set()
+    named: set[str] = set()
     for each in part.__mro__:
         if each is torch.nn.Module:
             break
         named.update(
             parameter.name
-            for parameter in inspect.signature(each.__init__).parameters.values()
+            for parameter in inspect.signature(vars(each).get("__init__", object.__init__)).parameters.values()
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         )
     return frozenset(named - {"self"})

@@ -16,7 +16,7 @@ from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from sam2.modeling.sam2_base import SAM2Base
 
 from decaf_ros.models.errors import ModelNotFound
-from decaf_ros.models.model_files import EMBEDDED, local_path, require_file, require_memory, require_safe_torch, told_as
+from decaf_ros.models.model_files import EMBEDDED, local_path, require_file, require_memory, require_safe_torch, shown, told_as
 from decaf_ros.models.sam2_config import MOST_PIXELS, build, read_config
 from decaf_ros.text import brief, quoted
 
@@ -61,7 +61,7 @@ def load_sam2(model_id: str, image_size: int | None = None) -> SAM2Base:
     model = build(config, checkpoint.config)
     weights = _read_weights(checkpoint.weights)
     with told_as(
-        f"{quoted(str(checkpoint.weights), 200)} does not hold the weights of {checkpoint.config.name}",
+        f"{shown(checkpoint.weights)} does not hold the weights of {checkpoint.config.name}",
         "Use the config the weights were trained with; checkpoints converted for transformers do not fit",
     ):
         # Copies, in place of the parameters without memory: files may change while the node runs.
@@ -98,7 +98,9 @@ def _from_folder(folder: Path) -> Checkpoint:
     checkpoint = Checkpoint(folder / _CONFIG_NAME, folder / _WEIGHTS_NAME)
     missing = [file.name for file in (checkpoint.config, checkpoint.weights) if not file.is_file()]
     if missing:
-        raise ModelNotFound(f"{quoted(str(folder), 200)} lacks {' and '.join(missing)}: a SAM 2 folder holds {_CONFIG_NAME} and {_WEIGHTS_NAME}")
+        raise ModelNotFound(
+            f"{shown(folder)} lacks {' and '.join(missing)}: a SAM 2 folder holds {_CONFIG_NAME} and {_WEIGHTS_NAME}"
+        )
     return checkpoint
 
 
@@ -106,8 +108,8 @@ def _from_file(path: Path) -> Checkpoint:
     configs = {Path(weights).stem: config for config, weights in HF_MODEL_ID_TO_FILENAMES.values()}
     if path.stem not in configs:
         raise ModelNotFound(
-            f"the name of {quoted(str(path), 200)} does not tell its architecture. Name it like the official checkpoint of that architecture "
-            f"({', '.join(configs)}), or put it as {_WEIGHTS_NAME} beside a {_CONFIG_NAME} and give the folder"
+            f"the name of {shown(path)} does not tell its architecture. Name it like the official checkpoint of that "
+            f"architecture ({', '.join(configs)}), or put it as {_WEIGHTS_NAME} beside a {_CONFIG_NAME} and give the folder"
         )
     return Checkpoint(_official_config(configs[path.stem]), path)
 
@@ -118,8 +120,8 @@ def _from_hub(model_id: str) -> Checkpoint:
         path = hf_hub_download(repo_id=model_id, filename=weights)
     except (OSError, HfHubHTTPError) as error:
         raise ModelNotFound(
-            f"{model_id} is not in the local cache and could not be downloaded ({brief(error)}). Connect to the network once, or copy "
-            f"{weights} here and give its path, or use {EMBEDDED!r}"
+            f"{model_id} is not in the local cache and could not be downloaded ({brief(error)}). Connect to the network once, "
+            f"or copy {weights} here and give its path, or use {EMBEDDED!r}"
         ) from error
     return Checkpoint(_official_config(config), Path(path))
 
@@ -130,8 +132,8 @@ def _official_config(name: str) -> Path:
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict without executing code, and without more memory than the file itself has."""
-    require_file(path)
-    with told_as(f"{quoted(str(path), 200)} cannot be read as weights", "Is it complete? Fetch it again"):
+    with told_as(f"{shown(path)} cannot be read as weights", "Is it complete? Fetch it again"):
+        require_file(path)
         state = load_file(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
         size = sum(tensor.nbytes for tensor in state.values())
         if size > path.stat().st_size:
@@ -144,8 +146,7 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """The weights of a ``.pt`` file: tensors by name, alone or under ``model``."""
     with ZipFile(path) as archive:
         # torch itself stores everything as it is.
-        entries = archive.infolist()
-        if any(entry.compress_type != ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > path.stat().st_size:
+        if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
             raise ValueError("it is compressed; store it as torch.save does")
     state: Any = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(state, dict) and "model" in state:

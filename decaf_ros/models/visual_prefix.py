@@ -61,7 +61,7 @@ class MllmOptions:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.rollout not in get_args(Variant):
-            raise ValueError(f"rollout must be one of {', '.join(get_args(Variant))}, got {self.rollout!r}")
+            raise ValueError(f"rollout must be one of {', '.join(get_args(Variant))}, got {quoted(self.rollout)}")
 
     def require_budgets(self, reader: str, video_tokens: int, frame_tokens: int) -> None:
         """Refuse budgets that a model with images of fixed sizes cannot keep.
@@ -142,8 +142,8 @@ class ChatModel:
         options: see :class:`MllmOptions`.
 
     Raises:
-        ValueError: ``first_layer`` is not a layer of the model, its attention cannot be rolled out, or its chat template is none
-            that :func:`chat_frames` takes.
+        ValueError: ``first_layer`` is not a layer of the model, its attention cannot be rolled out, or its chat template cannot
+            be used (:func:`chat_frames`).
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions) -> None:
