@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from huggingface_hub import hf_hub_download, snapshot_download
@@ -16,7 +18,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
+from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter
+from decaf_ros.models.errors import OptionsError
 from decaf_ros.models.mllm_folder import look_through, read_config
 from decaf_ros.models.model_files import EMBEDDED, local_path, require_memory, require_safe_torch, shown, told_as
 from decaf_ros.models.tokenizers import require_bounded
@@ -52,7 +56,7 @@ def load_mllm(
 
     Raises:
         ModelNotFound: nothing usable behind ``model_id``; the message says what is missing and what to do.
-        ValueError: options that do not suit the model.
+        OptionsError: options that do not suit the model.
     """
     device = torch.device(device)
     if dtype is None:
@@ -61,9 +65,25 @@ def load_mllm(
     folder = _folder(model_id)
     with told_as(_cause(model_id, folder), _WAY_OUT):
         adapter, model, processor = _read(folder, dtype)
-    with told_as(f"{quoted(model_id)} cannot be moved to {device}", "Take a smaller model, or another device"):
+    with told_as(f"{quoted(model_id)} cannot run on {device}", "Take a smaller model, or another device"):
         model.to(device=device)  # type: ignore[call-arg]
-    return adapter(model, processor, options)
+    with told_as(_cause(model_id, folder), _WAY_OUT):
+        mllm = adapter(model, processor, options)
+        _try_out(mllm, options or MllmOptions())
+        return mllm
+
+
+def _try_out(mllm: ChatAdapter, options: MllmOptions) -> None:
+    """Ask about a blank video on both paths, so that files which do not fit together show it now, not when somebody asks."""
+    short = replace(options, multi_scale=False, max_new_tokens=1)
+    try:
+        mllm = mllm.with_options(replace(short, video_tokens=4, frame_tokens=4))
+    except OptionsError:  # its images are of one size
+        mllm = mllm.with_options(short)
+    image_rgb = np.zeros((48, 64, 3), np.uint8)
+    window = FrameWindow(tuple(Frame(stamp_ns, "", image_rgb) for stamp_ns in (1, 500_000_001)))
+    for prefix in (mllm.read_video(window), mllm.read_frames(window)):
+        prefix.ask("What is it?")
 
 
 def _folder(model_id: str) -> Path:

@@ -44,7 +44,7 @@ _LEADS_AWAY = frozenset(
     )
 )
 # The largest numbers in config.json that cost memory or time before the weights could contradict, or that they say nothing of.
-_LIMITS = {"num_hidden_layers": 512, "depth": 512, "window_size": 4096}
+_LIMITS = {"num_hidden_layers": 512, "depth": 512, "window_size": 4096, "image_grid_pinpoints": 4096}
 _MOST_LEVELS, _MOST_ENTRIES = 16, 1024
 
 

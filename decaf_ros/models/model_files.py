@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.models.errors import ModelNotFound, OptionsError
 from decaf_ros.text import brief, quoted
 
 EMBEDDED = "embedded"
@@ -102,10 +102,13 @@ def told_as(problem: str, way_out: str) -> Iterator[None]:
     Args:
         problem: what it means; the error follows in brackets.
         way_out: the sentence after that.
+
+    Raises:
+        OptionsError: as it came: the files are not to blame.
     """
     try:
         yield
-    except ModelNotFound:
+    except (ModelNotFound, OptionsError):
         raise
     except Exception as error:
         raise ModelNotFound(f"{problem} ({_told(error)}). {way_out}") from error
@@ -121,4 +124,7 @@ def is_panic(error: BaseException) -> bool:
 
 
 def _told(error: BaseException) -> str:
-    return brief(error) or type(error).__name__
+    """The error, and its kind where the text may be a bare word, as of a ``KeyError``."""
+    return (
+        brief(error) if isinstance(error, (OSError, ValueError)) and str(error) else f"{type(error).__name__}: {brief(error)}"
+    )

@@ -25,7 +25,7 @@ from transformers import (
 from decaf_ros.method.rollout import QueryKeys, Variant, attention_rollout
 from decaf_ros.models import attention_tap
 from decaf_ros.models.chat_frames import ChatFrame, chat_frames
-from decaf_ros.models.errors import PromptError
+from decaf_ros.models.errors import OptionsError, PromptError
 from decaf_ros.models.model_files import is_panic
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.protocols import Reply
@@ -72,11 +72,11 @@ class MllmOptions:
             frame_tokens: the fewest that it makes of one on the frame path.
 
         Raises:
-            ValueError: a budget is smaller than that.
+            OptionsError: a budget is smaller than that.
         """
         for name, least in (("video_tokens", video_tokens), ("frame_tokens", frame_tokens)):
             if getattr(self, name) < least:
-                raise ValueError(
+                raise OptionsError(
                     f"{name} must be at least {least}, the size of one image of {reader}; got {getattr(self, name)}"
                 )
 
@@ -142,8 +142,8 @@ class ChatModel:
         options: see :class:`MllmOptions`.
 
     Raises:
-        ValueError: ``first_layer`` is not a layer of the model, its attention cannot be rolled out, or its chat template cannot
-            be used (:func:`chat_frames`).
+        OptionsError: ``first_layer`` is not a layer of the model.
+        ValueError: its attention cannot be rolled out, or its chat template cannot be used (:func:`chat_frames`).
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions) -> None:
@@ -166,7 +166,7 @@ class ChatModel:
     def _resolve_first_layer(self, layers: int) -> int:
         first = layers // 2 if self.options.first_layer is None else self.options.first_layer
         if not 0 <= first < layers:
-            raise ValueError(f"first_layer must lie in [0, {layers - 1}] for a model of {layers} layers, got {first}")
+            raise OptionsError(f"first_layer must lie in [0, {layers - 1}] for a model of {layers} layers, got {first}")
         return first
 
     def _find_eos_ids(self) -> torch.Tensor:
