@@ -19,7 +19,7 @@ from decaf_ros.strict_json import from_json, to_json
 from decaf_ros.text import brief
 
 # Limits of the process, once its libraries are loaded; a usual template takes milliseconds and a megabyte.
-_MOST_SECONDS = 5
+_MOST_SECONDS = 3
 _MOST_BYTES = 256 << 20
 # For all of it, so that nobody waits for ever: on a busy machine, loading the libraries alone can take a minute.
 _MOST_WALL_SECONDS = 300
