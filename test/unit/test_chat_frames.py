@@ -1,4 +1,4 @@
-"""Chat templates: what stands around a sentence is what transformers renders, and no template runs for ever or fills the memory."""
+"""Chat templates: frames are what transformers renders, and no template runs for ever or fills the memory."""
 
 from __future__ import annotations
 
