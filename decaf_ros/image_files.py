@@ -29,7 +29,7 @@ MOST_PIXELS = 8192 * 8192
 # More than any sample format makes of an image of that size.
 _MOST_BYTES = 16 * MOST_PIXELS
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # Start and step of the columns, and of the rows, of each pass.
@@ -141,7 +141,7 @@ def walk(data: Any, oriented: bool = False) -> ImageFile | None:
         ValueError: it breaks off, is of a kind that cannot be decoded, or is more than its pixels need by far.
     """
     view = memoryview(data).cast("B")
-    if view[:8] == _PNG_SIGNATURE:
+    if view[:8] == PNG_SIGNATURE:
         return _walk_png(view, oriented)
     if view[:3] == _JPEG_SIGNATURE:
         return _walk_jpeg(view, oriented)

@@ -99,8 +99,8 @@ def frame_from_image(image: ImageMessage, max_pixels: int | None = None) -> Fram
             ``height * step`` bytes, a stamp that is no time, or a frame_id of more than 256 characters.
     """
     stamp_ns, frame_id = _checked_header(image.header)
-    check_size(image.width, image.height, max_pixels)
     _check_length(image)
+    check_size(image.width, image.height, max_pixels)
     rgb = _rgb(image) if image.encoding in _CAMERA_LAYOUTS else _rgb_by_cv_bridge(image)
     return Frame(stamp_ns, frame_id, rgb)
 
