@@ -151,8 +151,8 @@ def metres_from_depth(depth_hw: Float32Array | UInt16Array) -> Float32Array:
     """``(h, w)`` float32 metres with NaN for what is invalid.
 
     Args:
-        depth_hw: float32 metres, where NaN, infinities, what is not positive and what nobody measures (below a micrometre, above
-            1000 km) are invalid; or uint16 millimetres, 0 invalid.
+        depth_hw: float32 metres, where NaN, infinities, what is not positive and what no camera measures (below a micrometre or
+            above 1000 km) are invalid; or uint16 millimetres, 0 invalid.
     """
     metres = depth_hw * np.float32(1e-3) if depth_hw.dtype == np.uint16 else depth_hw
     measured = (metres >= _LEAST_METRES) & (metres <= _MOST_METRES)

@@ -52,7 +52,7 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # An ICC profile takes up to 255, the tables of each scan a few.
 _MOST_SEGMENTS = 2000
-# A decoder goes over the whole image for each. Usual are 1 and 10, and no encoder that searches for the best needs more than 30.
+# A decoder goes over the whole image for each. Usual are 1 and 10; encoders that search for the best take up to 30.
 _MOST_SCANS = 40
 # Each bit codes for at least one of the image's units, which are 32 x 32 pixels at most.
 _JPEG_PIXELS_PER_BYTE = 8 * 32 * 32
@@ -280,7 +280,9 @@ def _walk_jpeg(data: memoryview, oriented: bool) -> ImageFile:
         if length < 2 or position > len(data):
             raise ValueError(_BROKEN_OFF)
         if marker in _JPEG_OTHER_FRAMES:
-            raise ValueError(f"it is lossless, hierarchical or arithmetic JPEG (SOF{marker - 0xC0}): use baseline or progressive")
+            raise ValueError(
+                f"it is lossless, hierarchical or arithmetic JPEG (SOF{marker - 0xC0}): use baseline or progressive"
+            )
         if marker in _JPEG_FRAMES:
             if size is not None:
                 raise ValueError("it is damaged: two headers")

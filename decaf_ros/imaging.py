@@ -180,8 +180,8 @@ def _rgb_by_cv_bridge(image: ImageMessage) -> UInt8Array:
     except ImportError as error:
         raise ValueError(
             f"images with encoding {quoted(image.encoding)} are not supported: use one of {', '.join(_CAMERA_LAYOUTS)}. Others "
-            f"are converted by cv_bridge, which cannot be imported ({brief(error)}): install ros-$ROS_DISTRO-cv-bridge, or let image_proc "
-            "convert the images"
+            f"are converted by cv_bridge, which cannot be imported ({brief(error)}): install ros-$ROS_DISTRO-cv-bridge, or let "
+            "image_proc convert the images"
         ) from error
     try:
         return np.asarray(CvBridge().imgmsg_to_cv2(image, "rgb8"), dtype=np.uint8)

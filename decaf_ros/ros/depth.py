@@ -245,9 +245,7 @@ class DepthCamera:
                 )
 
 
-def depth_view(
-    depth: Image, info: CameraInfo, image_size_hw: tuple[int, int], max_pixels: int | None = None
-) -> DepthView:
+def depth_view(depth: Image, info: CameraInfo, image_size_hw: tuple[int, int], max_pixels: int | None = None) -> DepthView:
     """Decode a depth image and scale the intrinsics to it.
 
     Args:

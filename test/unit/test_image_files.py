@@ -16,6 +16,8 @@ from PIL import Image
 
 from decaf_ros.image_files import MOST_PIXELS, read_image, read_numbers, walk
 
+# Of the standard's interlacing: first column and row, and the steps between those of a pass.
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -57,7 +59,7 @@ def by_opencv(suffix: str, pixels: np.ndarray, *options: int) -> bytes:
 def seven_passes(depth: int, colour_type: int, channels: int) -> bytes:
     """An interlaced PNG of 13 x 11 pixels, of noise: neither OpenCV nor PIL writes any."""
     rng, rows = np.random.default_rng(depth), []
-    for x, y, across, down in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)):
+    for x, y, across, down in PASSES:
         columns = len(range(x, 13, across))
         rows += [b"\0" + rng.bytes((columns * channels * depth + 7) // 8) for _ in range(y, 11, down)]
     return png(header(13, 11, depth, colour_type, 1), zlib.compress(b"".join(rows)))
@@ -73,7 +75,9 @@ def split(whole: bytes) -> bytes:
 
 TEXT = chunk(b"tEXt", b"Comment\0hello")
 ICC = chunk(b"iCCP", b"a\0\0" + zlib.compress(b"no profile"))
-GAMMA = chunk(b"gAMA", struct.pack(">I", 100_000)) + chunk(b"sRGB", b"\0") + chunk(b"bKGD", bytes(6)) + chunk(b"sBIT", b"\5\5\5")
+GAMMA = (
+    chunk(b"gAMA", struct.pack(">I", 100_000)) + chunk(b"sRGB", b"\0") + chunk(b"bKGD", bytes(6)) + chunk(b"sBIT", b"\5\5\5")
+)
 RAW = b"".join(b"\0" + bytes(range(30)) for _ in range(10))
 SMALL = header(10, 10), zlib.compress(RAW)
 JPEG = by_opencv(".jpg", SMOOTH[..., :3])
