@@ -55,7 +55,7 @@ setup(
         "pillow>=10",
         "psutil>=5.9",
         "pyyaml>=6",
-        "rosbags>=0.11,<0.12",
+        "rosbags>=0.11.9,<0.12",
         "safetensors>=0.4.3",
         "sam2==1.1.0",
         "torch>=2.6",

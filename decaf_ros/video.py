@@ -10,9 +10,15 @@ import cv2
 import numpy as np
 
 from decaf_ros.datatypes import Frame, UInt8Array
+from decaf_ros.image_files import PNG_SIGNATURE, check_size, read_image
+from decaf_ros.text import brief
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FOLDER_FRAMES_PER_SECOND = 10.0
+# Rates that are taken at their word; others are of broken files, and would make stamps that are equal or overflow.
+_LEAST_RATE, _MOST_RATE = 1e-3, 1e6
+# FFmpeg would open the files that it names.
+_PLAYLIST = b"ffconcat"
 # Rates of videos that are written: two decimals above the precise ones, of which OpenCV takes three.
 _LEAST_HZ, _PRECISE_HZ, _MOST_HZ = 0.1, 65.0, 600.0
 
@@ -35,7 +41,7 @@ class VideoError(Exception):
 
 
 def open_frames(path: Path) -> FrameSource:
-    """Open a video file, or a folder whose images are frames in the order of their names.
+    """Open a video file, an image, or a folder whose images are frames in the order of their names.
 
     Raises:
         VideoError: nothing there, no image in the folder, or no video that OpenCV can decode.
@@ -44,6 +50,10 @@ def open_frames(path: Path) -> FrameSource:
         raise VideoError(f"{path} does not exist")
     if path.is_dir():
         return ImageFolder(path)
+    if not path.is_file():
+        raise VideoError(f"{path} is neither a file nor a folder")
+    if path.suffix.lower() in IMAGE_SUFFIXES or _starts_with(path, PNG_SIGNATURE):
+        return FramesInMemory([_frame(_read_image(path), 0, FOLDER_FRAMES_PER_SECOND)], FOLDER_FRAMES_PER_SECOND)
     return VideoFile(path)
 
 
@@ -55,7 +65,7 @@ class ImageFolder:
         self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         if not self._paths:
             raise VideoError(f"{folder} holds no image; known endings are {', '.join(IMAGE_SUFFIXES)}")
-        self._shape = self._decode(self._paths[0]).shape
+        self._shape = _read_image(self._paths[0]).shape
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -64,19 +74,13 @@ class ImageFolder:
         """Frames ``start`` to ``stop - 1``.
 
         Raises:
-            VideoError: an image that OpenCV cannot decode, or of another size than the first.
+            VideoError: an image that cannot be decoded, or of another size than the first.
         """
-        images = [self._decode(path) for path in self._paths[start:stop]]
+        images = [_read_image(path) for path in self._paths[start:stop]]
         for path, image in zip(self._paths[start:stop], images, strict=True):
             if image.shape != self._shape:
                 raise VideoError(f"{path} has {image.shape[1::-1]} pixels, the first image {self._shape[1::-1]}")
         return [_frame(image, index, self.frames_per_second) for index, image in enumerate(images, start)]
-
-    def _decode(self, path: Path) -> np.ndarray:
-        image_bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image_bgr is None:
-            raise VideoError(f"{path} cannot be decoded as an image")
-        return image_bgr
 
 
 class VideoFile:
@@ -84,10 +88,14 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if _starts_with(path, _PLAYLIST):
+            raise VideoError(f"{path} is a playlist: name one of its videos")
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise VideoError(f"{path} cannot be opened as a video")
-        self.frames_per_second = self._capture.get(cv2.CAP_PROP_FPS) or FOLDER_FRAMES_PER_SECOND
+        self._check_size()
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.frames_per_second = rate if _LEAST_RATE <= rate <= _MOST_RATE else FOLDER_FRAMES_PER_SECOND
         # The container's own count is an estimate for many formats.
         self._count = 0
         while self._capture.grab():
@@ -98,6 +106,14 @@ class VideoFile:
 
     def __len__(self) -> int:
         return self._count
+
+    def _check_size(self) -> None:
+        """Before anything is decoded: a file of a kilobyte can announce any size."""
+        width, height = (int(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        try:
+            check_size(width, height)
+        except ValueError as error:
+            raise VideoError(f"{self._path} cannot be opened as a video: {error}") from error
 
     def read(self, start: int, stop: int) -> list[Frame]:
         """Frames ``start`` to ``stop - 1``.
@@ -122,6 +138,19 @@ class VideoFile:
             raise VideoError(f"{self._path}: frame {index} of {self._count} cannot be decoded")
         self._next += 1
         return image_bgr
+
+
+def _starts_with(path: Path, signature: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(signature)) == signature
+
+
+def _read_image(path: Path) -> UInt8Array:
+    """``(H, W, 3)`` BGR."""
+    try:
+        return read_image(path)
+    except (OSError, ValueError) as error:
+        raise VideoError(f"{path} cannot be decoded as an image: {brief(error)}") from error
 
 
 def _frame(image_bgr: np.ndarray, index: int, frames_per_second: float) -> Frame:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from decaf_ros.datatypes import BoolArray, Frame
 from decaf_ros.evaluation.rle import decode_rle
+from decaf_ros.image_files import read_image, read_numbers
+from decaf_ros.text import brief
 from decaf_ros.video import VideoError
 
 # Ref-DAVIS17 has four sentences about each object, always in this order.
@@ -57,10 +57,9 @@ class PngMasks:
         """See :class:`TruthMasks`."""
         path = self.paths[frame]
         try:
-            with Image.open(path) as image:  # not OpenCV, which turns a palette's numbers into its colours
-                pixels = np.asarray(image)
-        except OSError as error:  # no image, or half of one
-            raise DatasetError(f"{path} cannot be decoded as an image: {error}") from error
+            pixels = read_numbers(path)
+        except (OSError, ValueError) as error:  # no image, or half of one
+            raise DatasetError(f"{path} cannot be decoded as an image: {brief(error)}") from error
         if pixels.shape != size_hw:
             raise DatasetError(f"{path} has shape {pixels.shape}; the image has {size_hw}, and a mask has one channel")
         return np.asarray(pixels != 0 if self.object_id is None else pixels == self.object_id)
@@ -143,9 +142,10 @@ class ImageFiles:
         return [self._read(index) for index in range(start, stop)]
 
     def _read(self, index: int) -> Frame:
-        image_bgr = cv2.imread(str(self._paths[index]), cv2.IMREAD_COLOR)
-        if image_bgr is None:
-            raise VideoError(f"{self._paths[index]} cannot be decoded as an image")
+        try:
+            image_bgr = read_image(self._paths[index])
+        except (OSError, ValueError) as error:
+            raise VideoError(f"{self._paths[index]} cannot be decoded as an image: {brief(error)}") from error
         image_rgb = np.ascontiguousarray(image_bgr[..., ::-1], dtype=np.uint8)
         return Frame(round(index * 1e9 / self.frames_per_second), "camera", image_rgb)
 
