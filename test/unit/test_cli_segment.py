@@ -138,10 +138,13 @@ class TestOutput:
         assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path / "out")]) == 1
         assert str(tmp_path / "out") in capsys.readouterr().err
 
-    def test_a_video_that_cannot_be_written_is_named(self, folder, tmp_path, capsys):
-        (tmp_path / "overlay.part.mp4" / "in the way").mkdir(parents=True)
-        assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path)]) == 1
-        assert "overlay.part.mp4 cannot be written" in capsys.readouterr().err
+    def test_a_video_that_cannot_be_written_is_named(self, tmp_path, capsys):
+        wide, out = tmp_path / "wide", tmp_path / "out"
+        wide.mkdir()
+        cv2.imwrite(str(wide / "0.png"), np.zeros((16, 8200, 3), np.uint8))  # MPEG-4 ends at 8191
+        assert main(["segment", str(wide), EXPRESSION, "--out", str(out)]) == 1
+        assert f"{out}/overlay.mp4 cannot be written as a video" in capsys.readouterr().err
+        assert not list(out.iterdir())
 
     @pytest.mark.parametrize("name", ["masks", "masks.json", "heat", "overlay.mp4", "frames.csv", "summary.json"])
     def test_results_of_an_earlier_run_stay(self, folder, tmp_path, capsys, name):

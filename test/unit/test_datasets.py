@@ -230,7 +230,7 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(DatasetError, match=r"mask_dict\.json is no JSON file"):
         read_dataset("revos", tmp_path)
     write_json(tmp_path / "meta_expressions_valid_.json", {"videos": {"a": {"frames": ["0"], "expressions": {"0": {}}}}})
-    with pytest.raises(DatasetError, match="an entry lacks the field 'exp'"):
+    with pytest.raises(DatasetError, match=r"expressions', '0' lacks the field 'exp'"):
         read_dataset("revos", tmp_path)
 
 

@@ -16,6 +16,7 @@ from decaf_ros.evaluation.metrics import MaskScores
 from decaf_ros.evaluation.runner import Prediction, evaluate
 from decaf_ros.evaluation.summary import HEADER, group_means, summary_rows
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.synthetic.expressions import expressions_of
 from decaf_ros.synthetic.world import DEFAULT_SIZE_HW, sample_scene
 from decaf_ros.video import FrameSource
@@ -66,7 +67,7 @@ def make_video(folder: Path, name: str) -> DatasetVideo:
 
 
 def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "out" / "results.jsonl", {"dataset": "tiny"})
+    return Journal(OutputFolder(tmp_path / "out"), {"dataset": "tiny"})
 
 
 def run(videos: Sequence[DatasetVideo], segmenter: ListedSegmenter, kept: Journal, **options) -> list[Record]:
@@ -98,7 +99,7 @@ class TestScores:
     def test_masks_are_written_where_asked_for_and_sentences_without_truth_have_no_score(self, tmp_path, videos):
         unknown = ReferringExpression("7", "left", "", None)
         video = DatasetVideo("sub/a", videos[0].images, (unknown,))
-        (record,) = run([video], ListedSegmenter({"left": LEFT}), journal(tmp_path), mask_folder=tmp_path / "written")
+        (record,) = run([video], ListedSegmenter({"left": LEFT}), journal(tmp_path), mask_folder=OutputFolder(tmp_path / "written"))
         assert record.masks is None
         assert record.coarse is None
         for frame in range(FRAMES):
@@ -145,7 +146,7 @@ class TestContinuing:
         run(videos, ListedSegmenter({"left": LEFT, "right": RIGHT}), journal(tmp_path))
         path = tmp_path / "out" / "results.jsonl"
         with pytest.raises(JournalError, match="dataset was 'tiny', now 'large'"):
-            Journal(path, {"dataset": "large"})
+            Journal(OutputFolder(path.parent), {"dataset": "large"})
         lines = path.read_text().splitlines()
         path.write_text("\n".join([lines[0], lines[1], "{broken", lines[3]]) + "\n")
         with pytest.raises(JournalError, match=r"results\.jsonl, line 3 is damaged"):
