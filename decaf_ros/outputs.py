@@ -22,6 +22,7 @@ from decaf_ros.video import VideoWriter
 
 _LONGEST_NAME = 255  # bytes, on all common file systems
 _PART_PREFIX = ".decaf-"
+_VIDEO = "video.mp4"  # OpenCV goes by the ending
 _WITHOUT_WAITING = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # for the other end of a pipe, for one
 
 
@@ -189,14 +190,14 @@ class OutputFolder:
             os.mkdir(part, 0o700, dir_fd=self._descriptor)
             inside = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._descriptor)
         try:
-            with VideoWriter(Path(f"/proc/self/fd/{inside}") / name, frames_per_second, shown=path) as video:
+            with VideoWriter(Path(f"/proc/self/fd/{inside}") / _VIDEO, frames_per_second, shown=path) as video:
                 yield video
-            if name in os.listdir(inside):
-                with naming(path):
-                    self._rename(name, inside, name)
+            if _VIDEO in os.listdir(inside):
+                with naming(path, _VIDEO):
+                    self._rename(_VIDEO, inside, name)
         finally:
             with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=inside)
+                os.unlink(_VIDEO, dir_fd=inside)
             os.close(inside)
             with contextlib.suppress(OSError):
                 os.rmdir(part, dir_fd=self._descriptor)

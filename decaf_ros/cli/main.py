@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names from elsewhere, on terminals that do not have their letters
     try:
-        os.getcwd()  # libraries crash without one
+        _check_working_folder()
         status = int(importlib.import_module(f"decaf_ros.cli.{chosen.command}").main(rest))
-        sys.stdout.flush()
+        _flush_output()
         return status
     except KeyboardInterrupt:
         print(f"decaf {chosen.command}: interrupted", file=sys.stderr)
@@ -45,18 +45,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"decaf {chosen.command} needs ROS 2: source its setup.bash, or use `make {chosen.command}`", file=sys.stderr)
         return 1
-    except OSError as error:  # a full disk behind standard output, a reader of it that went away, no folder for temporary files
+    except OSError as error:  # no folder for temporary files, a reader of the output that went away
         print(f"decaf {chosen.command}: {error}", file=sys.stderr)
-        _give_up_output()
         return 1
 
 
-def _give_up_output() -> None:
-    """What cannot be printed is dropped, lest Python try it once more when it ends."""
+def _check_working_folder() -> None:
+    """Without one that is there, libraries crash."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise FileNotFoundError("the current folder was removed: change to another one") from error
+
+
+def _flush_output() -> None:
     try:
         sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # lest Python try once more when it ends
+        raise OSError(f"not all could be printed: {error.strerror}") from error
 
 
 if __name__ == "__main__":

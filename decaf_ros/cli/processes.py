@@ -15,6 +15,8 @@ from typing import BinaryIO
 import psutil  # type: ignore[import-untyped]
 import rclpy
 
+from decaf_ros.ros.startup import start_ros
+
 _GRACE_SECONDS = 10.0
 _LAST_BYTES = 1 << 16
 # Domains above 101 collide with ephemeral ports.
@@ -34,7 +36,7 @@ def ros_of_its_own() -> Iterator[list[str]]:
     os.environ["ROS_DOMAIN_ID"] = random.choice([str(each) for each in _DOMAINS if str(each) != exported])
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     arguments = ["--ros-args", "-r", f"__ns:=/decaf_{uuid.uuid4().hex[:8]}"]
-    rclpy.init(args=arguments)
+    start_ros("decaf", arguments)
     try:
         yield arguments
     finally:
