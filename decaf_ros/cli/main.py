@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_working_folder()
         status = int(importlib.import_module(f"decaf_ros.cli.{chosen.command}").main(rest))
-        _flush_output()
+        sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         print(f"decaf {chosen.command}: interrupted", file=sys.stderr)
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"decaf {chosen.command} needs ROS 2: source its setup.bash, or use `make {chosen.command}`", file=sys.stderr)
         return 1
     except OSError as error:  # no folder for temporary files, a reader of the output that went away
-        print(f"decaf {chosen.command}: {error}", file=sys.stderr)
+        reason = f"not all could be printed: {error.strerror}" if _give_up_output() else error
+        print(f"decaf {chosen.command}: {reason}", file=sys.stderr)
         return 1
 
 
@@ -58,12 +59,15 @@ def _check_working_folder() -> None:
         raise FileNotFoundError("the current folder was removed: change to another one") from error
 
 
-def _flush_output() -> None:
+def _give_up_output() -> bool:
+    """Whether nothing more can be printed; what could not is dropped then, lest Python try once more when it ends."""
     try:
+        sys.stdout.write("\n")
         sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # lest Python try once more when it ends
-        raise OSError(f"not all could be printed: {error.strerror}") from error
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ class TestScores:
     def test_masks_are_written_where_asked_for_and_sentences_without_truth_have_no_score(self, tmp_path, videos):
         unknown = ReferringExpression("7", "left", "", None)
         video = DatasetVideo("sub/a", videos[0].images, (unknown,))
-        (record,) = run([video], ListedSegmenter({"left": LEFT}), journal(tmp_path), mask_folder=OutputFolder(tmp_path / "written"))
+        folder = OutputFolder(tmp_path / "written")
+        (record,) = run([video], ListedSegmenter({"left": LEFT}), journal(tmp_path), mask_folder=folder)
         assert record.masks is None
         assert record.coarse is None
         for frame in range(FRAMES):
