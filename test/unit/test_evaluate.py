@@ -2,8 +2,11 @@
 
 import csv
 import json
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -152,6 +155,74 @@ class TestContinuing:
         path.write_text("\n".join([lines[0], lines[1], "{broken", lines[3]]) + "\n")
         with pytest.raises(JournalError, match=r"results\.jsonl, line 3 is damaged"):
             journal(tmp_path)
+
+
+LINE: dict[str, Any] = {
+    **{name: name for name in ("variant", "video", "expression_id", "expression", "category", "object_name")},
+    **{"confident": True, "seconds": 1.5, "coarse": {"j": 0.5, "f": 0.25}, "masks": None},
+}
+
+
+class TestJournal:
+    def test_a_line_is_a_record(self, tmp_path):
+        (read,) = self._journal(tmp_path, LINE).records.values()
+        assert (read.key, read.coarse, read.masks) == (("variant", "video", "expression_id"), MaskScores(0.5, 0.25), None)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "cause"),
+        [
+            ("video", 7, "7 is no text"),
+            ("video", None, "null is no text"),
+            ("category", ["referring"], "a list is no text"),
+            ("expression", "\ud800", "surrogates not allowed"),
+            ("confident", 1, "1 is neither true nor false"),
+            ("seconds", "1", "'1' is no number"),
+            ("seconds", True, "true is no number"),
+            ("seconds", 10**400, "too large"),
+            ("masks", 0.5, "0.5 is no pair of scores"),
+            ("masks", {"j": 0.5}, "missing 1 required"),
+            ("masks", {"j": 0.5, "f": 0.5, "g": 0.5}, "unexpected keyword"),
+            ("masks", {"j": 0.5, "f": [0.5]}, "a list is no number"),
+            ("masks", {"j": 50, "f": 0.5}, "the scores 50 and 0.5 do not lie between 0 and 1"),
+            ("masks", {"j": -0.5, "f": 0.5}, "the scores -0.5 and 0.5 do not lie between 0 and 1"),
+        ],
+    )
+    def test_what_is_none_is_named_with_its_line(self, tmp_path, name, value, cause):
+        with pytest.raises(JournalError, match=rf"results\.jsonl, line 3 is no record: .*{re.escape(cause)}.*Delete the line"):
+            self._journal(tmp_path, LINE, LINE | {"video": "other"} | {name: value})
+
+    def test_a_field_that_is_missing_is_named(self, tmp_path):
+        with pytest.raises(JournalError, match="line 2 is no record: it lacks 'masks'"):
+            self._journal(tmp_path, {name: value for name, value in LINE.items() if name != "masks"})
+
+    def test_a_sentence_has_one_line(self, tmp_path):
+        with pytest.raises(JournalError, match="line 4 is about the same sentence as line 2"):
+            self._journal(tmp_path, LINE, LINE | {"video": "other"}, LINE | {"seconds": 2.0})
+
+    @pytest.mark.parametrize("content", ["precious", "precious\n", "[1]\n", '{"settings": 5}\n', '{"settings"', '{"a": 1}\n'])
+    def test_a_file_of_somebody_else_is_left_alone(self, tmp_path, content):
+        path = tmp_path / "results.jsonl"
+        path.write_text(content)
+        if content == '{"settings"':  # the beginning of our own
+            Journal(OutputFolder(tmp_path), {})
+            return
+        with pytest.raises(JournalError, match=r"results\.jsonl does not begin with the settings of an evaluation"):
+            Journal(OutputFolder(tmp_path), {})
+        assert path.read_text() == content
+
+    def test_numbers_that_are_none_are_null_and_come_back(self, tmp_path):
+        nan = float("nan")
+        kept = Journal(OutputFolder(tmp_path), {})
+        kept.add(Record("a", "b", "c", "d", "", "", True, nan, MaskScores(nan, 0.5), None))
+        (_, line) = (tmp_path / "results.jsonl").read_text().splitlines()
+        assert json.loads(line, parse_constant=pytest.fail)["coarse"] == {"j": None, "f": 0.5}
+        (read,) = Journal(OutputFolder(tmp_path), {}).records.values()
+        assert [math.isnan(number) for number in (read.seconds, read.coarse.j, read.coarse.f)] == [True, True, False]
+
+    def _journal(self, tmp_path: Path, *lines: Any) -> Journal:
+        written = [{"settings": {}}, *lines]
+        (tmp_path / "results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in written))
+        return Journal(OutputFolder(tmp_path), {})
 
 
 def record(category: str, coarse: float, masks: float, variant: str = "full method") -> Record:
