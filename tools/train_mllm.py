@@ -30,6 +30,8 @@ from mllm_model import build_config, build_model, build_processor, save
 from mllm_questions import name_question
 from torch import Tensor, nn
 
+from decaf_ros.outputs import OutputFolder
+
 LOG = logging.getLogger("train_mllm")
 _LOOKS = ("colour", "shape", "colour_shape")
 # What is asked about in each stage, by weight: of videos and of single images. Colour comes first: its answer cannot be copied
@@ -172,9 +174,8 @@ class Trainer:
             "heads": self.heads.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        with OutputFolder(path.parent).file(path.name) as file:
+            torch.save(state, file)
 
     def start_from(self, folder: Path) -> None:
         """Begin with the weights of a trained model; what is trained beside it is fresh."""

@@ -8,7 +8,6 @@ ship them, copy that file to ``decaf_ros/models/embedded/sam2_1``.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -17,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sam2.modeling.sam2_base import SAM2Base
 from sam2_evaluation import build_sam2, click_scores, tracking_scores
 from sam2_training import Batch, DecoderTap, Prompt, clip_losses, discs_at_clicks, sample_clips_batch, sample_stills_batch
+
+from decaf_ros.outputs import OutputFolder
+from decaf_ros.strict_json import to_json
 
 EMA_DECAY = 0.998
 WARM_UP_STEPS = 50
@@ -163,10 +165,10 @@ class Training:
         self._log({name: round(value, 3) for name, value in scores.items()})
 
     def _log(self, values: dict) -> None:
-        line = json.dumps({"phase": self.phase.name, "step": self.step, **values})
+        line = to_json({"phase": self.phase.name, "step": self.step, **values})
         print(line, flush=True)
-        with (self.folder / "log.jsonl").open("a") as log:
-            log.write(line + "\n")
+        with OutputFolder(self.folder).journal("log.jsonl") as log:
+            log.write(f"{line}\n".encode())
 
     def _save(self) -> None:
         state = {
@@ -176,9 +178,8 @@ class Training:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = self.folder / "state.pt.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "state.pt")
+        with OutputFolder(self.folder).file("state.pt") as file:
+            torch.save(state, file)
         export(self.average, self.folder / "model.safetensors")
 
     def _load(self) -> dict | None:
@@ -196,8 +197,8 @@ def _average_into(average: SAM2Base, model: SAM2Base, step: int) -> None:
 
 def export(model: SAM2Base, path: Path) -> None:
     """Write the weights as float16 safetensors."""
-    save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
-    path.chmod(0o644)
+    with OutputFolder(path.parent).file(path.name) as file:
+        file.write(save({name: value.half().contiguous() for name, value in model.state_dict().items()}))
 
 
 def main() -> None:
