@@ -46,7 +46,7 @@ LEAST_J_AND_F = 0.5
 _START_SECONDS, _POLL_SECONDS = 120.0, 2.0
 _SETTLING_SECONDS = 0.5
 _VIDEO_SCALE = 2
-_RESULTS = ("overlay.mp4", "contact_sheet.png", "results.md")
+_OUTPUTS = ("camera.log", "node.log", "overlay.mp4", "contact_sheet.png", "results.md")
 _CAMERA, _NODE = "decaf_ros.ros.sim_camera", "decaf_ros.ros.node"
 
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     queries = sample_queries(dict.fromkeys(DEMO_KINDS, 1), arguments.seed)
     try:
         out = OutputFolder(arguments.out)
-        for name in _RESULTS:
+        for name in _OUTPUTS:
             out.holds_file(name)  # what is in the way is seen at once
         outcomes = _run_node(queries, out)
         _write_video(out, outcomes)
