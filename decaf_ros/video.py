@@ -172,7 +172,8 @@ class VideoWriter:
         height, width = (side + side % 2 for side in size_hw)
         writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._frames_per_second, (width, height))
         if not writer.isOpened():
-            raise VideoError(f"{self._shown} cannot be written as a video")
+            why = f"the disk may be full, or MPEG-4 not have {width} x {height} pixels"
+            raise VideoError(f"{self._shown} cannot be written as a video: {why}")
         self._writer = writer
 
     def write(self, image_rgb: UInt8Array) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from decaf_ros.datatypes import BoolArray, Frame
 from decaf_ros.evaluation.metrics import boundary_accuracy, region_similarity
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.strict_json import to_json
 
 SHIPPED = Path(__file__).parents[1] / "decaf_ros" / "models" / "embedded" / "sam2_1"
 FIRST_CLICK_SEED = 100_000
@@ -177,7 +177,7 @@ def main() -> None:
         "from mask": tracking_scores(model, arguments.clips),
         "from click": tracking_scores(model, arguments.clips, clicks=True),
     }
-    print(json.dumps(scores, indent=2))
+    print(to_json(scores, indent=2))
 
 
 if __name__ == "__main__":
