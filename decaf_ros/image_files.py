@@ -148,18 +148,22 @@ def walk(data: Any, oriented: bool = False) -> ImageFile | None:
     return None
 
 
-def read_image(path: Path) -> UInt8Array:
-    """An image file as ``(H, W, 3)`` uint8 BGR, turned as its orientation says: JPEG, PNG, BMP, TIFF or WebP.
+def read_image(path: Path, oriented: bool = True) -> UInt8Array:
+    """An image file as ``(H, W, 3)`` uint8 BGR: JPEG, PNG, BMP, TIFF or WebP.
+
+    Args:
+        path: of the file.
+        oriented: whether an orientation in the file holds; else pixels stay where they are.
 
     Raises:
         ValueError: it cannot be decoded, or is larger than :data:`MOST_PIXELS`.
         OSError: it cannot be read.
     """
     data = _read(path)
-    file = walk(data, oriented=True)
+    file = walk(data, oriented)
     if file is None:
         check_size(*_size_of_other(data))
-        return _decode(data)
+        return _decode(data, oriented)
     check_size(file.width, file.height)
     return file.decode()
 
@@ -190,9 +194,10 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _decode(data: bytes) -> UInt8Array:
+def _decode(data: bytes, oriented: bool = True) -> UInt8Array:
+    flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image_bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+        image_bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error:
         image_bgr = None
     if image_bgr is None:

@@ -165,22 +165,32 @@ class VideoWriter:
     Args:
         path: of the file.
         frames_per_second: taken as near as the format has it.
+        shown: name of the file in messages, where it is not ``path``.
+
+    Raises:
+        VideoError: at the end of the ``with`` block, if images are missing from the file.
     """
 
-    def __init__(self, path: Path, frames_per_second: float) -> None:
+    def __init__(self, path: Path, frames_per_second: float, shown: Path | None = None) -> None:
         self._path = path
+        self._shown = shown or path
         self._frames_per_second = _rate_for_mpeg4(frames_per_second)
         self._writer: cv2.VideoWriter | None = None
-        self._is_empty = True
+        self._written = 0
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            if self._is_empty:
-                self._path.unlink(missing_ok=True)
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        if not self._written:
+            self._path.unlink(missing_ok=True)
+        elif error is None and (found := _count_frames(cv2.VideoCapture(str(self._path)))) != self._written:
+            # OpenCV does not tell when images do not get to the disk.
+            whole = f"it holds {found} of {self._written} images. Is the disk full?"
+            raise VideoError(f"{self._shown} cannot be written whole: {whole}")
 
     def open(self, size_hw: tuple[int, int]) -> None:
         """Begin the file, which the first image does otherwise: to see early whether it can be written.
@@ -191,7 +201,8 @@ class VideoWriter:
         height, width = (side + side % 2 for side in size_hw)
         writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._frames_per_second, (width, height))
         if not writer.isOpened():
-            raise VideoError(f"{self._path} cannot be written as a video")
+            why = f"the disk may be full, or MPEG-4 not have {width} x {height} pixels"
+            raise VideoError(f"{self._shown} cannot be written as a video: {why}")
         self._writer = writer
 
     def write(self, image_rgb: UInt8Array) -> None:
@@ -206,7 +217,14 @@ class VideoWriter:
         below, beside = (side % 2 for side in image_rgb.shape[:2])
         even_rgb = cv2.copyMakeBorder(image_rgb, 0, below, 0, beside, cv2.BORDER_REPLICATE)
         self._writer.write(np.ascontiguousarray(even_rgb[..., ::-1]))
-        self._is_empty = False
+        self._written += 1
+
+
+def _count_frames(capture: cv2.VideoCapture) -> int:
+    count = 0
+    while capture.grab():
+        count += 1
+    return count
 
 
 def _rate_for_mpeg4(frames_per_second: float) -> float:

@@ -167,5 +167,5 @@ def _cause(model_id: str, folder: Path) -> str:
 
 _WAY_OUT = (
     f"Use {EMBEDDED!r}, a folder with config.json, *.safetensors and the processor's files, "
-    "or a hub id such as 'Qwen/Qwen2.5-VL-7B-Instruct' with the network up once"
+    "or a hub id such as 'Qwen/Qwen2.5-VL-7B-Instruct' with the network up once; HF_HOME says where downloads are kept"
 )

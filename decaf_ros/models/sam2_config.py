@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from decaf_ros.models.model_files import read_text, shown, told_as
 from decaf_ros.text import brief, quoted
 
-MOST_PIXELS = 4096  # of a side of the image
+MOST_SIDE_PX = 4096  # of the image
 
 _NETWORK = "sam2.modeling.sam2_base.SAM2Base"
 _PARTS = frozenset(
@@ -49,8 +49,8 @@ _FORBIDDEN_ARGUMENTS = {
 }
 # The largest numbers, by argument, where the weights do not tell them and memory or time would suffer; ...
 _LIMITS = {
-    "feat_sizes": MOST_PIXELS // 16,
-    "image_size": MOST_PIXELS,
+    "feat_sizes": MOST_SIDE_PX // 16,
+    "image_size": MOST_SIDE_PX,
     "kernel_size": 64,
     "max_obj_ptrs_in_encoder": 64,
     "num_layers": 64,

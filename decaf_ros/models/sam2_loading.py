@@ -17,7 +17,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.model_files import EMBEDDED, local_path, require_file, require_memory, require_safe_torch, shown, told_as
-from decaf_ros.models.sam2_config import MOST_PIXELS, build, read_config
+from decaf_ros.models.sam2_config import MOST_SIDE_PX, build, read_config
 from decaf_ros.text import brief, quoted
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "sam2_1"
@@ -51,8 +51,8 @@ def load_sam2(model_id: str, image_size: int | None = None) -> SAM2Base:
         ModelNotFound: nothing usable behind ``model_id``; the message says what is missing and what to do.
         ValueError: ``image_size`` is not a positive multiple of 32, or above 4096.
     """
-    if image_size is not None and not (0 < image_size <= MOST_PIXELS and image_size % _COARSEST_STRIDE == 0):
-        raise ValueError(f"image_size must be a positive multiple of {_COARSEST_STRIDE} up to {MOST_PIXELS}, got {image_size}")
+    if image_size is not None and not (0 < image_size <= MOST_SIDE_PX and image_size % _COARSEST_STRIDE == 0):
+        raise ValueError(f"image_size must be a positive multiple of {_COARSEST_STRIDE} up to {MOST_SIDE_PX}, got {image_size}")
     require_safe_torch()
     checkpoint = locate(model_id)
     config = read_config(checkpoint.config)

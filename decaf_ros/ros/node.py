@@ -55,6 +55,7 @@ from decaf_ros.ros.parameters import (
 )
 from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, publish_asynchronously
 from decaf_ros.ros.services import Services
+from decaf_ros.ros.startup import start_ros
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
 from decaf_ros.session.grounding import Grounder
@@ -329,7 +330,7 @@ def main(args: list[str] | None = None) -> None:
     publish_asynchronously()
     cv2.setNumThreads(1)  # images are drawn and encoded beside the models, which have all cores
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
-    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
+    start_ros("decaf_node", words, signal_handler_options=SignalHandlerOptions.NO)
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())

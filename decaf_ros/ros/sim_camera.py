@@ -19,6 +19,7 @@ from std_msgs.msg import Header
 from decaf_ros.datatypes import Float32Array, UInt8Array
 from decaf_ros.ros.arguments import check_arguments
 from decaf_ros.ros.conversions import image_from_array, make_header
+from decaf_ros.ros.startup import start_ros
 from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
 
 _DEPTH = 10
@@ -159,7 +160,7 @@ def _require_seeds(seeds: Sequence[int]) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the node until it is interrupted."""
-    rclpy.init(args=check_arguments("decaf_sim_camera", "A simulated camera.", _DOCUMENTATION, args))
+    start_ros("decaf_sim_camera", check_arguments("decaf_sim_camera", "A simulated camera.", _DOCUMENTATION, args))
     try:
         node = SimCamera()
     except (ParameterException, ValueError) as error:

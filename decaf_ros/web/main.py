@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.startup import start_ros
 from decaf_ros.web.access import TOKEN_VARIABLE, AccessError, AccessPolicy, find_token, is_loopback, make_token
 from decaf_ros.web.server import make_app
 
@@ -37,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except AccessError as error:
         return _fail(str(error))
     # rclpy's own handlers would end the ROS context before the last answers are sent.
-    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
+    start_ros("decaf_web", words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return asyncio.run(_serve(arguments, token))
     finally:
