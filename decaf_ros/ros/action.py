@@ -15,6 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from decaf_ros.action import TrackByLanguage
 from decaf_ros.ros import replies
 from decaf_ros.ros.dispatcher import Dispatcher
+from decaf_ros.ros.qos import SERVICE_QOS
 from decaf_ros.session.engine import Job
 from decaf_ros.session.grounding import STAGES
 
@@ -36,6 +37,10 @@ class TrackAction:
             handle_accepted_callback=self._accept,
             cancel_callback=self._cancel,
             callback_group=MutuallyExclusiveCallbackGroup(),  # goals queue in the order they came
+            goal_service_qos_profile=SERVICE_QOS,
+            result_service_qos_profile=SERVICE_QOS,
+            cancel_service_qos_profile=SERVICE_QOS,
+            feedback_pub_qos_profile=SERVICE_QOS,
             status_pub_qos_profile=_STATUS_QOS,
         )
 

@@ -26,6 +26,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from decaf_ros.action import TrackByLanguage
+from decaf_ros.ros.qos import SERVICE_QOS
 from decaf_ros.srv import AddObject, ListQueries, Query, RemoveObject, RemoveQuery, RerunQuery
 
 MessageT = TypeVar("MessageT")
@@ -62,7 +63,13 @@ class DecafClient:
         }
         self._clients_lock = threading.Lock()
         self._tracking: ActionClient[Any, Any, Any] = ActionClient(
-            self.node, TrackByLanguage, f"{self.target}/track_by_language"
+            self.node,
+            TrackByLanguage,
+            f"{self.target}/track_by_language",
+            goal_service_qos_profile=SERVICE_QOS,
+            result_service_qos_profile=SERVICE_QOS,
+            cancel_service_qos_profile=SERVICE_QOS,
+            feedback_sub_qos_profile=SERVICE_QOS,
         )
         self._diagnostics: dict[str, tuple[float, DiagnosticStatus]] = {}
         self.subscribe("/diagnostics", DiagnosticArray, self._note_diagnostics)
@@ -244,7 +251,9 @@ class DecafClient:
         Raises:
             TimeoutError: no answer came.
         """
-        client: Client[Any, Any] = self.node.create_client(SetParameters, f"{node or self.target}/set_parameters")
+        client: Client[Any, Any] = self.node.create_client(
+            SetParameters, f"{node or self.target}/set_parameters", qos_profile=SERVICE_QOS
+        )
         try:
             if not client.wait_for_service(timeout_s):
                 raise TimeoutError(f"there is no service {client.srv_name}")
@@ -285,7 +294,7 @@ class DecafClient:
         raise TimeoutError(f"{self.target} is not ready: {status.message if status else 'it sends no diagnostics'}")
 
     def _make_client(self, service: str, kind: type[Any]) -> Client[Any, Any]:
-        return self.node.create_client(kind, f"{self.target}/{service}")
+        return self.node.create_client(kind, f"{self.target}/{service}", qos_profile=SERVICE_QOS)
 
     def _note_diagnostics(self, message: DiagnosticArray) -> None:
         now = time.monotonic()
