@@ -55,6 +55,7 @@ from decaf_ros.ros.parameters import (
 )
 from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, publish_asynchronously
 from decaf_ros.ros.services import Services
+from decaf_ros.ros.shared_memory import shared_memory_problem
 from decaf_ros.ros.startup import start_ros
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
@@ -328,6 +329,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted, and end the process."""
     words = check_arguments("decaf_node", "Tracks what a sentence refers to.", "docs/parameters.md and docs/topics.md", args)
     publish_asynchronously()
+    shortage = shared_memory_problem()
     cv2.setNumThreads(1)  # images are drawn and encoded beside the models, which have all cores
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
     start_ros("decaf_node", words, signal_handler_options=SignalHandlerOptions.NO)
@@ -339,6 +341,8 @@ def main(args: list[str] | None = None) -> None:
     except ParameterError as error:
         rclpy.logging.get_logger("decaf_node").fatal(str(error))
         raise SystemExit(1) from error
+    if shortage:
+        node.get_logger().warning(shortage)
     executor = CameraFirstExecutor(_CALLBACK_THREADS)
     executor.add_node(node)
     if node.get_parameter("autostart").value and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
