@@ -7,6 +7,7 @@ Shape suffixes: ``t`` frames, ``h``/``w`` pixels (or grid cells, where the docst
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -131,7 +132,8 @@ class ObjectPrompt:
         mask_hw: ``(H, W)`` bool, its pixels; stands alone.
 
     Raises:
-        ValueError: nothing that tells the object from the rest, an empty box, or a mask together with anything else.
+        ValueError: nothing that tells the object from the rest, a point that is no number or that lies nowhere, an empty box,
+            or a mask together with anything else.
     """
 
     on_xy_px: tuple[tuple[float, float], ...] = ()
@@ -152,6 +154,9 @@ class ObjectPrompt:
             x_min, y_min, x_max, y_max = self.box_xyxy_px
             if not (x_min < x_max and y_min < y_max):
                 raise ValueError(f"the box of the prompt is empty: {self.box_xyxy_px} (x_min, y_min, x_max, y_max)")
+        for point in (*self.on_xy_px, *self.off_xy_px):
+            if not all(map(math.isfinite, point)):
+                raise ValueError(f"a point of the prompt is outside the image, wherever that ends: {point}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ from decaf_ros.models import attention_tap
 from decaf_ros.models.errors import PromptError
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.protocols import Reply
+from decaf_ros.models.wanted import require_wanted, require_wanted_in_layers
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class ChatModel:
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions) -> None:
         attention_tap.install(model)
+        require_wanted_in_layers(model)
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.tokenizer: Any = processor.tokenizer
@@ -310,7 +312,9 @@ class CachedVisualPrefix:
         """``(prompts, B, cells)``: the rollout in the order of the grid, which may differ from that of the tokens."""
         visual_n = torch.zeros(batch.tokens, dtype=torch.bool, device=batch.grid_tokens.device)
         visual_n[batch.grid_tokens] = True
-        rows_pbv = attention_rollout(batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout)
+        rows_pbv = attention_rollout(
+            batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout, check=require_wanted
+        )
         return rows_pbv[..., batch.grid_tokens.argsort().argsort()]
 
 

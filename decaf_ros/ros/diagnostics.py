@@ -117,7 +117,7 @@ class NodeDiagnostics:
         queries, health = self._engine.session.queries, self._health()
         values = {
             "state": health.state,
-            "stage": self._engine.stage,
+            "stage": self._engine.activity.stage,
             "pending": self._engine.pending_queries,
             "active": len(queries),
             "in_doubt": len(self._engine.session.queries_in_doubt()),

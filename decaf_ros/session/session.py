@@ -542,7 +542,8 @@ class TrackingSession:
     def _keep_objects(self, objects: list[LiveObject]) -> None:
         if self._state.latest is not None:
             frame = self._state.latest.frame
-            gone = (each for each in self._state.objects if each not in objects)
+            staying = {each.object_id for each in objects}
+            gone = (each for each in self._state.objects if each.object_id not in staying)
             self._events += [each.event(EventKind.REMOVED, frame) for each in gone]
         self._state.objects = objects
         if self._state.latest is not None:
