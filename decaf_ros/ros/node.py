@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -37,6 +36,7 @@ from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
 from decaf_ros.ros.dispatcher import Dispatcher
+from decaf_ros.ros.ending import Ending
 from decaf_ros.ros.entities import EntityGroup, IndependentCallbackGroup
 from decaf_ros.ros.executor import CameraFirstExecutor
 from decaf_ros.ros.images import ImageInput
@@ -62,7 +62,7 @@ from decaf_ros.session.session import TrackingSession
 
 _CALLBACK_THREADS = 4
 _WARNING_PERIOD_SECONDS = 5.0
-_LAST_ANSWERS_SECONDS = 5.0
+_LAST_ANSWERS_SECONDS = 1.0
 _LAST_MESSAGES_SECONDS = 0.3
 _WAY_OUT = {
     "unconfigured": "configure and activate it with ros2 lifecycle set",
@@ -225,6 +225,13 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._release()
         self._interfaces.destroy()
 
+    def whereabouts(self) -> str:
+        """What the node and its worker are at, in a line."""
+        activity = self._engine.activity
+        whose = f" of query {activity.query_id}" if activity.query_id else ""
+        since = f" for {time.monotonic() - activity.since:.1f} s" if activity.stage != "idle" else ""
+        return f"the state is {self.state()}, the worker's stage: {activity.stage}{whose}{since}"
+
     @property
     def has_unanswered(self) -> bool:
         """Whether somebody waits for an answer."""
@@ -323,46 +330,59 @@ class DecafNode(LifecycleNodeMixin, Node):
         self.get_logger().warning(f"frame rejected: {reason}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None, ending: Ending | None = None) -> None:
     """Run the node until it is interrupted, and end the process."""
+    ending = ending or Ending("decaf_node")
+    ending.expendable = False
     words = check_arguments("decaf_node", "Tracks what a sentence refers to.", "docs/parameters.md and docs/topics.md", args)
     publish_asynchronously()
     cv2.setNumThreads(1)  # images are drawn and encoded beside the models, which have all cores
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
     rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
     try:
         node = DecafNode()
     except ParameterError as error:
         rclpy.logging.get_logger("decaf_node").fatal(str(error))
         raise SystemExit(1) from error
+    run(node, ending)
+
+
+def run(node: DecafNode, ending: Ending) -> None:
+    """Run a node until the process is to end, and end the process, with status 0 if all went well."""
+    ending.whereabouts = node.whereabouts
+    ending.stage = "running"
     executor = CameraFirstExecutor(_CALLBACK_THREADS)
     executor.add_node(node)
     if node.get_parameter("autostart").value and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         executor.create_task(node.trigger_activate)
     try:
-        _spin(executor, node, interrupted.is_set)
+        _spin(executor, node, ending.asked.is_set)
     finally:
-        _end(executor, node)
+        ending.begin("the end of the ROS context")  # if it was not a signal
+        _end(executor, node, ending)
     # Python would take seconds to clear what torch brought along, while launch waits for 5 before it kills; and a thread that
     # still reads a model, which nobody can stop, would crash on the way.
     sys.stdout.flush()
     os._exit(0)
 
 
-def _end(executor: CameraFirstExecutor, node: DecafNode) -> None:
+def _end(executor: CameraFirstExecutor, node: DecafNode, ending: Ending) -> None:
     """Leave whatever state the node is in, and answer who still waits."""
+    node.get_logger().info(f"ending, from the state {node.state()}")
     node.models.interrupt()
     for _ in range(2):  # a second time for a transition that begins in the very moment between
-        _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)  # one that is on its way comes to its end
+        ending.stage = "waiting for a transition to come to its end"
+        _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)
         if node.state() != "finalized":
+            ending.stage = "stopping its threads"
             with contextlib.suppress(RCLError):
                 node.trigger_shutdown()
+    ending.stage = "answering who still waits"
     _spin(executor, node, lambda: not node.has_unanswered, _LAST_ANSWERS_SECONDS)
     _spin(executor, node, lambda: False, _LAST_MESSAGES_SECONDS)  # results of goals follow their answers, and DDS sends
+    ending.stage = "waiting for callbacks that run"
     executor.shutdown()
+    ending.stage = "leaving ROS"
     node.destroy_node()
     rclpy.try_shutdown()
 
