@@ -28,6 +28,13 @@ def _require(array: np.ndarray, name: str, dtype: type, ndim: int, last: int | N
         raise ValueError(f"{name} must be {expected}, got {array.dtype.name} of shape {array.shape}")
 
 
+def _require_finite(owner: object, *names: str) -> None:
+    """Raise ``ValueError`` if a number is NaN or infinite."""
+    for name in names:
+        if not math.isfinite(value := getattr(owner, name)):
+            raise ValueError(f"{type(owner).__name__}.{name} must be finite, got {value}")
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One camera image with the header it came with.
@@ -105,6 +112,8 @@ class HeatMap:
 
     def __post_init__(self) -> None:
         _require(self.values_hw, "HeatMap.values_hw", np.float32, 2)
+        if not np.all((self.values_hw >= 0) & (self.values_hw <= 1)):
+            raise ValueError("HeatMap.values_hw must lie in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,7 @@ class Tracklet:
 
     def __post_init__(self) -> None:
         _require(self.masks_thw, "Tracklet.masks_thw", np.bool_, 3)
+        _require_finite(self, "predicted_iou", "consistency", "score")
 
     @property
     def key_mask_hw(self) -> BoolArray:
@@ -248,6 +258,7 @@ class ObjectMask:
 
     def __post_init__(self) -> None:
         _require(self.mask_hw, "ObjectMask.mask_hw", np.bool_, 2)
+        _require_finite(self, "score", "presence")
 
     # Every output needs box and size. Masks are large, and are not written to once they are here.
 

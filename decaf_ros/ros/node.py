@@ -25,6 +25,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
+from decaf_ros import limits
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, TrackEvent
 from decaf_ros.models.devices import resolve_device
@@ -56,9 +57,10 @@ from decaf_ros.ros.parameters import (
 from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, publish_asynchronously
 from decaf_ros.ros.services import Services
 from decaf_ros.ros.statistics import CameraStatistics
-from decaf_ros.session.engine import Engine
+from decaf_ros.session.engine import Activity, Engine
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.session import TrackingSession
+from decaf_ros.text import brief
 
 _CALLBACK_THREADS = 4
 _WARNING_PERIOD_SECONDS = 5.0
@@ -116,7 +118,9 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._painter = Painter()
         self._dispatcher = Dispatcher(self, self._engine, lambda: self.health().problem, self._camera.hint)
         self._query_heat_maps = QueryHeatMaps(self, self._asked_queries)
-        NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine, self._painter, self._depth)
+        NodeDiagnostics(
+            self, self.health, self.activity, self._camera, self._statistics, self._engine, self._painter, self._depth
+        )
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, "add_post_set_parameters_callback"):  # since Iron
             self.add_post_set_parameters_callback(self._apply_parameters)
@@ -149,6 +153,7 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop following, forget objects and queries, and free the models' memory."""
+        self.models.give_up_loading("the node is being deactivated")  # for a parameter that is being changed
         return self._attempt(self._release)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -157,6 +162,7 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release what there is. Publishers and services stay until the node goes, for answers that are on their way."""
+        self.models.give_up_loading("the node is shutting down")
         return self._attempt(self._release)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -169,9 +175,9 @@ class DecafNode(LifecycleNodeMixin, Node):
             with self.models.turn:
                 step()
         except (ModelNotFound, ValueError) as error:
-            return self._note_failure(str(error), TransitionCallbackReturn.FAILURE)
+            return self._note_failure(brief(error), TransitionCallbackReturn.FAILURE)
         except Exception as error:
-            return self._note_failure(f"{type(error).__name__}: {error}", TransitionCallbackReturn.ERROR)
+            return self._note_failure(f"{type(error).__name__}: {brief(error)}", TransitionCallbackReturn.ERROR)
         return TransitionCallbackReturn.SUCCESS
 
     def _note_failure(self, cause: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
@@ -225,9 +231,14 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._release()
         self._interfaces.destroy()
 
+    def activity(self) -> Activity:
+        """What the worker is at, or, when it has nothing to do, which model is being loaded."""
+        activity, loading = self._engine.activity, self.models.loading
+        return activity if loading is None or activity.stage != "idle" else Activity(f"loading {loading[0]}", loading[1])
+
     def whereabouts(self) -> str:
         """What the node and its worker are at, in a line."""
-        activity = self._engine.activity
+        activity = self.activity()
         whose = f" of query {activity.query_id}" if activity.query_id else ""
         since = f" for {time.monotonic() - activity.since:.1f} s" if activity.stage != "idle" else ""
         return f"the state is {self.state()}, the worker's stage: {activity.stage}{whose}{since}"
@@ -246,6 +257,10 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """As rclpy's, one change at a time, whichever service it comes from; a parameter that is none is named."""
+        try:
+            limits.CHANGES.require(len(parameter_list), "the request")
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         unknown = unknown_parameters(each.name for each in parameter_list if not self.has_parameter(each.name))
         if unknown:
             return SetParametersResult(successful=False, reason="; ".join(unknown))
@@ -266,7 +281,7 @@ class DecafNode(LifecycleNodeMixin, Node):
             check_values(current_values(self) | changes)
             self._staged = self._stage_models(changes)
         except (ModelNotFound, ValueError) as error:
-            return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=False, reason=brief(error))
         if not hasattr(self, "add_post_set_parameters_callback"):
             self._apply_parameters(parameters)
         return SetParametersResult(successful=True)
@@ -396,7 +411,7 @@ def _spin(executor: CameraFirstExecutor, node: Node, until: Callable[[], bool], 
         except ExternalShutdownException:
             return
         except Exception as error:
-            node.get_logger().error(f"a callback failed: {type(error).__name__}: {error}")
+            node.get_logger().error(f"a callback failed: {type(error).__name__}: {brief(error)}")
 
 
 if __name__ == "__main__":

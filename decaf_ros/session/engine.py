@@ -40,7 +40,7 @@ _PAUSE_GROWTH = 1.5
 _IDLE_SECONDS = 0.25  # how often an idle worker looks whether an object is in doubt
 _POLL_SECONDS = 0.05  # how often a query that waits for a frame looks whether it is still wanted
 _ROUNDING = 1e-6  # relative: whoever asks may know a limit as a float32
-_QUIET_SECONDS = 60.0  # until the worker tells again of the same trouble with work of its own
+_QUIET_SECONDS = 60.0  # until the same trouble is told again
 
 T = TypeVar("T")
 
@@ -204,7 +204,7 @@ class Engine:
         self._jobs: deque[Job] = deque()
         self._current: Job | None = None
         self._upkeep: Job | None = None
-        self._trouble = ("", -math.inf)
+        self._said = ("", -math.inf)
         self._failed: deque[QueryStatus] = deque(maxlen=_FAILURES_KEPT)
         self._attempts: defaultdict[int, _Attempts] = defaultdict(_Attempts)
         self._refreshed: tuple[int, tuple[int, ...]] | None = None
@@ -463,15 +463,25 @@ class Engine:
         while not self._stopped:
             try:
                 step()
-            except Exception:
-                logger.exception("internal error")
+            except Exception as error:
+                self._complain("internal error", error)
+                time.sleep(_POLL_SECONDS)  # it may fail again at once
 
     def _tell(self, hear: Callable[[T], None], what: T) -> None:
         """Let somebody hear of something. What goes wrong there must cost no query its answer and no thread its life."""
         try:
             hear(what)
-        except Exception:
-            logger.exception("%s failed", getattr(hear, "__qualname__", hear))
+        except Exception as error:
+            self._complain(f"{getattr(hear, '__qualname__', hear)} failed", error)
+
+    def _complain(self, trouble: str, error: Exception) -> None:
+        """Log what goes wrong, once a minute as long as it is the same: it may do so on every frame."""
+        cause = f"{trouble}: {type(error).__name__}: {brief(error)}"
+        said, quiet_until = self._said
+        if cause != said or time.monotonic() >= quiet_until:
+            self._said = cause, time.monotonic() + _QUIET_SECONDS
+            expected = isinstance(error, ValueError)  # something that models or settings cannot do
+            logger.log(logging.WARNING if expected else logging.ERROR, "%s", cause, exc_info=not expected)
 
     def _tell_events(self) -> None:
         events = self.session.take_events()
@@ -492,7 +502,7 @@ class Engine:
         except (ValueError, SessionError) as error:  # what came from outside is wrong, or a model is missing
             self._tell(self._listener.on_rejected_frame, brief(error))
         except Exception as error:  # the node goes on, whatever happens to one frame
-            logger.exception("a frame could not be followed")
+            self._complain("a frame could not be followed", error)
             self._tell(self._listener.on_rejected_frame, f"internal error: {type(error).__name__}: {brief(error)}")
         else:
             if segmentation is not None:
@@ -689,7 +699,7 @@ class Engine:
 
         Args:
             job: the work.
-            failure: what to say when it cannot be done; once a minute, as it is tried again and again.
+            failure: what to say when it cannot be done.
         """
         with self._work_ready:
             self._upkeep = job
@@ -701,12 +711,7 @@ class Engine:
         except SessionError as error:
             logger.debug("%s: %s", failure, brief(error))
         except Exception as error:
-            cause = f"{failure}: {type(error).__name__}: {brief(error)}"
-            said, quiet_until = self._trouble
-            if cause != said or time.monotonic() >= quiet_until:
-                self._trouble = cause, time.monotonic() + _QUIET_SECONDS
-                expected = isinstance(error, ValueError)
-                logger.log(logging.WARNING if expected else logging.ERROR, cause, exc_info=not expected)
+            self._complain(failure, error)
         finally:
             self._upkeep = None
             self.session.end_query()

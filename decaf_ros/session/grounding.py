@@ -16,6 +16,7 @@ from decaf_ros.method import fusion, points, scoring
 from decaf_ros.models import prompts
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, Reply, VideoMllm, VisualPrefix
 from decaf_ros.session.frames import StoredFrame, window_of
+from decaf_ros.session.objects import NOT_FINITE
 
 STAGES = ("prefill", "rollout", "fusion", "prompting", "catch_up")
 
@@ -148,6 +149,9 @@ class Grounder:
             clip: key frames, oldest first.
             expression: the sentence.
             clock: told about stages; takes their time.
+
+        Raises:
+            ValueError: attention or masks are not finite; the message names the way out.
         """
         clock = clock or StageClock()
         window = window_of(list(clip))
@@ -263,6 +267,8 @@ class Grounder:
         self, features: FrameFeatures, on_frame: Sequence[PointPrompt], check: Callable[[], None]
     ) -> list[_Candidate]:
         proposals = self.tracker.propose(features, [prompt.xy_px for prompt in on_frame])
+        if not proposals.predicted_iou_p.isfinite().all():
+            raise ValueError(NOT_FINITE)
         iou = proposals.predicted_iou_p.tolist()
         scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
         masks = proposals.masks_phw

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectMask, ObjectPro
 from decaf_ros.method import scoring
 from decaf_ros.models.protocols import MaskTracker, ObjectTrack, TrackOutput
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
-from decaf_ros.session.objects import FoundObject, LiveObject, recognise
+from decaf_ros.session.objects import NOT_FINITE, FoundObject, LiveObject, recognise
 from decaf_ros.session.stamps import StampWatch
 
 LARGEST_OBJECT_ID = 65535
@@ -403,6 +404,8 @@ class TrackingSession:
         check()
         tracker = clip[0].tracker
         track, output = tracker.prompt(clip[0].features(), prompt)
+        if not math.isfinite(output.presence):
+            raise SessionError(NOT_FINITE)
         if not output.mask_hw.any():
             raise SessionError("nothing is where the prompt points: give more points, or a box")
         appearance = tracker.appearance(clip[0].features(), output.mask_hw)
