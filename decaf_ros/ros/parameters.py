@@ -16,7 +16,7 @@ from decaf_ros import limits
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.ros.images import DEFAULT_MAX_PIXELS, IMAGE_TRANSPORTS
-from decaf_ros.text import brief, checked_line, quoted
+from decaf_ros.text import brief, quoted
 
 Value = str | int | float | bool
 SettingsT = TypeVar("SettingsT")
@@ -65,7 +65,8 @@ class Setting:
         """Raise ``ValueError`` unless the value is one of the choices, if there are any, and a text is a short line."""
         if isinstance(value, str):
             limits.TEXT.require(len(value), self.name)
-            checked_line(value, f"value of {self.name}")
+            if not value.isprintable():
+                raise ValueError(f"{self.name} must be one line that can be printed, got {quoted(value)}")
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name} must be one of {', '.join(self.choices)}; got {quoted(str(value))}")
 

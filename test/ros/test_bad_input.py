@@ -53,7 +53,7 @@ def test_questions_that_are_none(system: System) -> None:
 @pytest.mark.parametrize(
     ("prompt", "cause"),
     [
-        ({"on_points": [Point(x=5.0, y=5.0)] * 100_000}, "the request has 100000 points, at most 64 are allowed (limit max_points)"),
+        ({"on_points": [Point()] * 100_000}, "the request has 100000 points, at most 64 are allowed (limit max_points)"),
         ({"on_points": [Point(x=5.0, y=5.0)] * 40, "off_points": [Point()] * 25}, "has 65 points, at most 64"),
         ({"label": "x" * 1_000_000, "box": BOX}, "the label has 1000000 characters, at most 500"),
         ({"mask": Image(width=1 << 20, height=1 << 20, encoding="mono8")}, "1099511627776 pixels, at most 12582912"),
@@ -77,8 +77,8 @@ def test_parameters_without_measure_are_refused(running: System) -> None:
     client = running.client
     for name, value, cause in (
         ("mllm_model", "x" * 1_000_000, "mllm_model has 1000000 characters, at most 1024 are allowed (limit max_text_length)"),
-        ("tracker_model", "a\x1b[2Jb", "cannot be printed"),
-        ("paths", "both\n", "cannot be printed"),
+        ("tracker_model", "a\x1b[2Jb", r"must be one line that can be printed, got 'a\x1b[2Jb'"),
+        ("paths", "both\n", "must be one line"),
         ("camera_timeout_seconds", float("nan"), "camera_timeout_seconds out of range"),
         ("x" * 100_000, 1, "there is no parameter xxx"),
     ):
