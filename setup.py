@@ -78,8 +78,8 @@ setup(
     entry_points={
         "console_scripts": [
             "decaf = decaf_ros.cli.main:main",
-            "decaf_node = decaf_ros.ros.node:main",
-            "decaf_sim_camera = decaf_ros.ros.sim_camera:main",
+            "decaf_node = decaf_ros.ros.programs:node",
+            "decaf_sim_camera = decaf_ros.ros.programs:sim_camera",
             "decaf_web = decaf_ros.web.main:main",
         ]
     },

@@ -16,6 +16,7 @@ from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_memory import MemoryEntry, ObjectPointer, Recollection, Sam2Track
 from decaf_ros.models.sam2_motion import motion_after, stray_parts
 from decaf_ros.models.sam2_network import MemoryBatch, Sam2Features, Sam2Network, TrackedBatch
+from decaf_ros.models.wanted import require_wanted
 
 
 class Sam2Tracker:
@@ -117,6 +118,7 @@ class Sam2Tracker:
         masks = np.zeros((len(points_xy_px), height, width), dtype=np.bool_)
         predicted_iou = torch.zeros(len(points_xy_px))
         for chunk in _chunks(range(len(points_xy_px)), self._batch_size):
+            require_wanted()
             decoded = self._network.propose(features, [points_xy_px[index] for index in chunk])
             masks[chunk] = _camera_masks(decoded.logits_bhw, features.size_hw)
             predicted_iou[chunk] = decoded.predicted_iou_b.cpu()
@@ -232,6 +234,7 @@ class Sam2Tracker:
             raise ValueError("each track takes one step a frame, but one is given twice")
         outputs: dict[int, TrackOutput] = {}
         for indices, recollections in self._batches(tracks):
+            require_wanted()
             moving = [tracks[index] for index in indices]
             strays = partial(_strays, moving, features.stamp_ns) if gated and self._motion_gating else None
             tracked = self._network.track(features, recollections, strays)

@@ -29,6 +29,7 @@ from decaf_ros.models.errors import OptionsError, PromptError
 from decaf_ros.models.model_files import is_panic
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.protocols import Reply
+from decaf_ros.models.wanted import require_wanted, require_wanted_in_layers
 from decaf_ros.text import brief, quoted
 
 
@@ -148,6 +149,7 @@ class ChatModel:
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions) -> None:
         attention_tap.install(model)
+        require_wanted_in_layers(model)
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.tokenizer: Any = processor.tokenizer
@@ -333,7 +335,9 @@ class CachedVisualPrefix:
         """``(prompts, B, cells)``: the rollout in the order of the grid, which may differ from that of the tokens."""
         visual_n = torch.zeros(batch.tokens, dtype=torch.bool, device=batch.grid_tokens.device)
         visual_n[batch.grid_tokens] = True
-        rows_pbv = attention_rollout(batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout)
+        rows_pbv = attention_rollout(
+            batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout, check=require_wanted
+        )
         return rows_pbv[..., batch.grid_tokens.argsort().argsort()]
 
 

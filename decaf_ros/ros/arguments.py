@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from rclpy.utilities import remove_ros_args
 
+from decaf_ros.text import brief, quoted
+
 
 def check_arguments(program: str, description: str, documentation: str, args: Sequence[str] | None = None) -> list[str]:
     """The words for ``rclpy.init``. Ends the program, with status 2 and the reason, where one of them means nothing.
@@ -29,12 +31,12 @@ def check_arguments(program: str, description: str, documentation: str, args: Se
     if unknown:
         given = " ".join(unknown)
         parser.error(
-            f"nothing is known of {given!r}: parameters (-p) and remappings (-r) come after --ros-args, which is missing"
+            f"nothing is known of {quoted(given)}: parameters (-p) and remappings (-r) come after --ros-args, which is missing"
         )
     try:
         remove_ros_args(words)
     except RuntimeError as error:  # rclpy.init would raise the same
-        parser.error(f"ROS cannot read its arguments: {error}")
+        parser.error(f"ROS cannot read its arguments: {brief(error)}")
     return words
 
 

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -63,6 +64,7 @@ class Models:
 
     Attributes:
         turn: held by whoever loads or releases models, and what comes with it.
+        loading: the parameter whose model is being loaded, and since when, by ``time.monotonic``; ``None`` for none.
     """
 
     def __init__(self) -> None:
@@ -70,6 +72,7 @@ class Models:
         self._loaded: dict[str, LoadedModel] = {}
         self._problems: dict[str, str] = {}
         self._interrupted = False
+        self.loading: tuple[str, float] | None = None
         self._pending: Future[Any] = Future()
 
     @property
@@ -144,9 +147,11 @@ class Models:
                     pending.set_exception(error if isinstance(error, ModelNotFound) else ModelNotFound(brief(error)))
 
         threading.Thread(target=work, name="decaf-loader", daemon=True).start()
+        self.loading = name, time.monotonic()
         try:
             return pending.result()
         finally:
+            self.loading = None
             self._pending = Future()  # the other one holds the model, or what there was of it
 
     def adopt(self, loaded: Mapping[str, LoadedModel]) -> None:
@@ -163,8 +168,12 @@ class Models:
     def interrupt(self) -> None:
         """Let nobody wait for a model any more, now or later: the node ends."""
         self._interrupted = True
+        self.give_up_loading("the node is shutting down")
+
+    def give_up_loading(self, reason: str) -> None:
+        """Let who waits for a model wait no longer; what is being loaded is thrown away once it is there."""
         with suppress(InvalidStateError):
-            self._pending.set_exception(ModelNotFound("given up: the node is shutting down"))
+            self._pending.set_exception(ModelNotFound(f"given up: {reason}"))
 
 
 def _give_memory_back() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
+from decaf_ros import limits
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, TrackEvent
 from decaf_ros.models.devices import resolve_device
@@ -37,6 +37,7 @@ from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
 from decaf_ros.ros.dispatcher import Dispatcher
+from decaf_ros.ros.ending import Ending
 from decaf_ros.ros.entities import EntityGroup, IndependentCallbackGroup
 from decaf_ros.ros.executor import CameraFirstExecutor
 from decaf_ros.ros.images import ImageInput
@@ -58,13 +59,14 @@ from decaf_ros.ros.services import Services
 from decaf_ros.ros.shared_memory import shared_memory_problem
 from decaf_ros.ros.startup import start_ros
 from decaf_ros.ros.statistics import CameraStatistics
-from decaf_ros.session.engine import Engine
+from decaf_ros.session.engine import Activity, Engine
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.session import TrackingSession
+from decaf_ros.text import brief
 
 _CALLBACK_THREADS = 4
 _WARNING_PERIOD_SECONDS = 5.0
-_LAST_ANSWERS_SECONDS = 5.0
+_LAST_ANSWERS_SECONDS = 1.0
 _LAST_MESSAGES_SECONDS = 0.3
 _WAY_OUT = {
     "unconfigured": "configure and activate it with ros2 lifecycle set",
@@ -118,7 +120,9 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._painter = Painter()
         self._dispatcher = Dispatcher(self, self._engine, lambda: self.health().problem, self._camera.hint)
         self._query_heat_maps = QueryHeatMaps(self, self._asked_queries)
-        NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine, self._painter, self._depth)
+        NodeDiagnostics(
+            self, self.health, self.activity, self._camera, self._statistics, self._engine, self._painter, self._depth
+        )
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, "add_post_set_parameters_callback"):  # since Iron
             self.add_post_set_parameters_callback(self._apply_parameters)
@@ -151,6 +155,7 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop following, forget objects and queries, and free the models' memory."""
+        self.models.give_up_loading("the node is being deactivated")  # for a parameter that is being changed
         return self._attempt(self._release)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -159,6 +164,7 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release what there is. Publishers and services stay until the node goes, for answers that are on their way."""
+        self.models.give_up_loading("the node is shutting down")
         return self._attempt(self._release)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -171,9 +177,9 @@ class DecafNode(LifecycleNodeMixin, Node):
             with self.models.turn:
                 step()
         except (ModelNotFound, ValueError) as error:
-            return self._note_failure(str(error), TransitionCallbackReturn.FAILURE)
+            return self._note_failure(brief(error), TransitionCallbackReturn.FAILURE)
         except Exception as error:
-            return self._note_failure(f"{type(error).__name__}: {error}", TransitionCallbackReturn.ERROR)
+            return self._note_failure(f"{type(error).__name__}: {brief(error)}", TransitionCallbackReturn.ERROR)
         return TransitionCallbackReturn.SUCCESS
 
     def _note_failure(self, cause: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
@@ -227,6 +233,18 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._release()
         self._interfaces.destroy()
 
+    def activity(self) -> Activity:
+        """What the worker is at, or, when it has nothing to do, which model is being loaded."""
+        activity, loading = self._engine.activity, self.models.loading
+        return activity if loading is None or activity.stage != "idle" else Activity(f"loading {loading[0]}", loading[1])
+
+    def whereabouts(self) -> str:
+        """What the node and its worker are at, in a line."""
+        activity = self.activity()
+        whose = f" of query {activity.query_id}" if activity.query_id else ""
+        since = f" for {time.monotonic() - activity.since:.1f} s" if activity.stage != "idle" else ""
+        return f"the state is {self.state()}, the worker's stage: {activity.stage}{whose}{since}"
+
     @property
     def has_unanswered(self) -> bool:
         """Whether somebody waits for an answer."""
@@ -241,6 +259,10 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """As rclpy's, one change at a time, whichever service it comes from; a parameter that is none is named."""
+        try:
+            limits.CHANGES.require(len(parameter_list), "the request")
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         unknown = unknown_parameters(each.name for each in parameter_list if not self.has_parameter(each.name))
         if unknown:
             return SetParametersResult(successful=False, reason="; ".join(unknown))
@@ -261,7 +283,7 @@ class DecafNode(LifecycleNodeMixin, Node):
             check_values(current_values(self) | changes)
             self._staged = self._stage_models(changes)
         except (ModelNotFound, ValueError) as error:
-            return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=False, reason=brief(error))
         if not hasattr(self, "add_post_set_parameters_callback"):
             self._apply_parameters(parameters)
         return SetParametersResult(successful=True)
@@ -325,17 +347,16 @@ class DecafNode(LifecycleNodeMixin, Node):
         self.get_logger().warning(f"frame rejected: {reason}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None, ending: Ending | None = None) -> None:
     """Run the node until it is interrupted, and end the process."""
+    ending = ending or Ending("decaf_node")
+    ending.expendable = False
     words = check_arguments("decaf_node", "Tracks what a sentence refers to.", "docs/parameters.md and docs/topics.md", args)
     publish_asynchronously()
     shortage = shared_memory_problem()
     cv2.setNumThreads(1)  # images are drawn and encoded beside the models, which have all cores
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
     start_ros("decaf_node", words, signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
     try:
         node = DecafNode()
     except ParameterError as error:
@@ -343,31 +364,45 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(1) from error
     if shortage:
         node.get_logger().warning(shortage)
+    run(node, ending)
+
+
+def run(node: DecafNode, ending: Ending) -> None:
+    """Run a node until the process is to end, and end the process, with status 0 if all went well."""
+    ending.whereabouts = node.whereabouts
+    ending.stage = "running"
     executor = CameraFirstExecutor(_CALLBACK_THREADS)
     executor.add_node(node)
     if node.get_parameter("autostart").value and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         executor.create_task(node.trigger_activate)
     try:
-        _spin(executor, node, interrupted.is_set)
+        _spin(executor, node, ending.asked.is_set)
     finally:
-        _end(executor, node)
+        ending.begin("the end of the ROS context")  # if it was not a signal
+        _end(executor, node, ending)
     # Python would take seconds to clear what torch brought along, while launch waits for 5 before it kills; and a thread that
     # still reads a model, which nobody can stop, would crash on the way.
     sys.stdout.flush()
     os._exit(0)
 
 
-def _end(executor: CameraFirstExecutor, node: DecafNode) -> None:
+def _end(executor: CameraFirstExecutor, node: DecafNode, ending: Ending) -> None:
     """Leave whatever state the node is in, and answer who still waits."""
+    node.get_logger().info(f"ending, from the state {node.state()}")
     node.models.interrupt()
     for _ in range(2):  # a second time for a transition that begins in the very moment between
-        _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)  # one that is on its way comes to its end
+        ending.stage = "waiting for a transition to come to its end"
+        _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)
         if node.state() != "finalized":
+            ending.stage = "stopping its threads"
             with contextlib.suppress(RCLError):
                 node.trigger_shutdown()
+    ending.stage = "answering who still waits"
     _spin(executor, node, lambda: not node.has_unanswered, _LAST_ANSWERS_SECONDS)
     _spin(executor, node, lambda: False, _LAST_MESSAGES_SECONDS)  # results of goals follow their answers, and DDS sends
+    ending.stage = "waiting for callbacks that run"
     executor.shutdown()
+    ending.stage = "leaving ROS"
     node.destroy_node()
     rclpy.try_shutdown()
 
@@ -381,7 +416,7 @@ def _spin(executor: CameraFirstExecutor, node: Node, until: Callable[[], bool], 
         except ExternalShutdownException:
             return
         except Exception as error:
-            node.get_logger().error(f"a callback failed: {type(error).__name__}: {error}")
+            node.get_logger().error(f"a callback failed: {type(error).__name__}: {brief(error)}")
 
 
 if __name__ == "__main__":

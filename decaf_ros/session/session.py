@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectMask, ObjectPro
 from decaf_ros.method import scoring
 from decaf_ros.models.protocols import MaskTracker, ObjectTrack, TrackOutput
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
-from decaf_ros.session.objects import FoundObject, LiveObject, recognise
+from decaf_ros.session.objects import NOT_FINITE, FoundObject, LiveObject, recognise
 from decaf_ros.session.stamps import StampWatch
 
 LARGEST_OBJECT_ID = 65535
@@ -405,6 +406,8 @@ class TrackingSession:
         check()
         tracker = clip[0].tracker
         track, output = tracker.prompt(clip[0].features(), prompt)
+        if not math.isfinite(output.presence):
+            raise SessionError(NOT_FINITE)
         if not output.mask_hw.any():
             raise SessionError("nothing is where the prompt points: give more points, or a box")
         appearance = tracker.appearance(clip[0].features(), output.mask_hw)
@@ -557,7 +560,8 @@ class TrackingSession:
     def _keep_objects(self, objects: list[LiveObject]) -> None:
         if self._state.latest is not None:
             frame = self._state.latest.frame
-            gone = (each for each in self._state.objects if each not in objects)
+            staying = {each.object_id for each in objects}
+            gone = (each for each in self._state.objects if each.object_id not in staying)
             self._events += [each.event(EventKind.REMOVED, frame) for each in gone]
         self._state.objects = objects
         if self._state.latest is not None:

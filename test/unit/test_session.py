@@ -43,6 +43,8 @@ class NotingTracker:
     def __init__(self) -> None:
         self.encoded: list[int] = []
         self.on_step: Callable[[], None] = lambda: None
+        self.on_prompt: Callable[[], None] = lambda: None
+        self.presence = 1.0
         self.looks_like = RED
 
     def encode(self, frame: Frame) -> int:
@@ -59,7 +61,8 @@ class NotingTracker:
         return self.looks_like
 
     def prompt(self, features: int, prompt: ObjectPrompt) -> tuple[NotedTrack, TrackOutput]:
-        return NotedTrack([features], mask_hw=prompt.mask_hw), TrackOutput(prompt.mask_hw, 1.0)
+        self.on_prompt()
+        return NotedTrack([features], mask_hw=prompt.mask_hw), TrackOutput(prompt.mask_hw, self.presence)
 
 
 def frame(number: int, size_hw: tuple[int, int] = SIZE_HW) -> Frame:
