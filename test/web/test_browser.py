@@ -338,12 +338,13 @@ def test_images_flow_only_while_the_page_is_open(tab: playwright.Page, system: S
 
 def test_the_page_says_when_decaf_web_hangs(tab: playwright.Page, page: PageProcess) -> None:
     tab.locator("#overlay canvas").wait_for()
-    page.process.send_signal(signal.SIGSTOP)
+    serving = page.child
+    serving.suspend()
     try:
         tab.locator("#presence", has_text="decaf_web does not answer").wait_for(timeout=60_000)
         assert tab.locator("#overlay canvas").is_hidden()
     finally:
-        page.process.send_signal(signal.SIGCONT)
+        serving.resume()
     tab.locator("#presence:not([data-presence=connecting])").wait_for(timeout=60_000)
     tab.locator("#presence[data-presence=online]").wait_for()  # when DDS, which stood still as well, brings diagnostics again
     tab.locator("#overlay canvas:not(.stale)").wait_for()

@@ -59,10 +59,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "_PERIOD_SECONDS", 0.01)
 
 
-def watch(check: Callable[[StubClient, NodeLink], Coroutine[Any, Any, None]]) -> None:
+def watch(check: Callable[[StubClient, NodeLink], Coroutine[Any, Any, None]], answer_s: float = 2 * TIMEOUT_S) -> None:
     async def run() -> None:
         client = StubClient()
-        link = NodeLink(client)  # type: ignore[arg-type]
+        link = NodeLink(client, answer_s)  # type: ignore[arg-type]
         watching = asyncio.create_task(link.watch_presence())
         try:
             await check(client, link)

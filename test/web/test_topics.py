@@ -21,7 +21,7 @@ from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.web import topics
 from decaf_ros.web.access import AccessPolicy
 from decaf_ros.web.link import NodeLink
-from decaf_ros.web.server import make_app
+from decaf_ros.web.server import PageSettings, make_app
 from decaf_ros.web.topics import ImageFeed, encode_jpeg
 
 TIMEOUT_S = 120.0
@@ -120,7 +120,7 @@ def test_a_picture_that_was_forgotten_is_not_waited_for_in_vain(
 @asynccontextmanager
 async def live(client: DecafClient, name: str) -> AsyncIterator[ClientWebSocketResponse]:
     """A connection to a live view of a page in this process."""
-    app = make_app(client, AccessPolicy(None))
+    app = make_app(client, AccessPolicy(None), PageSettings())
     async with TestClient(TestServer(app)) as browser, browser.ws_connect(f"/live/{name}") as socket:
         yield socket
 
