@@ -64,15 +64,7 @@ setup(
     extras_require={
         # ROS 2 for machines without a ROS distribution, and what builds interfaces against it.
         "ros": ROS_WHEELS,
-        "dev": [
-            "hypothesis>=6.100",
-            "import-linter>=2",
-            "matplotlib>=3.8,<4",
-            "mypy>=1.11",
-            "playwright>=1.45",
-            "pytest>=8",
-            "ruff>=0.6",
-        ],
+        "dev": ["hypothesis>=6.100", "import-linter>=2", "matplotlib>=3.8,<4", "mypy>=1.11", "playwright>=1.45", "pytest>=8", "ruff>=0.6"],
     },
     entry_points={
         "console_scripts": [

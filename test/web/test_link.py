@@ -121,6 +121,31 @@ def test_a_node_that_hangs_is_silent_then_gone_then_back_as_it_was(monkeypatch: 
     watch(check)
 
 
+def test_a_question_without_an_answer_ends() -> None:
+    async def check(client: StubClient, link: NodeLink) -> None:
+        with pytest.raises(NodeUnavailableError, match=r"decaf_node did not answer within 0\.05 s"):
+            await link.query("the mug", True)
+
+    watch(check, answer_s=0.05)
+
+
+def test_diagnostics_of_parts_that_the_node_does_not_have_are_not_kept() -> None:
+    """Anybody may send them, without end."""
+
+    async def check(client: StubClient, link: NodeLink) -> None:
+        client.publishers = [publisher(b"a")]
+        await told(link, "waiting")
+        values = [KeyValue(key="state", value="active")] + [KeyValue(key=f"{number}", value="x" * 1000) for number in range(500)]
+        for part in (*map(str, range(50)), "queries"):
+            client.receive(DiagnosticArray(status=[DiagnosticStatus(name=f"{client.target}: {part}", values=values)]))
+        await told(link, "online")
+        (status,) = link.snapshot()["diagnostics"]
+        assert (status["part"], len(status["values"])) == ("queries", 100)
+        assert max(len(value["text"]) for value in status["values"]) < 600
+
+    watch(check)
+
+
 @pytest.mark.parametrize("seen_to_go", [True, False])
 def test_another_process_of_that_name_is_a_restart(seen_to_go: bool) -> None:
     async def check(client: StubClient, link: NodeLink) -> None:
