@@ -169,7 +169,9 @@ def test_numbers_that_json_does_not_know_are_null(client: DecafClient) -> None:
     """Written as Python would, no browser could read anything of the state."""
     node, name = client.node, client.target
     objects = [TrackedObject(id=number, query_id=1, label="mug", score=math.nan, presence=math.inf) for number in (1, 2)]
-    listed = ListQueries.Response(queries=[QueryInfo(query_id=1, expression="the mug", state=QueryInfo.ACTIVE, object_ids=[1, 2])])
+    listed = ListQueries.Response(
+        queries=[QueryInfo(query_id=1, expression="the mug", state=QueryInfo.ACTIVE, object_ids=[1, 2])]
+    )
     service = node.create_service(ListQueries, f"{name}/list_queries", lambda request, response: listed)
     publisher = node.create_publisher(TrackedObjectArray, f"{name}/objects", 5)
 
