@@ -154,8 +154,8 @@ class _Connection(web.RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Called for what is no HTTP (400), and for errors that no handler has foreseen."""
-        if isinstance(exc, ConnectionError):  # whoever asked has gone
-            raise exc
+        if request.transport is None or isinstance(exc, ConnectionError):
+            raise ConnectionResetError("whoever asked has gone") from exc
         if status >= 500:
             _say(f"{request.method} {request.path} failed", exc)
         if request.writer.output_size > 0:

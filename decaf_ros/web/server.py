@@ -42,8 +42,8 @@ class PageSettings:
         remark: told to whoever opens the page; "" for nothing.
     """
 
-    answer_s: float = 300.0
-    max_questions: int = 32
+    answer_s: float
+    max_questions: int
     remark: str = ""
 
 

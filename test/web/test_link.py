@@ -135,9 +135,7 @@ def test_diagnostics_of_parts_that_the_node_does_not_have_are_not_kept() -> None
     async def check(client: StubClient, link: NodeLink) -> None:
         client.publishers = [publisher(b"a")]
         await told(link, "waiting")
-        values = [KeyValue(key="state", value="active")] + [
-            KeyValue(key=f"{number}", value="x" * 1000) for number in range(500)
-        ]
+        values = [KeyValue(key="state", value="active"), *[KeyValue(key="x", value="x" * 1000)] * 500]
         for part in (*map(str, range(50)), "queries"):
             client.receive(DiagnosticArray(status=[DiagnosticStatus(name=f"{client.target}: {part}", values=values)]))
         await told(link, "online")

@@ -124,7 +124,7 @@ def test_a_picture_that_was_forgotten_is_not_waited_for_in_vain(
 @asynccontextmanager
 async def live(client: DecafClient, name: str) -> AsyncIterator[ClientWebSocketResponse]:
     """A connection to a live view of a page in this process."""
-    app = make_app(client, AccessPolicy(None), PageSettings())
+    app = make_app(client, AccessPolicy(None), PageSettings(TIMEOUT_S, 2))
     async with TestClient(TestServer(app)) as browser, browser.ws_connect(f"/live/{name}") as socket:
         yield socket
 
@@ -169,10 +169,9 @@ def test_numbers_that_json_does_not_know_are_null(client: DecafClient) -> None:
     """Written as Python would, no browser could read anything of the state."""
     node, name = client.node, client.target
     objects = [TrackedObject(id=number, query_id=1, label="mug", score=math.nan, presence=math.inf) for number in (1, 2)]
-    listed = ListQueries.Response(
-        queries=[QueryInfo(query_id=1, expression="the mug", state=QueryInfo.ACTIVE, object_ids=[1, 2])]
-    )
-    service = node.create_service(ListQueries, f"{name}/list_queries", lambda request, response: listed)
+    query = QueryInfo(query_id=1, expression="the mug", state=QueryInfo.ACTIVE, object_ids=[1, 2])
+    answer = ListQueries.Response(queries=[query])
+    service = node.create_service(ListQueries, f"{name}/list_queries", lambda *_: answer)
     publisher = node.create_publisher(TrackedObjectArray, f"{name}/objects", 5)
 
     async def check() -> None:
