@@ -54,7 +54,7 @@ def keep_running(
         crash = _crash(status)
         row = 1 if time.monotonic() - began > steady_s else row + 1
         if row > len(pauses_s):
-            _say(f"{crash}, {row} times in a row: it gives up. Malformed messages do that: see the page's documentation")
+            _say(f"{crash}, {row} times in a row: it gives up. Malformed messages can do that: see Crashes in docs/web.md")
             return 1
         _say(f"{crash}; starting again in {pauses_s[row - 1]:g} s")
         if signal.sigtimedwait(STOP_SIGNALS, pauses_s[row - 1]):
