@@ -192,12 +192,12 @@ def test_wrong_tokens_slow_answers_down_right_ones_included() -> None:
                 reply = await client.get("/", headers=headers)
                 return reply.status, time.monotonic() - began
 
-            await asyncio.gather(*(attempt(f"guess {number}") for number in range(3)))
-            return [await attempt("guess 3"), await attempt(TOKEN), await attempt("")]
+            side_by_side = await asyncio.gather(*(attempt(f"guess {number}") for number in range(4)))
+            return [max(side_by_side), await attempt(TOKEN), await attempt("")]
 
     wrong, right, none = asyncio.run(exchange())
     assert (wrong[0], right[0], none[0]) == (401, 200, 401)
-    assert wrong[1] >= 0.4, "guesses that came side by side count"
+    assert wrong[1] >= 0.4
     assert right[1] >= 0.8
     assert none[1] < right[1]
 
