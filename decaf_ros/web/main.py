@@ -160,7 +160,7 @@ def _serve_with_ros(
         rclpy.init(args=list(words), signal_handler_options=SignalHandlerOptions.NO)
         client = DecafClient(arguments.node, name="decaf_web")
     except Exception as error:  # arguments, a folder for logs, rights of an enclave, and whatever else ROS wants
-        return _fail(f"ROS does not start: {brief(error)}")
+        return _fail(f"ROS cannot start: {brief(error)}")
     try:
         with client:
             asyncio.run(serve(client))

@@ -97,7 +97,9 @@ def _be_child(serve: Callable[[str], int], crash: str, parent: int) -> None:
         if os.getppid() == parent:  # else it died before it could be noticed
             status = serve(crash)
     except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 1
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:

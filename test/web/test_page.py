@@ -332,7 +332,7 @@ def test_ros_that_cannot_start_is_said_in_a_line(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 1
-        assert "decaf_web: ROS does not start" in done.stderr
+        assert "decaf_web: ROS cannot start" in done.stderr
         assert "Traceback" not in done.stderr
 
 

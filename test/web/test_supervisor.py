@@ -85,6 +85,12 @@ def test_an_error_is_no_crash(tmp_path: Path) -> None:
     assert "ValueError: a bug" in said
 
 
+def test_what_ends_a_program_ends_it(tmp_path: Path) -> None:
+    supervised = Supervised(tmp_path, "def serve(reason): note(reason); sys.exit('no way')")
+    assert supervised.end() == (1, "no way\n")
+    assert len(supervised.runs()) == 1
+
+
 def test_interruptions_are_passed_on(tmp_path: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         folder = tmp_path / number.name
