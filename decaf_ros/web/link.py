@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 
 from decaf_ros.drawing import object_colour
 from decaf_ros.msg import QueryInfo, StageLatency, TrackedObject, TrackedObjectArray
-from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.client import PARTS, DecafClient
 from decaf_ros.srv import ListQueries, Query, RemoveObject, RemoveQuery
 from decaf_ros.text import brief
 from decaf_ros.web.topics import LazyTopic
@@ -24,8 +24,7 @@ _PERIOD_SECONDS = 0.5
 # Diagnostics come once a second.
 _SILENCE_SECONDS = 5.0
 _CALL_SECONDS = 30.0
-# Anybody may send diagnostics in the node's name: more than it has itself is not kept.
-_PARTS = ("camera", "tracking", "queries")
+# Anybody may send diagnostics in the node's name: of more than it has itself, nothing is kept.
 _MAX_FIGURES = 100
 
 _LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warning"}
@@ -226,7 +225,7 @@ class NodeLink:
         prefix = f"{self._name}: "
         for status in message.status:
             part = status.name.removeprefix(prefix)
-            if status.name.startswith(prefix) and part in _PARTS:
+            if status.name.startswith(prefix) and part in PARTS:
                 self._diagnostics[part] = status
                 self._heard = time.monotonic()
 
