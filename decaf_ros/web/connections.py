@@ -156,6 +156,8 @@ class _Connection(web.RequestHandler):
         """Called for what is no HTTP (400), and for errors that no handler has foreseen."""
         if request.transport is None or isinstance(exc, ConnectionError):
             raise ConnectionResetError("whoever asked has gone") from exc
+        if isinstance(exc, UnicodeError):  # aiohttp puts some headers into its answers as they are
+            status, message = 400, "a header is not UTF-8"
         if status >= 500:
             _say(f"{request.method} {request.path} failed", exc)
         if request.writer.output_size > 0:
