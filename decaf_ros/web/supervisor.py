@@ -84,7 +84,7 @@ def _run_child(serve: Callable[[str], int], crash: str, grace_s: float) -> tuple
         if received is not None and received.si_signo in STOP_SIGNALS:
             deadline = deadline or time.monotonic() + grace_s
             os.kill(child, received.si_signo)
-        elif deadline is not None and time.monotonic() >= deadline:
+        if deadline is not None and time.monotonic() >= deadline:
             os.kill(child, signal.SIGKILL)
             deadline += grace_s
 

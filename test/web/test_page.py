@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from geometry_msgs.msg import Point
 from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, wait_until
@@ -307,6 +308,7 @@ def test_the_page_survives_a_crash(tmp_path: Path) -> None:
     """As a malformed message causes it: the token that was made up and the port stay, and nobody is refused meanwhile."""
     with PageProcess(tmp_path / "log", "--host", "0.0.0.0") as page:
         page.token = page.printed_token
+        assert psutil.Process(page.process.pid).num_threads() == 1, "it forks"
         assert page.state(bool, "a state")["remark"] == ""
         for _ in range(2):
             serving = page.child
