@@ -40,6 +40,7 @@ _SERVICES = {
     "list_queries": ListQueries,
     "reset": Trigger,
 }
+PARTS = ("camera", "tracking", "queries", "depth")  # of the node, each with its own diagnostics
 _LOOK_SECONDS = 0.5
 # Made when they are first called: in an enclave, a client that only asks may not make them.
 _MANAGEMENT_SERVICES = {"change_state": ChangeState, "get_state": GetState}
@@ -277,7 +278,7 @@ class DecafClient:
             self.node.destroy_client(client)
 
     def diagnostics(self, part: str, max_age_s: float = math.inf) -> DiagnosticStatus | None:
-        """The newest status of one part of the node: "camera", "tracking" or "queries"; ``None`` before the first.
+        """The newest status of one of the ``PARTS`` of the node; ``None`` before the first.
 
         Args:
             part: of the node.
@@ -310,8 +311,10 @@ class DecafClient:
         return self.node.create_client(kind, f"{self.target}/{service}", qos_profile=SERVICE_QOS)
 
     def _note_diagnostics(self, message: DiagnosticArray) -> None:
+        """Of the target alone: others send theirs to the same topic, under any number of names."""
         now = time.monotonic()
-        self._diagnostics.update({status.name: (now, status) for status in message.status})
+        mine = {f"{self.target}: {part}" for part in PARTS}
+        self._diagnostics.update({status.name: (now, status) for status in message.status if status.name in mine})
 
     def _spin(self) -> None:
         """Whatever a callback raises, the next one is called: else every later call would blame the node for its silence."""
