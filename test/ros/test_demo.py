@@ -10,9 +10,12 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
+from harness import wait_until
 
 from decaf_ros.cli import demo
 from decaf_ros.cli.main import main
+from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.video import VideoError
 
@@ -111,3 +114,11 @@ def test_there_is_no_world_below_0(capsys: pytest.CaptureFixture[str]) -> None:
         main(["demo", "--seed", "-1"])
     assert ended.value.code == 2
     assert "'-1' is no whole number from 0 on" in capsys.readouterr().err
+
+
+def test_the_last_words_of_a_program_are_the_end_of_its_output(tmp_path: Path) -> None:
+    (tmp_path / "chatter.log").write_text("of an earlier run")
+    with ChildProcess("this", [], OutputFolder(tmp_path).log("chatter.log")) as program:
+        wait_until(lambda: not program.running, "its end")
+        assert program.last_words(1) == "Namespaces are one honking great idea -- let's do more of those!"
+        assert program.last_words(1000).startswith("The Zen of Python")

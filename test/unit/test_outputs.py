@@ -136,6 +136,15 @@ def test_the_folder_itself_may_be_a_link(tmp_path):
     assert (tmp_path / "disk" / "file").read_text() == "new"
 
 
+@pytest.mark.parametrize("name", ["file", "dangling", "file/out"])
+def test_a_folder_that_is_none_is_named(tmp_path, name):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(OutputError, match=f"{name} is no folder, nor a link to one"):
+        OutputFolder(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
+
+
 @pytest.mark.parametrize("way", ["file", "video"])
 def test_an_interruption_leaves_the_earlier_file(out, way):
     (out.path / "name.mp4").write_text("earlier")
