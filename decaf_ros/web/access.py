@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from decaf_ros.text import quoted
+from decaf_ros.text import brief, quoted
 
 TOKEN_VARIABLE = "DECAF_WEB_TOKEN"
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")
@@ -85,10 +85,10 @@ def find_token(token_file: Path | None) -> str | None:
     try:
         token = token_file.read_text().strip() if token_file else os.environ.get(TOKEN_VARIABLE)
     except (OSError, ValueError) as error:
-        raise AccessError(f"the token file cannot be read: {error}") from error
+        raise AccessError(f"the token file cannot be read: {brief(error)}") from error
     if token is not None and not _TOKEN.fullmatch(token):
         source = token_file or f"${TOKEN_VARIABLE}"
-        raise AccessError(f"the token of {source} must be 16 or more of the characters A-Z a-z 0-9 . _ ~ -")
+        raise AccessError(f"the token of {brief(source)} must be 16 or more of the characters A-Z a-z 0-9 . _ ~ -")
     return token
 
 

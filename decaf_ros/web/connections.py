@@ -32,6 +32,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     Raises:
         OSError: the host has no address here, or the port is taken or forbidden.
         OverflowError: there is no such port.
+        UnicodeError: the host is no name.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listening: list[socket.socket] = []

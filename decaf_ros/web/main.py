@@ -37,8 +37,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     try:
         listening = listen(arguments.host, arguments.port)
-    except (OSError, OverflowError) as error:
-        return _fail(f"cannot listen on port {arguments.port} of {arguments.host}: {error}; see --port and --host")
+    except (OSError, OverflowError, UnicodeError) as error:
+        where = f"port {arguments.port} of {brief(arguments.host)}"
+        return _fail(f"cannot listen on {where}: {brief(error)}; see --port and --host")
     token = chosen_token or (None if is_loopback(arguments.host) else make_token())
     greeting = _greeting(arguments.host, listening[0].getsockname()[1], None if chosen_token else token)
     policy = AccessPolicy(token, [arguments.host, *arguments.allow_host])

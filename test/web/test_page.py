@@ -278,6 +278,8 @@ def test_what_keeps_it_from_starting_is_said(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for arguments, cause in (
             (["--port", str(taken.getsockname()[1])], "--port"),
+            (["--port", "65536"], "--port"),
+            (["--host", "\u00e4" * 100], "--host"),
             (["--token-file", str(tmp_path / "none")], "cannot be read"),
         ):
             command = [sys.executable, "-m", "decaf_ros.web.main", *arguments]
