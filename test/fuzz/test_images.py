@@ -161,8 +161,8 @@ CHUNKS = [
 
 @st.composite
 def png_files(draw: st.DrawFn) -> bytes:
-    sides = st.one_of(st.integers(0, 40), st.sampled_from([1000, 60_000, 2**31 - 1, 2**32 - 1]))
-    depth, colour_type = draw(st.sampled_from([1, 2, 4, 8, 16, 3])), draw(st.integers(0, 7))
+    sides = st.sampled_from([1, 3, 10, 40, 1000, 0, 60_000, 2**31 - 1, 2**32 - 1])
+    depth, colour_type = draw(st.sampled_from([(8, 2), (8, 0), (1, 0), (4, 3), (16, 6), (8, 4), (3, 2), (8, 7)]))
     width, height = draw(sides), draw(sides)
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, draw(st.integers(0, 1)))
     fitting = min(2_000_000, height * (1 + width * 8)) if draw(st.booleans()) else 100
