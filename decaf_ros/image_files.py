@@ -31,7 +31,7 @@ _MOST_BYTES = 16 * MOST_PIXELS
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-_PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PNG_KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 # Start and step of the columns, and of the rows, of each pass.
 _ONE_PASS = ((0, 1, 0, 1),)
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))

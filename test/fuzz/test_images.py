@@ -67,20 +67,28 @@ def frame_or_reason(decode: Callable[[], Frame]) -> None:
     if frame is None:
         return
     assert math.prod(frame.size_hw) <= MAX_PIXELS
-    assert len(frame_header(frame).frame_id) <= 256
+    header = frame_header(frame)
+    assert 0 <= header.stamp.sec < 2**31  # what the message holds; it is not checked before it is sent
+    assert len(header.frame_id) <= 256
 
 
 @st.composite
 def headed(draw: st.DrawFn, message: Image | CompressedImage) -> Image | CompressedImage:
     stamp = message.header.stamp
-    stamp.sec, stamp.nanosec = draw(st.integers(-(2**31), 2**31 - 1)), draw(st.integers(0, 2**32 - 1))
+    stamp.sec = draw(st.sampled_from([0, 1, 2**31 - 1, -1, -(2**31)]))
+    stamp.nanosec = draw(st.sampled_from([0, 1, 999_999_999, 1_000_000_000, 2**32 - 1]))
     message.header.frame_id = draw(texts)
     return message
 
 
 @st.composite
 def raw_images(draw: st.DrawFn, encodings: tuple[str, ...]) -> Image:
-    """Most of them with a step and data that fit what they say."""
+    """Half of them with fields that fit each other."""
+    if draw(st.booleans()):
+        image = Image(encoding=draw(st.sampled_from(encodings)), width=draw(st.integers(1, 9)), height=draw(st.integers(1, 9)))
+        image.step = 8 * image.width
+        image.data = array.array("B", draw(st.randoms()).randbytes(image.height * image.step))
+        return image
     encoding = draw(st.one_of(st.sampled_from(encodings), texts))
     image = Image(encoding=encoding, width=draw(uint32), height=draw(uint32), is_bigendian=draw(st.integers(0, 255)))
     image.step = draw(st.one_of(st.just(min(8 * image.width, 2**32 - 1)), uint32))
@@ -114,7 +122,7 @@ def inserted(draw: st.DrawFn, parts: list[bytes], others: list[bytes]) -> bytes:
                 parts.insert(position, draw(st.sampled_from([*others, *parts])))
             case 1:
                 other = draw(st.sampled_from(others))
-                parts[position:position] = [other] * min(draw(st.sampled_from([50, 60_000])), 2_000_000 // len(other))
+                parts[position:position] = [other] * min(draw(st.sampled_from([50, 60_000])), 1 + 2_000_000 // len(other))
             case 2:
                 parts = [part for index, part in enumerate(parts) if index != position]
             case _:
@@ -126,7 +134,14 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-BOMB = zlib.compress(bytes(100_000_000), 9)
+def bomb() -> bytes:
+    """Two megabytes of two gigabytes."""
+    squeeze = zlib.compressobj(9)
+    start, zeros = squeeze.compress(b""), squeeze.compress(bytes(100_000_000)) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    return start + zeros * 20
+
+
+BOMB = bomb()
 CHUNKS = [
     chunk(b"IDAT", BOMB),
     chunk(b"IDAT", zlib.compress(NOISE.tobytes())),
@@ -146,12 +161,12 @@ CHUNKS = [
 
 @st.composite
 def png_files(draw: st.DrawFn) -> bytes:
-    sides = st.one_of(st.integers(0, 40), st.sampled_from([1000, 60_000, 2**31 - 1, 2**32 - 1]))
-    depth, colour_type = draw(st.sampled_from([1, 2, 4, 8, 16, 3])), draw(st.integers(0, 7))
+    sides = st.sampled_from([1, 3, 10, 40, 1000, 0, 60_000, 2**31 - 1, 2**32 - 1])
+    depth, colour_type = draw(st.sampled_from([(8, 2), (8, 0), (1, 0), (4, 3), (16, 6), (8, 4), (3, 2), (8, 7)]))
     width, height = draw(sides), draw(sides)
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, draw(st.integers(0, 1)))
     fitting = min(2_000_000, height * (1 + width * 8)) if draw(st.booleans()) else 100
-    data = zlib.compress(bytes(fitting))
+    data = draw(st.sampled_from([zlib.compress(bytes(fitting)), BOMB]))
     made = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND")]
     whole = encoded(".png")
     written = [whole[:8], whole[8:33], whole[33:-12], whole[-12:]]
@@ -237,7 +252,7 @@ def camera_infos(draw: st.DrawFn) -> CameraInfo:
     return info
 
 
-depths = st.sampled_from([1.0, 2.0, 1e-45, 1e-7, 3e38, -1.0, 0.0, math.nan, math.inf, 12.5])
+depths = st.sampled_from([1.0, 2.0, 1e-45, 1e-39, 1e-7, 3e38, -1.0, 0.0, math.nan, math.inf, 12.5])
 
 
 @examples(250)

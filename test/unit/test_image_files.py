@@ -108,6 +108,7 @@ JPEG_FILES = {
     "not subsampled": by_pil("JPEG", subsampling=0),
     "CMYK": by_pil("JPEG", "CMYK"),
     "RGB": by_pil("JPEG", keep_rgb=True),
+    "RGB, as Adobe says": JPEG[:2] + segment(0xEE, b"Adobe\0\x64\0\0\0\0\0") + JPEG[20:],  # in place of JFIF
     "with a profile": by_pil("JPEG", icc_profile=bytes(100_000)),
     "followed by another": JPEG + by_opencv(".jpg", NOISE[..., :3]),
     "turned": JPEG[:2] + segment(0xE1, b"Exif\0\0" + exif(6)) + JPEG[2:],
