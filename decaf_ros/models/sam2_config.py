@@ -57,7 +57,7 @@ _LIMITS = {
     "num_maskmem": 64,
     "padding": 64,
     "stages": 64,
-    "window_spec": 256,
+    "window_spec": 32,
 }
 # ... of all others; ...
 _MOST = 65536
