@@ -26,6 +26,6 @@ def shared_memory_problem(folder: Path = _FOLDER) -> str:
     if not free < _WANTED_MIB:
         return ""
     return (
-        f"{folder} has {free:.1f} MiB left: Fast DDS sends images through the network's loopback instead, which takes longer. Remove "
-        "files there, or enlarge it (docker run --shm-size=256m)"
+        f"{folder} has {free:.1f} MiB left: Fast DDS sends images through the network's loopback instead, which takes longer. "
+        "Remove files there, or enlarge it (docker run --shm-size=256m)"
     )
