@@ -142,7 +142,6 @@ class DecafClient:
         if not self._tracking.wait_for_server(timeout_s):
             raise TimeoutError(f"there is no action {self.target}/track_by_language: is the node running, and configured?")
         request = TrackByLanguage.Goal(expression=expression, window_seconds=window_seconds, replace=replace)
-
         goal_id = self._tracking.new_goal_id()
 
         async def send() -> tuple[ClientGoalHandle[Any, Any, Any], Future[Any]]:
