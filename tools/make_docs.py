@@ -23,6 +23,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 
 from decaf_ros.limits import LIMITS
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.models import MODEL_PARAMETERS
 from decaf_ros.ros.parameters import SETTINGS, Setting
@@ -312,14 +313,15 @@ def _page(title: str, text: str, sections: Sequence[str]) -> str:
 
 def main() -> None:
     """Write both files."""
-    (DOCS / "parameters.md").write_text(parameters_page())
+    docs = OutputFolder(DOCS)
+    docs.write_text("parameters.md", parameters_page())
     settings = [word for name, value in NODE_PARAMETERS.items() for word in ("-p", f"{name}:={_yaml(value)}")]
     node = subprocess.Popen([sys.executable, "-m", "decaf_ros.ros.node", "--ros-args", *settings])
     rclpy.init()
     try:
         with DecafClient(f"/{NODE}", name="make_docs") as client:
             client.wait_until_ready()
-            (DOCS / "topics.md").write_text(topics_page(wait_for_interfaces(client.node)))
+            docs.write_text("topics.md", topics_page(wait_for_interfaces(client.node)))
     finally:
         node.send_signal(signal.SIGINT)
         node.wait()

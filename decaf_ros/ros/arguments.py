@@ -6,8 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rclpy.utilities import remove_ros_args
-
 from decaf_ros.text import brief, quoted
 
 
@@ -20,6 +18,8 @@ def check_arguments(program: str, description: str, documentation: str, args: Se
         documentation: where its parameters and topics are described.
         args: what follows the name on the command line; ``None`` for this process's own.
     """
+    from rclpy.utilities import remove_ros_args  # so that decaf_web's parent process can use this module without ROS
+
     words = list(sys.argv if args is None else [program, *args])
     parser = argparse.ArgumentParser(
         prog=program,
@@ -27,7 +27,7 @@ def check_arguments(program: str, description: str, documentation: str, args: Se
         description=description,
         epilog=f"Parameters and topics: {documentation}",
     )
-    _, unknown = parser.parse_known_args(_outside_ros_args(words[1:]))
+    _, unknown = parser.parse_known_args(outside_ros_args(words[1:]))
     if unknown:
         given = " ".join(unknown)
         parser.error(
@@ -40,7 +40,7 @@ def check_arguments(program: str, description: str, documentation: str, args: Se
     return words
 
 
-def _outside_ros_args(words: Sequence[str]) -> list[str]:
+def outside_ros_args(words: Sequence[str]) -> list[str]:
     """What does not stand between ``--ros-args`` and ``--``.
 
     ROS itself would take ``name:=value`` anywhere, as ROS 1 did: for a remapping, also where a parameter is meant.

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.painter import Painter
+from decaf_ros.ros.shared_memory import free_shared_memory_mib
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Activity, Engine
 from decaf_ros.text import brief
@@ -116,6 +117,7 @@ class NodeDiagnostics:
             "reacquired": counters.reacquired,
             "pictures_skipped": self._painter.skipped,
             "memory_rss_mib": process_memory_mib(),
+            "shared_memory_free_mib": free_shared_memory_mib(),
         }
         return self._status("tracking", "", DiagnosticStatus.OK, values)
 

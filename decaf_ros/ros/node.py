@@ -56,6 +56,8 @@ from decaf_ros.ros.parameters import (
 )
 from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, publish_asynchronously
 from decaf_ros.ros.services import Services
+from decaf_ros.ros.shared_memory import shared_memory_problem
+from decaf_ros.ros.startup import start_ros
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Activity, Engine
 from decaf_ros.session.grounding import Grounder
@@ -348,14 +350,17 @@ def main(args: list[str] | None = None, ending: Ending | None = None) -> None:
     ending.expendable = False
     words = check_arguments("decaf_node", "Tracks what a sentence refers to.", "docs/parameters.md and docs/topics.md", args)
     publish_asynchronously()
+    shortage = shared_memory_problem()
     cv2.setNumThreads(1)  # images are drawn and encoded beside the models, which have all cores
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
-    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
+    start_ros("decaf_node", words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = DecafNode()
     except ParameterError as error:
         rclpy.logging.get_logger("decaf_node").fatal(str(error))
         raise SystemExit(1) from error
+    if shortage:
+        node.get_logger().warning(shortage)
     run(node, ending)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
@@ -13,6 +15,7 @@ from decaf_ros.datatypes import BoolArray, ObjectPrompt
 from decaf_ros.imaging import frame_from_image, stamp_to_ns
 from decaf_ros.ros import replies
 from decaf_ros.ros.dispatcher import Dispatcher
+from decaf_ros.ros.qos import SERVICE_QOS
 from decaf_ros.session.engine import Job
 from decaf_ros.session.session import SessionError
 from decaf_ros.srv import AddObject, ListQueries, Query, RemoveObject, RemoveQuery, RerunQuery
@@ -29,7 +32,7 @@ class Services:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._engine = dispatcher.engine
-        offer = dispatcher.node.create_service
+        offer = partial(dispatcher.node.create_service, qos_profile=SERVICE_QOS)
         # Reentrant: a query that waits for its result must not keep the next one from queueing.
         waiting, quick = ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
         offer(Query, "~/query", self._query, callback_group=waiting)

@@ -21,6 +21,7 @@ from decaf_ros.datatypes import Float32Array, UInt8Array
 from decaf_ros.ros.arguments import check_arguments
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.ending import Ending
+from decaf_ros.ros.startup import start_ros
 from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
 
 _DEPTH = 10
@@ -165,7 +166,7 @@ def main(args: Sequence[str] | None = None, ending: Ending | None = None) -> Non
     ending = ending or Ending("decaf_sim_camera")
     ending.expendable = False
     words = check_arguments("decaf_sim_camera", "A simulated camera.", _DOCUMENTATION, args)
-    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
+    start_ros("decaf_sim_camera", words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = SimCamera()
     except (ParameterException, ValueError) as error:

@@ -73,3 +73,13 @@ def test_services_that_are_none_are_named(alone: DecafClient) -> None:
 def test_closing_twice_is_closing_once(ros: None) -> None:
     with DecafClient("/absent_node", "client_closed_twice") as client:
         client.close()
+
+
+def test_diagnostics_of_others_are_not_kept(alone: DecafClient) -> None:
+    """A robot's programs all send theirs to one topic, and so may anybody."""
+    publisher = alone.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    own = "/absent_node: depth"
+    names = [*(f"/other: {number}" for number in range(100)), *(f"/absent_node: {number}" for number in range(100)), own]
+    array = DiagnosticArray(status=[DiagnosticStatus(name=name) for name in names])
+    wait_until(lambda: publisher.publish(array) or alone.diagnostics("depth"), "diagnostics")
+    assert list(alone._diagnostics) == [own]

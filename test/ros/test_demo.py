@@ -86,6 +86,26 @@ def test_results_that_cannot_be_written_are_said(
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["camera.log", "node.log", "overlay.mp4", "contact_sheet.png", "results.md"])
+@pytest.mark.parametrize("target", ["file", "missing"])
+def test_links_in_place_of_results_are_refused_before_anything_starts(
+    environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    target: str,
+) -> None:
+    monkeypatch.setattr(DecafClient, "wait_until_ready", lambda *_: _raise(TimeoutError("not ready")))
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(tmp_path / target)
+    assert main(["demo", "--out", str(tmp_path / "out")]) == 1
+    assert f"out/{name} is a link" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "precious"
+    assert not (tmp_path / "missing").exists()
+
+
 def test_there_is_no_world_below_0(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["demo", "--seed", "-1"])

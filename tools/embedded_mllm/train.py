@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from decaf_ros.outputs import OutputFolder
 from tools.embedded_mllm.data import ClipPool, Sample, draw_batch, draw_close_ups
 from tools.embedded_mllm.evaluate import evaluate, table
 from tools.embedded_mllm.forward import build_prefix, build_suffixes, prepare, run, run_text, run_vision
@@ -173,9 +174,8 @@ class Trainer:
             "heads": self.heads.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        with OutputFolder(path.parent).file(path.name) as file:
+            torch.save(state, file)
 
     def start_from(self, folder: Path) -> None:
         """Begin with the weights of a trained model; what is trained beside it is fresh."""

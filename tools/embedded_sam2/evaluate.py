@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from decaf_ros.datatypes import BoolArray, Frame
 from decaf_ros.evaluation.metrics import boundary_accuracy, region_similarity
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.strict_json import to_json
 from tools.embedded_sam2.clips import EVENTS, Clip, sample_clip, sample_still, to_model_input
 from tools.embedded_sam2.model import SHIPPED, build_sam2
 
@@ -167,7 +167,7 @@ def main() -> None:
         "from mask": tracking_scores(model, arguments.clips),
         "from click": tracking_scores(model, arguments.clips, clicks=True),
     }
-    print(json.dumps(scores, indent=2))
+    print(to_json(scores, indent=2))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sam2.modeling.sam2_base import SAM2Base
+
+from decaf_ros.outputs import OutputFolder
 
 SHIPPED = Path(__file__).parents[2] / "decaf_ros" / "models" / "embedded" / "sam2_1"
 
@@ -22,5 +24,5 @@ def build_sam2(config: Path = SHIPPED / "config.yaml", image_size: int | None = 
 
 def export(model: SAM2Base, path: Path) -> None:
     """Write the weights as float16 safetensors."""
-    save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
-    path.chmod(0o644)
+    with OutputFolder(path.parent).file(path.name) as file:
+        file.write(save({name: value.half().contiguous() for name, value in model.state_dict().items()}))

@@ -8,7 +8,6 @@ ship them, copy that file to ``decaf_ros/models/embedded/sam2_1``.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,6 +18,8 @@ import numpy as np
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
+from decaf_ros.outputs import OutputFolder
+from decaf_ros.strict_json import to_json
 from tools.embedded_sam2.data import Batch, Prompt, discs_at_clicks, sample_clips_batch, sample_stills_batch
 from tools.embedded_sam2.evaluate import click_scores, tracking_scores
 from tools.embedded_sam2.losses import DecoderTap, clip_losses
@@ -165,10 +166,10 @@ class Training:
         self._log({name: round(value, 3) for name, value in scores.items()})
 
     def _log(self, values: dict) -> None:
-        line = json.dumps({"phase": self.phase.name, "step": self.step, **values})
+        line = to_json({"phase": self.phase.name, "step": self.step, **values})
         print(line, flush=True)
-        with (self.folder / "log.jsonl").open("a") as log:
-            log.write(line + "\n")
+        with OutputFolder(self.folder).journal("log.jsonl") as log:
+            log.write(f"{line}\n".encode())
 
     def _save(self) -> None:
         state = {
@@ -178,9 +179,8 @@ class Training:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = self.folder / "state.pt.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "state.pt")
+        with OutputFolder(self.folder).file("state.pt") as file:
+            torch.save(state, file)
         export(self.average, self.folder / "model.safetensors")
 
     def _load(self) -> dict | None:
