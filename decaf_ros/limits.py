@@ -54,6 +54,7 @@ PENDING = Limit("max_pending_queries", "queries and pointed-out objects that wai
 QUERIES = Limit("max_queries", "queries that are active, or wait and will be", "queries")
 OBJECTS = Limit("max_objects", "objects that are followed; of more that are found the best are kept", "objects")
 TEXT = Limit("max_text_length", "parameters that are text; one line that can be printed", "characters", 1024)
-CHANGES = Limit("max_changes", "parameters that are set in one call", "parameters", 256)
+PARAMETERS = Limit("max_parameters", "parameters that are named in one call of the services for parameters", "parameters", 256)
+SEEDS = Limit("max_seeds", "worlds of `decaf_sim_camera`, its parameter `seeds`", "seeds", 1000)
 
-LIMITS = (EXPRESSION, POINTS, PIXELS, WINDOW, STAMP, PENDING, QUERIES, OBJECTS, TEXT, CHANGES)
+LIMITS = (EXPRESSION, POINTS, PIXELS, WINDOW, STAMP, PENDING, QUERIES, OBJECTS, TEXT, PARAMETERS, SEEDS)

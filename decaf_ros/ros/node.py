@@ -25,7 +25,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from decaf_ros import limits
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, TrackEvent
 from decaf_ros.models.devices import resolve_device
@@ -45,6 +44,7 @@ from decaf_ros.ros.logs import forward_logs
 from decaf_ros.ros.models import MODEL_PARAMETERS, Models
 from decaf_ros.ros.objects_3d import SpacePublisher
 from decaf_ros.ros.painter import Painter
+from decaf_ros.ros.parameter_services import LimitedParameterService
 from decaf_ros.ros.parameters import (
     ParameterError,
     Value,
@@ -95,7 +95,8 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def __init__(self) -> None:
         self._group_of_rclpy = IndependentCallbackGroup()
-        Node.__init__(self, "decaf_node")
+        Node.__init__(self, "decaf_node", start_parameter_services=False)
+        self._parameter_services = LimitedParameterService(self)
         # Reentrant: the state can be asked for during a transition. (The state machine allows one transition at a time.)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._setting = threading.RLock()
@@ -259,10 +260,6 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """As rclpy's, one change at a time, whichever service it comes from; a parameter that is none is named."""
-        try:
-            limits.CHANGES.require(len(parameter_list), "the request")
-        except ValueError as error:
-            return SetParametersResult(successful=False, reason=str(error))
         unknown = unknown_parameters(each.name for each in parameter_list if not self.has_parameter(each.name))
         if unknown:
             return SetParametersResult(successful=False, reason="; ".join(unknown))

@@ -17,12 +17,14 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from decaf_ros import limits
 from decaf_ros.datatypes import Float32Array, UInt8Array
 from decaf_ros.ros.arguments import check_arguments
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.ending import Ending
 from decaf_ros.ros.startup import start_ros
 from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
+from decaf_ros.text import brief, quoted
 
 _DEPTH = 10
 _LOOK_SECONDS = 0.1  # how often it is looked whether the process is to end
@@ -153,10 +155,11 @@ def _declare(node: Node) -> None:
 def _require_choice(node: Node, name: str, choices: tuple[str, ...]) -> None:
     value = node.get_parameter(name).value
     if value not in choices:
-        raise ValueError(f"parameter {name} must be one of {', '.join(choices)}; got {value!r}")
+        raise ValueError(f"parameter {name} must be one of {', '.join(choices)}; got {quoted(str(value))}")
 
 
 def _require_seeds(seeds: Sequence[int]) -> None:
+    limits.SEEDS.require(len(seeds), "the parameter seeds")
     if not seeds or min(seeds) < 0:
         raise ValueError("seeds must be one or more numbers from 0 on")
 
@@ -170,7 +173,7 @@ def main(args: Sequence[str] | None = None, ending: Ending | None = None) -> Non
     try:
         node = SimCamera()
     except (ParameterException, ValueError) as error:
-        raise SystemExit(f"decaf_sim_camera: {error}") from error
+        raise SystemExit(f"decaf_sim_camera: {brief(error)}") from error
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     ending.stage = "filming"

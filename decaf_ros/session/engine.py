@@ -614,6 +614,7 @@ class Engine:
         newest = snapshot.clip[-1].frame
         name, confident = grounding.attention.object_name, grounding.confident
         record = QueryRecord(job.query_id, job.expression, name, newest.stamp_ns, confident)
+        heat = HeatMap(newest, job.query_id, grounding.attention.heat_thw[-1].numpy())
         with clock.stage("catch_up"):
             tracks = grounder.build_tracks(grounding, snapshot.clip, clock)
             appearances = grounder.appearances(grounding, snapshot.clip)
@@ -622,7 +623,7 @@ class Engine:
                 for track, item, appearance in zip(tracks, grounding.objects, appearances, strict=True)
             ]
             segmentation = arrive(snapshot, record, found, clock.check)
-        self._tell(self._listener.on_heat_map, HeatMap(newest, record.query_id, grounding.attention.heat_thw[-1].numpy()))
+        self._tell(self._listener.on_heat_map, heat)
         return QueryResult(record, segmentation, grounding, clock.latency_ms)
 
     def _point_out(self, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: int | None) -> QueryResult:

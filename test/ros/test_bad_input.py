@@ -13,12 +13,20 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point
 from harness import EXPRESSION, SCENE, Camera, NodeProcess, Recorder, System, stamps_of, wait_until
-from rcl_interfaces.srv import SetParametersAtomically
+from rcl_interfaces.srv import (
+    DescribeParameters,
+    GetParameters,
+    GetParameterTypes,
+    ListParameters,
+    SetParameters,
+    SetParametersAtomically,
+)
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, RegionOfInterest
 
 from decaf_ros.msg import QueryInfo, TrackedObjectArray
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.parameters import SETTINGS
 from decaf_ros.srv import Query
 
 SECOND_NS = 1_000_000_000
@@ -86,12 +94,28 @@ def test_parameters_without_measure_are_refused(running: System) -> None:
         assert not accepted
         assert cause in reason
         assert len(reason) < 1000
-    changes = client.node.create_client(SetParametersAtomically, f"{client.target}/set_parameters_atomically")
-    assert changes.wait_for_service(30.0)
+
+
+def test_services_for_parameters_take_no_more_names_than_there_could_be(running: System) -> None:
+    client = running.client
+
+    def answer(kind: type, name: str, **request: Any) -> Any:
+        service = client.node.create_client(kind, f"{client.target}/{name}")
+        assert service.wait_for_service(30.0)
+        return client.wait_for(service.call_async(kind.Request(**request)), 60.0)
+
+    names = [setting.name for setting in SETTINGS]
+    assert len(answer(GetParameters, "get_parameters", names=names).values) == len(names)
     many = [Parameter("jpeg_quality", value=90).to_parameter_msg()] * 10_000
-    result = client.wait_for(changes.call_async(SetParametersAtomically.Request(parameters=many)), 60.0).result
-    assert not result.successful
-    assert "10000 parameters, at most 256 are allowed (limit max_changes)" in result.reason
+    refusal = "the request has 10000 parameters, at most 256 are allowed (limit max_parameters)"
+    (result,) = answer(SetParameters, "set_parameters", parameters=many).results
+    assert (result.successful, result.reason) == (False, refusal)
+    result = answer(SetParametersAtomically, "set_parameters_atomically", parameters=many).result
+    assert (result.successful, result.reason) == (False, refusal)
+    assert answer(GetParameters, "get_parameters", names=["device"] * 10_000).values == []
+    assert answer(GetParameterTypes, "get_parameter_types", names=["device"] * 10_000).types == array("B")
+    assert answer(DescribeParameters, "describe_parameters", names=["device"] * 10_000).descriptors == []
+    assert answer(ListParameters, "list_parameters", prefixes=["device"] * 10_000).result.names == []
 
 
 def _unknown_encoding(image: Image) -> None:
