@@ -149,7 +149,7 @@ def test_a_config_is_plain_data_of_sensible_size(folder, old, new, cause):
 
 def test_a_network_that_cannot_track_is_refused_when_it_is_loaded(folder):
     _replace(folder / "config.yaml", "fpn_interp_model: nearest", "fpn_interp_model: furthest")
-    with pytest.raises(ModelNotFound, match="cannot track.*furthest"):
+    with pytest.raises(ModelNotFound, match=r"cannot track.*furthest"):
         Sam2Tracker.load(str(folder))
 
 
