@@ -125,6 +125,6 @@ def is_panic(error: BaseException) -> bool:
 
 def _told(error: BaseException) -> str:
     """The error, and its kind where the text may be a bare word, as of a ``KeyError``."""
-    return (
-        brief(error) if isinstance(error, (OSError, ValueError)) and str(error) else f"{type(error).__name__}: {brief(error)}"
-    )
+    if isinstance(error, (OSError, ValueError)) and str(error):
+        return brief(error)
+    return f"{type(error).__name__}: {brief(error)}".removesuffix(": ")

@@ -16,6 +16,7 @@ from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_config import build, read_config
 from decaf_ros.models.sam2_loading import load_sam2, locate
+from decaf_ros.models.sam2_stream import Sam2Tracker
 
 
 @pytest.fixture
@@ -144,6 +145,12 @@ def test_a_config_is_plain_data_of_sensible_size(folder, old, new, cause):
     with pytest.raises(ModelNotFound, match=cause) as refused:
         load_sam2(str(folder))
     assert "\n" not in str(refused.value)
+
+
+def test_a_network_that_cannot_track_is_refused_when_it_is_loaded(folder):
+    _replace(folder / "config.yaml", "fpn_interp_model: nearest", "fpn_interp_model: furthest")
+    with pytest.raises(ModelNotFound, match=r"cannot track.*furthest"):
+        Sam2Tracker.load(str(folder))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "utf-8-sig"])
