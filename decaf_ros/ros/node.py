@@ -19,6 +19,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.action.server import RCLError
 from rclpy.callback_groups import CallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import ROSClock
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -358,6 +359,11 @@ def main(args: list[str] | None = None, ending: Ending | None = None) -> None:
         node = DecafNode()
     except ParameterError as error:
         rclpy.logging.get_logger("decaf_node").fatal(str(error))
+        raise SystemExit(1) from error
+    except (RCLError, NameValidationException) as error:
+        rclpy.logging.get_logger("decaf_node").fatal(
+            f"ROS refuses the node: {brief(error)}; check its names and remappings (-r)"
+        )
         raise SystemExit(1) from error
     if shortage:
         node.get_logger().warning(shortage)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.action.server import RCLError
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -172,7 +173,7 @@ def main(args: Sequence[str] | None = None, ending: Ending | None = None) -> Non
     start_ros("decaf_sim_camera", words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = SimCamera()
-    except (ParameterException, ValueError) as error:
+    except (ParameterException, RCLError, ValueError) as error:
         raise SystemExit(f"decaf_sim_camera: {brief(error)}") from error
     executor = SingleThreadedExecutor()
     executor.add_node(node)

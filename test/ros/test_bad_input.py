@@ -349,6 +349,13 @@ def test_parameter_out_of_range_at_the_start(tmp_path: Path, name: str, value: f
     assert "Traceback" not in process.output()
 
 
+def test_name_that_ros_does_not_take(tmp_path: Path) -> None:
+    process = NodeProcess("node", tmp_path / "node.log", name="x" * 300)
+    assert process.process.wait(timeout=60) == 1
+    assert "check its names and remappings" in process.output()
+    assert "Traceback" not in process.output()
+
+
 def _states(system: System) -> list[int]:
     return [query.state for query in _listed(system)]
 
