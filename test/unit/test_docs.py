@@ -69,5 +69,5 @@ def test_policy_allows_the_node_what_it_does_and_nothing_else(kind: Kind) -> Non
 def test_workflow_runs_the_checks_on_every_python_that_is_supported() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     checks = workflow["jobs"]["checks"]
-    assert checks["strategy"]["matrix"]["python"] == ["3.10", "3.11", "3.12", "3.13"]
+    assert checks["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert any(".ci/run" in step.get("run", "") for step in checks["steps"])
