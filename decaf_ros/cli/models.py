@@ -11,7 +11,7 @@ from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
-from decaf_ros.text import quoted
+from decaf_ros.text import brief, quoted
 
 _MOST_THREADS = 1024  # as of the node's cpu_threads; torch crashes where the system cannot start as many
 
@@ -59,7 +59,7 @@ def whole_number(text: str) -> int:
 
 def _threads(text: str) -> int:
     if whole_number(text) > _MOST_THREADS:
-        raise argparse.ArgumentTypeError(f"{quoted(text)} threads are more than {_MOST_THREADS}")
+        raise argparse.ArgumentTypeError(f"{brief(text, 20)} threads are more than {_MOST_THREADS}")
     return int(text)
 
 

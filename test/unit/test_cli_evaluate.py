@@ -173,7 +173,7 @@ def test_images_of_several_sizes_are_named(tmp_path, run, capsys):
     path = tmp_path / f"dataset/valid_u/JPEGImages/alley/{NAMES[1]}.jpg"
     cv2.imwrite(str(path), np.zeros((10, 20, 3), dtype=np.uint8))
     assert run("mevis") == 1
-    assert f"{path} has (20, 10) pixels, the first image {SIZE_HW[::-1]}" in capsys.readouterr().err
+    assert f"{path} has (20, 10) pixels, an image before it {SIZE_HW[::-1]}" in capsys.readouterr().err
 
 
 def test_a_full_disk_keeps_the_lines_that_are_whole(tmp_path, run, capsys):

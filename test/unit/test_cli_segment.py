@@ -17,10 +17,7 @@ from test_bags import IMAGE, START_NS, raw, write_bag
 
 from decaf_ros.cli import segment
 from decaf_ros.cli.main import main
-from decaf_ros.cli.masks import RunLengths
-from decaf_ros.datatypes import Frame, ObjectMask, Segmentation, Visibility
 from decaf_ros.evaluation.rle import decode_rle
-from decaf_ros.outputs import OutputFolder
 from decaf_ros.synthetic.world import sample_scene
 from decaf_ros.video import VideoFile
 
@@ -225,16 +222,6 @@ def test_a_full_disk_is_named_and_leaves_no_summary(folder, tmp_path, capsys, mo
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith(f"decaf segment: {tmp_path}/overlay.mp4 cannot be written whole: it holds 0 of {FRAMES} images")
     assert not {"summary.json", "overlay.mp4"} & {path.name for path in tmp_path.iterdir()}
-
-
-def test_numbers_that_are_none_are_null(tmp_path):
-    nan = float("nan")
-    mask = ObjectMask(1, 1, "mug", np.ones((2, 3), dtype=np.bool_), nan, nan, Visibility.VISIBLE)
-    masks = RunLengths(OutputFolder(tmp_path))
-    masks.add(Segmentation(Frame(0, "camera", np.zeros((2, 3, 3), dtype=np.uint8)), (mask,)))
-    masks.finish()
-    written = json.loads((tmp_path / "masks.json").read_text(), parse_constant=pytest.fail)
-    assert written["objects"][0]["score"] is None
 
 
 @pytest.mark.parametrize("text", ["a line", "a line\n" * 10_000])

@@ -342,7 +342,7 @@ def test_small_files_of_huge_images_are_refused(tmp_path, side):
 def test_masks_are_png_alone(tmp_path):
     """Image libraries know formats that run programs."""
     (tmp_path / "0.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\nshowpage\n")
-    with pytest.raises(DatasetError, match="cannot be decoded as a PNG image: cannot identify"):
+    with pytest.raises(DatasetError, match="cannot be decoded as an image: it is no PNG file"):
         PngMasks([tmp_path / "0.png"]).read(0, SIZE_HW)
 
 
