@@ -72,7 +72,7 @@ def _add_room(spec: Any, look: Look, rng: np.random.Generator) -> None:
     size = [0.5 * (TABLE_X[1] - TABLE_X[0]), 0.5 * (TABLE_Y[1] - TABLE_Y[0]), 0.02]
     middle = [0.5 * sum(TABLE_X), 0.5 * sum(TABLE_Y), -0.02]
     spec.worldbody.add_geom(
-        name="table", type=box, size=size, pos=middle, material="table", condim=4, friction=[0.8, 0.01, 0.001],
+        name="table", type=box, size=size, pos=middle, material="table", condim=4, friction=[0.5, 0.006, 0.001],
         contype=THING_CONTACT, conaffinity=THING_CONTACT | 2, solref=[0.008, 1.0],
     )  # fmt: skip
     unfelt = {"contype": 0, "conaffinity": 0}
@@ -121,7 +121,7 @@ def _add_thing(spec: Any, name: str, shape: Shape, xy: tuple[float, float], yaw:
             contype=THING_CONTACT,
             conaffinity=THING_CONTACT | 2,
             condim=6,
-            friction=[0.6, 0.006, 0.002],
+            friction=[0.5, 0.006, 0.002],
             solref=[0.008, 1.0],
         )
     weld = spec.add_equality(name=name, type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY, name1="roll", name2=name)

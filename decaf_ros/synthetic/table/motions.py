@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 Float64Array = npt.NDArray[np.float64]
 TICK_S = 0.02
-CLEAR_METRES = 0.26  # above all that stands on the table
+_GAP = 0.03  # to what the hand, and what it holds, go over
 _SPEED, _CAREFUL = 0.75, 0.35  # of the hand, metres a second on average
 _TURN = 2.2  # radians a second on average
 _CLOSING_S, _OPENING_S = 0.7, 0.25
+_HIGHEST = 0.46  # that the hand goes
+_PALM_REACH, _PALM_HEIGHT = 0.08, 0.09  # of the hand above the fingers, from their tips
 _FINGER_REACH = 0.018  # from the middle of a finger to its far side
 
 
@@ -42,9 +44,9 @@ def _stay(world: Simulation, seconds: float) -> Iterator[HandPose]:
         yield world.hand
 
 
-def _over(world: Simulation, goal: HandPose, height: float = CLEAR_METRES) -> Iterator[HandPose]:
-    """Up, across, and above the goal."""
-    height = max(height, goal.height)
+def _over(world: Simulation, goal: HandPose) -> Iterator[HandPose]:
+    """Up, across, and above the goal, clear of all that stands there."""
+    height = max(_clear_height(world), goal.height)
     if world.hand.height < height - 0.01:
         yield from _travel(world, world.hand.raised(height))
     yield from _travel(world, goal.raised(height))
@@ -70,10 +72,10 @@ def _pick(world: Simulation, action: Action) -> Iterator[HandPose]:
             break
     if world.held is None:
         world.fail(action)
-        yield from _travel(world, replace(world.hand, opening=OPEN).raised(CLEAR_METRES))
+        yield from _travel(world, replace(world.hand, opening=OPEN).raised(_clear_height(world)))
         return
     yield from _stay(world, 0.1)
-    yield from _travel(world, world.hand.raised(_carrying_height(world, action.thing)), 0.5)
+    yield from _travel(world, world.hand.raised(_clear_height(world)), 0.5)
 
 
 def _place(world: Simulation, action: Action) -> Iterator[HandPose]:
@@ -89,7 +91,7 @@ def _place(world: Simulation, action: Action) -> Iterator[HandPose]:
     if not is_reachable(goal):
         world.fail(action)
         return
-    yield from _over(world, goal, world.hand.height)
+    yield from _over(world, goal)
     yield from _travel(world, goal, _CAREFUL)
     yield from _stay(world, 0.1)
     world.let_go()
@@ -97,7 +99,7 @@ def _place(world: Simulation, action: Action) -> Iterator[HandPose]:
     start, wide = world.hand, replace(world.hand, opening=min(OPEN, world.hand.opening + 0.02))
     for tick in range(ticks):
         yield start.towards(wide, (tick + 1) / ticks)
-    yield from _travel(world, world.hand.raised(CLEAR_METRES), 0.5)
+    yield from _travel(world, world.hand.raised(_clear_height(world)), 0.5)
     yield from _travel(world, replace(world.hand, opening=OPEN))
 
 
@@ -133,13 +135,13 @@ def _shove(world: Simulation, action: Action, height: float, speed: float) -> It
     yield from _travel(world, start, _CAREFUL)
     line = [HandPose.above(start.xyz + share * (end.xyz - start.xyz), world.hand.yaw, CLOSED) for share in np.linspace(0, 1, 9)[1:]]
     ticks = max(4, round(float(np.linalg.norm(end.xyz - start.xyz)) / speed / TICK_S / len(line)))
-    for goal in line:  # a straight line in the world is none in cylinder coordinates
+    for part, goal in enumerate(line):  # a straight line in the world is none in cylinder coordinates
         begin = world.hand
-        for tick in range(ticks):
+        for tick in range(ticks if part else 2 * ticks):  # gently at first
             yield begin.towards(goal, (tick + 1) / ticks)
     back = HandPose.above(end.xyz - np.array([*(0.03 * ahead), 0.0]), world.hand.yaw, CLOSED)
     yield from _travel(world, back)
-    yield from _travel(world, back.raised(CLEAR_METRES), 0.5)
+    yield from _travel(world, back.raised(_clear_height(world)), 0.5)
     yield from _travel(world, replace(world.hand, opening=OPEN))
 
 
@@ -148,9 +150,17 @@ def go_to_rest(world: Simulation) -> Iterator[HandPose]:
     yield from _over(world, REST)
 
 
-def _carrying_height(world: Simulation, thing: int) -> float:
-    position, _ = world.pose_of(thing)
-    return min(CLEAR_METRES - 0.02 + float(world.hand.height - position[2]), 0.46)
+def _clear_height(world: Simulation) -> float:
+    """Of the finger tips, so that neither they nor what they hold meet what stands on the table."""
+    tops = [_top(world, thing) for thing in range(len(world.shapes)) if thing != world.held]
+    below = 0.0 if world.held is None else float(world.hand.height - world.pose_of(world.held)[0][2])
+    return min(max(0.12, *tops, 0.0) + _GAP + below, _HIGHEST)
+
+
+def _top(world: Simulation, thing: int) -> float:
+    """Height of a thing's highest point as it stands or lies."""
+    position, rotation = world.pose_of(thing)
+    return float((world.shapes[thing].mesh.vertices_n3 @ rotation[2]).max() + position[2])
 
 
 def _size(world: Simulation, thing: int) -> tuple[float, float]:
@@ -172,7 +182,7 @@ def _grip_pose(world: Simulation, thing: int) -> HandPose | None:
     position, rotation = world.pose_of(thing)
     if grip is None or rotation[2, 2] < 0.96:
         return None
-    others = [(world.pose_of(i)[0][:2], _size(world, i)[0]) for i in range(len(world.shapes)) if i != thing]
+    others = [(world.pose_of(i)[0][:2], _size(world, i)[0], _top(world, i)) for i in range(len(world.shapes)) if i != thing]
     facing = math.atan2(rotation[1, 0], rotation[0, 0])
     best, best_value = None, -math.inf
     for yaw in grip.yaws:
@@ -186,7 +196,12 @@ def _grip_pose(world: Simulation, thing: int) -> HandPose | None:
             continue
         close = np.array([math.cos(pose.yaw), math.sin(pose.yaw)])
         tips = [pose.xyz[:2] + side * (opening + 0.007) * close for side in (-1, 1)]
-        room = min((float(np.linalg.norm(tip - xy)) - wide - _FINGER_REACH for tip in tips for xy, wide in others), default=1.0)
+        ends = [pose.xyz[:2] + side * _PALM_REACH * close for side in (-1, 1)]
+        room = min(
+            (float(np.linalg.norm(end - xy)) - wide - _FINGER_REACH
+             for xy, wide, top in others for end in (tips if top < pose.height + _PALM_HEIGHT else tips + ends)),
+            default=1.0,
+        )  # fmt: skip
         value = min(room, 0.03) - 0.004 * abs(pose.yaw - world.hand.yaw)
         if value > best_value:
             best, best_value = pose, value

@@ -20,8 +20,8 @@ ARM_NUMBERS = 7  # five joints and two fingers come first in qpos
 class Touch(IntFlag):
     """Who touches a thing."""
 
-    LEFT = 1
-    RIGHT = 2
+    LEFT = 1  # finger, with its inner side
+    RIGHT = 2  # the same
     ARM = 4  # any part of it, fingers included
     GROUND = 8
     THING = 16

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decaf_ros.datatypes import BoolArray, Float32Array, UInt8Array
+from decaf_ros.synthetic.table.events import in_frame
 from decaf_ros.synthetic.table.extras import load
 from decaf_ros.synthetic.table.model import SEEN_GROUPS, build_model, thing_name
 from decaf_ros.synthetic.table.recording import Recording
@@ -20,6 +21,8 @@ mujoco, warp, mjwarp = load("mujoco"), load("warp"), load("mujoco_warp")
 Float64Array = npt.NDArray[np.float64]
 DEFAULT_SIZE_HW = (192, 256)
 ARM_LABEL = 255
+_COARSE_HW = (96, 128)  # for the shares of things that are visible
+_OUT_OF_SIGHT = (0.0, 0.0, -1000.0)
 _SHADE = 0.25  # share of the lamp's light that reaches the shadows
 _SKY = (0.7, 0.7, 0.7, 1.0)
 _OPTICAL_FROM_GL = np.diag([1.0, -1.0, -1.0])  # MuJoCo's cameras look along -z, with y up
@@ -74,14 +77,14 @@ class Renderer:
         with warp.ScopedDevice("cpu"):
             self._device_model = mjwarp.put_model(self._model)
             self._device_data = mjwarp.put_data(self._model, self._data, nworld=1)
-        self._contexts: dict[tuple[int, int], Any] = {}
+        self._contexts: dict[tuple[tuple[int, int], bool], Any] = {}
         self._labels = self._labels_of_geoms()
 
     def render(self, time_s: float, size_hw: tuple[int, int] = DEFAULT_SIZE_HW) -> View:
         """The scene at ``time_s`` (seconds from its start)."""
         scene = self._recording.scene
         camera = scene.camera.world_from_camera(time_s)
-        self.place(self._recording.qpos_at(time_s), camera)
+        self._place(self._recording.qpos_at(time_s), camera)
         image, depth, geoms = self._trace(size_hw)
         return View(
             image_rgb=_with_noise(image, scene, time_s),
@@ -92,7 +95,25 @@ class Renderer:
             intrinsics=scene.camera.intrinsics(size_hw),
         )
 
-    def place(self, qpos: Float64Array, world_from_camera: Float64Array) -> None:
+    def visible_fractions(self, time_s: float) -> Float64Array:
+        """``(things,)``: the visible share of what each thing would show, were nothing in front of it and the image endless."""
+        camera = self._recording.scene.camera.world_from_camera(time_s)
+        self._place(self._recording.qpos_at(time_s), camera)
+        labels = self._labels[self._trace(_COARSE_HW, masks_only=True)[2]]
+        positions = self._device_data.geom_xpos.numpy()[0]
+        placed = positions.copy()
+        fractions = in_frame(self._recording, time_s)
+        for thing in range(len(fractions)):
+            seen = np.count_nonzero(labels == thing + 1)
+            if seen == 0:
+                fractions[thing] = 0.0
+                continue
+            positions[:] = np.where((self._labels[:-1] == thing + 1)[:, None], placed, _OUT_OF_SIGHT)
+            alone = np.count_nonzero(self._labels[self._trace(_COARSE_HW, masks_only=True)[2]])
+            fractions[thing] *= seen / alone
+        return fractions
+
+    def _place(self, qpos: Float64Array, world_from_camera: Float64Array) -> None:
         """Put everything where it is."""
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
@@ -102,33 +123,36 @@ class Renderer:
         moved.cam_xpos.numpy()[0, 0] = world_from_camera[:3, 3]
         moved.cam_xmat.numpy()[0, 0] = world_from_camera[:3, :3] @ _OPTICAL_FROM_GL
 
-    def _trace(self, size_hw: tuple[int, int]) -> tuple[UInt8Array, Float32Array, npt.NDArray[np.int32]]:
-        """Colour, depth and geoms (-1 for none) of the scene as it is placed."""
+    def _trace(self, size_hw: tuple[int, int], masks_only: bool = False) -> tuple[UInt8Array, Float32Array, npt.NDArray[np.int32]]:
+        """Colour, depth and geoms (-1 for none) of the scene as it is placed; colour is black for masks only."""
         with warp.ScopedDevice("cpu"):
-            context = self._context(size_hw)
+            context = self._context(size_hw, masks_only)
             mjwarp.refit_bvh(self._device_model, self._device_data, context)
             mjwarp.render(self._device_model, self._device_data, context)
+        geoms = context.seg_data.numpy()[0].reshape(*size_hw, 2)[..., 0]
+        depth = context.depth_data.numpy()[0].reshape(size_hw).copy()
+        if masks_only:
+            return np.zeros((*size_hw, 3), np.uint8), depth, geoms
         packed = context.rgb_data.numpy()[0]  # 0xAARRGGBB
         image = packed.view(np.uint8).reshape(*size_hw, 4)[..., 2::-1]
-        depth = context.depth_data.numpy()[0].reshape(size_hw)
-        geoms = context.seg_data.numpy()[0].reshape(*size_hw, 2)[..., 0]
-        return np.ascontiguousarray(image), depth.copy(), geoms
+        return np.ascontiguousarray(image), depth, geoms
 
-    def _context(self, size_hw: tuple[int, int]) -> Any:
-        if size_hw not in self._contexts:
-            self._contexts[size_hw] = mjwarp.create_render_context(
+    def _context(self, size_hw: tuple[int, int], masks_only: bool) -> Any:
+        key = (size_hw, masks_only)
+        if key not in self._contexts:
+            self._contexts[key] = mjwarp.create_render_context(
                 self._model,
                 cam_res=(size_hw[1], size_hw[0]),
-                render_rgb=True,
+                render_rgb=not masks_only,
                 render_depth=True,
                 render_seg=True,
                 use_shadows=True,
                 enabled_geom_groups=SEEN_GROUPS,
                 background_color=_SKY,
                 shadow_light_fraction=_SHADE,
-                samples_per_pixel=self._samples,
+                samples_per_pixel=1 if masks_only else self._samples,
             )
-        return self._contexts[size_hw]
+        return self._contexts[key]
 
     def _labels_of_geoms(self) -> UInt8Array:
         """``(geoms + 1,)`` label of each geom; the last entry is for rays that met nothing."""

@@ -22,6 +22,7 @@ VERBS = ("pick", "place", "push", "topple", "wait")
 ROBOT_XY = (-0.50, 0.0)
 TABLE_X, TABLE_Y = (-0.72, 0.52), (-0.72, 0.72)
 MAX_THINGS = 8
+ASPECT = 4 / 3  # of the images for which it is said what is in view
 
 
 @dataclass(frozen=True)

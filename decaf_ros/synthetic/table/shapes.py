@@ -38,7 +38,7 @@ class Grip:
     """Where the fingers close, in the thing's own frame.
 
     Attributes:
-        position: between the finger tips.
+        position: between the lower ends of the fingers.
         yaws: directions about z, in radians, in which they may close.
         width: between them when they touch.
         on_rim: the position lies on a rim, and turns about z with each yaw.
@@ -262,7 +262,7 @@ def _ball(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape
     if rng.random() < 0.6:
         skin[28:36] = _contrast(colour)
     mesh, texture = join([(lathe([(r * math.sin(t), r - r * math.cos(t)) for t in turn], 32), finished(skin))])
-    return Shape(mesh, texture, (Solid("ellipsoid", (r, r, r), (0, 0, r)),), 300, Grip((0, 0, 0.9 * r), _round_yaws(), 2 * r), 0.5)
+    return Shape(mesh, texture, (Solid("ellipsoid", (r, r, r), (0, 0, r)),), 300, Grip((0, 0, 0.4 * r), _round_yaws(), 2 * r), 0.5)
 
 
 def _car(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:
@@ -284,7 +284,7 @@ def _car(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:
         Solid("box", (0.5 * length, 0.5 * width, 0.016 * s), (0, 0, 0.016 * s)),
         Solid("box", (0.25 * length, 0.43 * width, 0.011 * s), (-0.04 * length, 0, 0.042 * s)),
     )
-    return Shape(mesh, texture, solids, 500, Grip((0, 0, 0.026 * s), (math.pi / 2, -math.pi / 2), width), 0.6)
+    return Shape(mesh, texture, solids, 500, Grip((0, 0, 0.012 * s), (math.pi / 2, -math.pi / 2), width), 0.6)
 
 
 def _teapot(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:
@@ -315,7 +315,7 @@ def _teapot(colour: Float32Array, scale: float, rng: np.random.Generator) -> Sha
         Solid("capsule", (0.008 * scale, 0.024 * scale), (1.2 * r, 0, 0.62 * h), (0.0, 0.85, 0.0)),
         Solid("box", (0.012 * scale, 0.005, 0.3 * h), (-1.3 * r, 0, 0.55 * h)),
     )
-    return Shape(mesh, texture, solids, 450, Grip((0, 0, 0.6 * h), (math.pi / 2, -math.pi / 2), 2 * r), 0.6)
+    return Shape(mesh, texture, solids, 450, Grip((0, 0, 0.3 * h), (math.pi / 2, -math.pi / 2), 2 * r), 0.6)
 
 
 def _pan(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:
@@ -330,7 +330,7 @@ def _pan(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:
         *_ring(0.95 * r, h, 0.010),
         Solid("box", (0.6 * r, 0.009, 0.008), (1.56 * r, 0, 0.85 * h)),
     )
-    return Shape(mesh, texture, solids, 600, Grip((1.3 * r, 0, 0.85 * h), (math.pi / 2, -math.pi / 2), 0.018), 0.4)
+    return Shape(mesh, texture, solids, 600, Grip((1.3 * r, 0, 0.6 * h), (math.pi / 2, -math.pi / 2), 0.018), 0.4)
 
 
 def _hammer(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:
@@ -347,7 +347,7 @@ def _hammer(colour: Float32Array, scale: float, rng: np.random.Generator) -> Sha
         Solid("box", (0.46 * length, r, r), (-0.04 * length, 0, r)),
         Solid("box", (1.2 * r, 0.045 * scale, 1.2 * r), (0.42 * length, 0, 1.2 * r)),
     )
-    return Shape(mesh, texture, solids, 500, Grip((0.1 * length, 0, r), (math.pi / 2, -math.pi / 2), 2 * r), 0.4)
+    return Shape(mesh, texture, solids, 500, Grip((0.1 * length, 0, 0.4 * r), (math.pi / 2, -math.pi / 2), 2 * r), 0.4)
 
 
 def _banana(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:
@@ -365,7 +365,7 @@ def _banana(colour: Float32Array, scale: float, rng: np.random.Generator) -> Sha
         Solid("capsule", (0.9 * thick, 0.018 * scale), (reach * math.sin(t), reach * (0.78 - math.cos(t)), 0.92 * thick), (0, math.pi / 2, t))
         for t in (-0.62, -0.2, 0.2, 0.62)
     )
-    return Shape(mesh, texture, solids, 500, Grip((0, -0.22 * reach, thick), (math.pi / 2, -math.pi / 2), 2 * thick), 0.2)
+    return Shape(mesh, texture, solids, 500, Grip((0, -0.22 * reach, 0.4 * thick), (math.pi / 2, -math.pi / 2), 2 * thick), 0.2)
 
 
 def _fruit(profile: Sequence[tuple[float, float]], skin: Float32Array, stem: bool, gloss: float) -> Shape:
@@ -379,7 +379,7 @@ def _fruit(profile: Sequence[tuple[float, float]], skin: Float32Array, stem: boo
         parts.append((stalk, finished(plain((78, 58, 32)))))
     mesh, texture = join(parts)
     solids = (Solid("ellipsoid", (r, r, 0.5 * top), (0, 0, 0.5 * top)), Solid("cylinder", (0.5 * r, 0.2 * top), (0, 0, 0.2 * top)))
-    return Shape(mesh, texture, solids, 600, Grip((0, 0, 0.5 * top), _round_yaws(), 2 * r), gloss)
+    return Shape(mesh, texture, solids, 600, Grip((0, 0, 0.25 * top), _round_yaws(), 2 * r), gloss)
 
 
 def _apple(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:
@@ -406,7 +406,7 @@ def _lemon(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shap
     lying = (upright.vertices_n3 - [0, 0, half]) @ np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], float).T + [0, 0, r]
     mesh, texture = join([(Mesh(lying, upright.faces_f3, upright.uv_n2), finished(skin))])
     solids = (Solid("ellipsoid", (half, r, r), (0, 0, r)), Solid("cylinder", (0.4 * r, 0.2 * r), (0, 0, 0.2 * r)))
-    return Shape(mesh, texture, solids, 600, Grip((0, 0, r), (math.pi / 2, -math.pi / 2), 2 * r), 0.25)
+    return Shape(mesh, texture, solids, 600, Grip((0, 0, 0.4 * r), (math.pi / 2, -math.pi / 2), 2 * r), 0.25)
 
 
 def _pear(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:

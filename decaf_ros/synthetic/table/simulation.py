@@ -28,6 +28,7 @@ STEPS_A_TICK = 5
 TICK_S = STEPS_A_TICK * TIMESTEP_S
 _SETTLING_S = 0.4
 _LEFT, _RIGHT, _ARM, _GROUND = -1, -2, -3, -4  # who touches, where it is no thing
+_INNER_SIDE = 0.7  # cosine between the closing of the fingers and the normal of a contact on their inner side
 
 
 class Simulation:
@@ -145,20 +146,28 @@ class Simulation:
         return np.array(bodies, dtype=np.int64)
 
     def _observe(self) -> None:
-        """Who touches whom, and how deep bodies press into each other that are not gripped."""
+        """Who touches whom, and how deep bodies press into each other, but for fingers.
+
+        A finger's touch counts as such only on its inner side: a closed hand that pushes has both fingers on one side of the thing.
+        """
         contacts = self.data.contact
         pairs = self._owners[contacts.geom[: self.data.ncon]].reshape(-1, 2)
-        depth = -contacts.dist[: self.data.ncon]
+        closing = self.data.body("roll").xmat.reshape(3, 3)[:, 1]
+        along = contacts.frame[: self.data.ncon, :3].reshape(-1, 3) @ closing  # from the first body of a pair to the second
         self.touches_n[:] = 0
-        flags = {_LEFT: Touch.LEFT | Touch.ARM, _RIGHT: Touch.RIGHT | Touch.ARM, _ARM: Touch.ARM, _GROUND: Touch.GROUND}
-        for (one, other), deep in zip(pairs.tolist(), depth.tolist(), strict=True):
+        flags = {_LEFT: Touch.ARM, _RIGHT: Touch.ARM, _ARM: Touch.ARM, _GROUND: Touch.GROUND}
+        for (one, other), deep, normal in zip(pairs.tolist(), (-contacts.dist).tolist(), along.tolist(), strict=False):
             if deep < 0:
                 continue
-            for thing, toucher in ((one, other), (other, one)):
+            for thing, toucher, inward in ((one, other, -normal), (other, one, normal)):
                 if thing >= 0:
                     self.touches_n[thing] |= flags.get(toucher, Touch.THING)
-            fingers_press = min(one, other) in (_LEFT, _RIGHT)
-            self.deepest = max(self.deepest, 0.0 if fingers_press else deep)
+                    if toucher == _LEFT and inward < -_INNER_SIDE:
+                        self.touches_n[thing] |= Touch.LEFT
+                    if toucher == _RIGHT and inward > _INNER_SIDE:
+                        self.touches_n[thing] |= Touch.RIGHT
+            if min(one, other) not in (_LEFT, _RIGHT):
+                self.deepest = max(self.deepest, deep)
 
 
 def simulate(scene: Scene) -> Recording:
