@@ -53,18 +53,18 @@ class Episode:
         return self._fractions[key]
 
     def faults(self) -> list[str]:
-        """Why the episode should not be shown: nothing, or what went wrong."""
+        """Why the episode should not be shown; empty when it went well."""
         recording, scene = self.recording, self.scene
         faults = [f"the arm failed to {action.verb}" for action in recording.failed]
         if recording.deepest_metres > _DEEPEST_METRES:
             faults.append(f"bodies pressed {1e3 * recording.deepest_metres:.1f} mm into each other")
         if recording.positions_tn3[..., 2].min() < -0.05:
             faults.append("something fell off the table")
-        times = np.arange(0.0, scene.duration_s, 1.0)
-        seen = np.max([self.visible_fractions(float(time_s)) for time_s in times], axis=0)
-        for thing in sorted({event.thing for event in self.history.events}):
-            if seen[thing] < _SEEN:
-                faults.append(f"the {scene.things[thing].kind} is hidden throughout")
+        hidden = {event.thing for event in self.history.events}
+        for time_s in np.arange(0.0, scene.duration_s, 1.0):
+            if hidden:
+                hidden -= set(np.flatnonzero(self.visible_fractions(float(time_s)) >= _SEEN).tolist())
+        faults += [f"the {scene.things[thing].kind} is hidden throughout" for thing in sorted(hidden)]
         return faults
 
     @cached_property

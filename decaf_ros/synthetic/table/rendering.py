@@ -16,7 +16,9 @@ from decaf_ros.synthetic.table.model import SEEN_GROUPS, build_model, thing_name
 from decaf_ros.synthetic.table.recording import Recording
 from decaf_ros.synthetic.table.scene import Scene
 
-mujoco, warp, mjwarp = load("mujoco"), load("warp"), load("mujoco_warp")
+mujoco, warp = load("mujoco"), load("warp")
+warp.config.log_level = warp.LOG_ERROR  # else it speaks of the devices that it found
+mjwarp = load("mujoco_warp")
 
 Float64Array = npt.NDArray[np.float64]
 DEFAULT_SIZE_HW = (192, 256)
@@ -24,7 +26,6 @@ ARM_LABEL = 255
 _COARSE_HW = (96, 128)  # for the shares of things that are visible
 _OUT_OF_SIGHT = (0.0, 0.0, -1000.0)
 _SHADE = 0.25  # share of the lamp's light that reaches the shadows
-_SKY = (0.7, 0.7, 0.7, 1.0)
 _OPTICAL_FROM_GL = np.diag([1.0, -1.0, -1.0])  # MuJoCo's cameras look along -z, with y up
 
 
@@ -34,7 +35,7 @@ class View:
 
     Attributes:
         image_rgb: ``(H, W, 3)`` uint8.
-        depth_hw: ``(H, W)`` float32: metres along the optical axis.
+        depth_hw: ``(H, W)`` float32: metres along the optical axis; 0 where there is only the far wall.
         instances_hw: ``(H, W)`` uint8: ``i + 1`` on thing ``i``, :data:`ARM_LABEL` on the arm, 0 elsewhere.
         poses_n44: ``(things, 4, 4)``: each thing's own frame in the world.
         world_from_camera: ``(4, 4)``: the optical frame, x right, y down, z forward.
@@ -68,7 +69,6 @@ class Renderer:
     """
 
     def __init__(self, recording: Recording, samples: int = 1) -> None:
-        warp.config.quiet = True
         self._recording = recording
         self._samples = samples
         self._model = build_model(recording.scene, recording.shapes)
@@ -148,7 +148,7 @@ class Renderer:
                 render_seg=True,
                 use_shadows=True,
                 enabled_geom_groups=SEEN_GROUPS,
-                background_color=_SKY,
+                render_skybox=True,
                 shadow_light_fraction=_SHADE,
                 samples_per_pixel=1 if masks_only else self._samples,
             )

@@ -324,7 +324,8 @@ def _pan(colour: Float32Array, scale: float, rng: np.random.Generator) -> Shape:
     inside = lathe([(0.98 * r, h), (0.86 * r, 0.004), (0, 0.004)], 44)
     handle = tube(np.stack([np.linspace(0.97, 2.15, 8) * r, np.zeros(8), np.linspace(0.75, 0.95, 8) * h], -1), [0.008] * 7 + [0.003], 10, 1.2)
     dark = finished(plain((52, 52, 56)))
-    mesh, texture = join([(outside, finished(plain(colour))), (inside, dark), (handle, dark)])
+    lining = finished(plain(0.72 * colour))
+    mesh, texture = join([(outside, finished(plain(colour))), (inside, lining), (handle, dark)])
     solids = (
         Solid("cylinder", (0.9 * r, 0.004), (0, 0, 0.004)),
         *_ring(0.95 * r, h, 0.010),

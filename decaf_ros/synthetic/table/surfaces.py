@@ -1,4 +1,4 @@
-"""Textures of the room: table tops and floors."""
+"""Textures of the room: table tops, floors and walls."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def table_top(name: str, rng: np.random.Generator) -> UInt8Array:
     if name == "marble":
         folded = np.abs(np.sin(np.linspace(0, 9, _PIXELS)[None] + 4 * clouds(rng, size, (3, 3), 6)))
         veins = np.clip(1 - 9 * folded, 0, 1)[..., None]
-        return finished(np.asarray((222, 220, 214), np.float32) * (1 - 0.3 * veins) * (1 + 0.05 * clouds(rng, size, (4, 4))[..., None]))
+        return finished(np.asarray(((196, 194, 188), (168, 170, 174))[int(rng.integers(2))], np.float32) * (1 - 0.3 * veins) * (1 + 0.05 * clouds(rng, size, (4, 4))[..., None]))
     if name == "cloth":
         base = np.asarray(((150, 164, 186), (168, 178, 158), (190, 172, 160), (160, 160, 164))[int(rng.integers(4))], np.float32)
         stripe = ((np.arange(_PIXELS) // 32) % 2).astype(np.float32)
         checks = 1 - 0.1 * stripe[:, None] - 0.1 * stripe[None]
         return finished(base * (checks * (1 + 0.06 * rng.standard_normal(size).astype(np.float32)))[..., None])
     if name == "laminate":
-        base = np.asarray(((214, 214, 208), (172, 178, 182), (206, 196, 178))[int(rng.integers(3))], np.float32)
+        base = np.asarray(((188, 188, 182), (150, 156, 162), (184, 172, 152))[int(rng.integers(3))], np.float32)
         return finished(base * (1 + 0.025 * clouds(rng, size, (40, 40), 2))[..., None])
     base = np.asarray(((128, 128, 126), (104, 106, 108))[int(rng.integers(2))], np.float32)  # concrete
     return finished(base * (1 + 0.12 * clouds(rng, size, (6, 6), 6) + 0.02 * rng.standard_normal(size).astype(np.float32))[..., None])
@@ -43,6 +43,23 @@ def floor(name: str, rng: np.random.Generator) -> UInt8Array:
         return finished(base * np.where(joint, 0.6, 1 + 0.05 * clouds(rng, size, (4, 4)))[..., None])
     base = np.asarray(((96, 88, 92), (84, 98, 104), (120, 104, 88))[int(rng.integers(3))], np.float32)  # carpet
     return finished(base * (1 + 0.12 * rng.standard_normal(size).astype(np.float32))[..., None])
+
+
+def surroundings(wall_rgb: tuple[float, float, float], rng: np.random.Generator) -> UInt8Array:
+    """``(6 * 64, 64, 3)`` uint8 faces of a cube around it all: +x, -x, up, down, and two more walls, each lit in its own way."""
+    side = 64
+    across = np.linspace(-1, 1, side, dtype=np.float32)
+    base = 255 * np.asarray(wall_rgb, dtype=np.float32)
+    faces = []
+    for index in range(6):
+        corners = 1 - 0.10 * across[None, :] ** 4 - 0.06 * across[:, None]
+        face = base * (float(rng.uniform(0.82, 1.0)) * corners)[..., None]
+        if index in (0, 1, 4, 5) and rng.random() < 0.4:  # something on the wall: a window, a picture, a cupboard
+            width, height = int(rng.integers(10, 26)), int(rng.integers(8, 16))
+            x, y = int(rng.integers(0, side - width)), int(rng.integers(14, 30))
+            face[y : y + height, x : x + width] = rng.uniform(60, 240) * (1 + rng.uniform(-0.1, 0.1, 3))
+        faces.append(face)
+    return finished(np.concatenate(faces))
 
 
 def _planks(base_rgb: tuple[int, int, int], count: int, rng: np.random.Generator) -> Float32Array:
