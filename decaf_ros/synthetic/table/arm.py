@@ -1,4 +1,4 @@
-"""The arm: five joints and a parallel gripper that points down; its bodies for MuJoCo, and its joints for a pose in closed form.
+"""The arm: five joints and a parallel gripper that points down, as bodies for MuJoCo and as a pose in closed form.
 
 The joints are a turn about the vertical, shoulder, elbow and wrist in one upright plane, and a roll of the hand.
 """
@@ -103,7 +103,14 @@ def add_arm(spec: Any, shell_rgb: tuple[float, float, float], accent_rgb: tuple[
             made.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_HINGE, axis=axis, armature=0.1)
         return made
 
-    def part(parent: Any, form: str, size: tuple[float, ...], position: tuple[float, float, float], rgba: list[float], along: str = "z") -> None:
+    def part(
+        parent: Any,
+        form: str,
+        size: tuple[float, ...],
+        position: tuple[float, float, float],
+        rgba: list[float],
+        along: str = "z",
+    ) -> None:
         quat = {"z": (1, 0, 0, 0), "y": (math.sqrt(0.5), math.sqrt(0.5), 0, 0)}[along]
         parent.add_geom(
             type=getattr(mujoco.mjtGeom, f"mjGEOM_{form.upper()}"),
@@ -138,7 +145,9 @@ def add_arm(spec: Any, shell_rgb: tuple[float, float, float], accent_rgb: tuple[
     hand.add_site(name="tip", pos=(0, 0, WRIST_TO_TIP - _ROLL_FROM_WRIST))
     for name, side in zip(FINGERS, (1.0, -1.0), strict=True):
         finger = hand.add_body(name=name, pos=(0, 0, 0.028), gravcomp=1.0)
-        finger.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=(0, side, 0), range=(-0.002, OPEN + 0.002), armature=0.02)
+        finger.add_joint(
+            name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=(0, side, 0), range=(-0.002, OPEN + 0.002), armature=0.02
+        )
         length = WRIST_TO_TIP - _ROLL_FROM_WRIST - 0.028
         part(finger, "box", (0.010, 0.007, 0.5 * length), (0, side * 0.007, 0.5 * length), [0.30, 0.31, 0.33, 1.0])
 

@@ -1,4 +1,4 @@
-"""What can be said about things as they are: category, colour, size, position, relation and use, each true of one by a margin."""
+"""What can be said about things as they are: names, sizes, positions, relations and uses, each true of one by a margin."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _names(window: Window) -> Iterator[Claim]:
 
 
 def _groups(window: Window) -> Iterator[tuple[list[int], str | None]]:
-    """Things among which one can be the largest or leftmost: all that are present, and those of a kind that is there repeatedly."""
+    """Things among which one can be the largest or leftmost: all that are present, and those of a kind that is there twice."""
     yield window.present, None
     for kind in sorted(set(window.kinds)):
         if len(window.of_kind(kind)) > 1:
@@ -113,17 +113,23 @@ def _relations(window: Window) -> Iterator[Claim]:
                     yield from _related(window, "between", [c for c in candidates if c != other], noun, [reference, other])
 
 
-def _related(window: Window, name: str, candidates: Sequence[int], noun: str | None, references: Sequence[int]) -> Iterator[Claim]:
+def _related(
+    window: Window, name: str, candidates: Sequence[int], noun: str | None, references: Sequence[int]
+) -> Iterator[Claim]:
     """The one candidate in clear relation to the references while all others are clearly not, if there is one."""
-    clear = [thing for thing in candidates if all(_holds(window, name, look, thing, references, True) for look in _looks(window))]
-    maybe = [thing for thing in candidates if any(_holds(window, name, look, thing, references, False) for look in _looks(window))]
+    clear = [
+        thing for thing in candidates if all(_holds(window, name, look, thing, references, True) for look in _looks(window))
+    ]
+    maybe = [
+        thing for thing in candidates if any(_holds(window, name, look, thing, references, False) for look in _looks(window))
+    ]
     if len(clear) == 1 and maybe == clear:
         words = tuple(zip("ab", (window.kinds[reference] for reference in references), strict=False))
         yield Claim("relation", name, clear[0], noun, words)
 
 
 def _looks(window: Window) -> Sequence[int]:
-    """Looks at which relations are checked: the first, the middle and the last one, for nothing that matters moves but the camera."""
+    """Looks at which relations are checked: first, middle and last, for nothing that matters moves but the camera."""
     return sorted({0, len(window.times_s) // 2, len(window.times_s) - 1})
 
 
@@ -140,7 +146,12 @@ def _holds(window: Window, name: str, look: int, thing: int, references: Sequenc
         share = float((floor[thing] - floor[references[0]]) @ line) / length**2
         off = abs(float(line[0] * away - line[1] * right)) / length
         return (0.3 < share < 0.7 and off < 0.035 and length > 0.16) if clearly else (0.05 < share < 0.95 and off < 0.10)
-    along, across = {"behind": (away, right), "in_front_of": (-away, right), "left_of": (-right, away), "right_of": (right, away)}[name]
+    along, across = {
+        "behind": (away, right),
+        "in_front_of": (-away, right),
+        "left_of": (-right, away),
+        "right_of": (right, away),
+    }[name]
     if clearly:
         return bool(along > max(0.06, 0.6 * reach) and abs(across) < 0.4 * along and along < 0.30)
     return bool(along > 0.02 and abs(across) < 1.1 * along + 0.04)

@@ -1,4 +1,4 @@
-"""A scene that was played, with its pictures and the truth about it; and episodes from seeds, of which those that went wrong are left out."""
+"""A scene that was played, with its pictures and the truth about it; and episodes from seeds, without those that went wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened, judged by physics alone: contacts, heights, speeds and angles of a recording, never the script of its actions."""
+"""What happened, judged by physics alone: contacts, heights, speeds and angles of a recording, never the script."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Event:
     Attributes:
         kind: what.
         thing: index of the thing.
-        start_s, end_s: from when to when it took place: a lift to its first 3 cm; from touching the table until the fingers left;
-            a push from its first to its last motion; a fall from upright to lying; a way into or out of the image.
+        start_s, end_s: from when to when it took place: a lift to its first 3 cm; from touching the table until the fingers
+            left; a push from its first to its last motion; a fall from upright to lying; a way into or out of the image.
     """
 
     kind: EventKind
@@ -58,8 +58,8 @@ class Event:
 class History:
     """The truth about a recording.
 
-    *Held* is what both fingers touch while neither table nor floor does; contacts that flicker for a tenth of a second do not count
-    as lost.
+    *Held* is what both fingers touch while neither table nor floor does; a contact that flickers for a tenth of a second does
+    not count as lost.
 
     Args:
         recording: what was simulated.
@@ -86,7 +86,9 @@ class History:
 
     def touches_of(self, kind: EventKind, start_s: float, end_s: float) -> set[int]:
         """Things to which one of a kind happened between two times at least in part."""
-        return {event.thing for event in self.events if event.kind is kind and event.start_s <= end_s and event.end_s >= start_s}
+        return {
+            event.thing for event in self.events if event.kind is kind and event.start_s <= end_s and event.end_s >= start_s
+        }
 
     def held_at(self, time_s: float, seconds: float = 0.3) -> list[int]:
         """Things that are held at a time, and were for so long."""
@@ -96,13 +98,11 @@ class History:
 
     def held_within(self, start_s: float, end_s: float) -> BoolArray:
         """``(things,)``: held at any time between two."""
-        held: BoolArray = self.held_tn[self._index(start_s) : self._index(end_s) + 1].any(axis=0)
-        return held
+        return np.asarray(self.held_tn[self._index(start_s) : self._index(end_s) + 1].any(axis=0), dtype=np.bool_)
 
     def touched_within(self, start_s: float, end_s: float) -> BoolArray:
         """``(things,)``: touched by the arm at any time between two."""
-        touched: BoolArray = self.touched_tn[self._index(start_s) : self._index(end_s) + 1].any(axis=0)
-        return touched
+        return np.asarray(self.touched_tn[self._index(start_s) : self._index(end_s) + 1].any(axis=0), dtype=np.bool_)
 
     def moved_metres(self, start_s: float, end_s: float) -> Float64Array:
         """``(things,)``: the farthest that each was from where it stood at the first of two times, until the second."""
@@ -118,7 +118,7 @@ class History:
 
     @cached_property
     def in_frame_tn(self) -> Float64Array:
-        """``(T', things)``: share of each thing's surface points inside the camera's image, whatever hides them, ten times a second."""
+        """``(T', things)``: :func:`in_frame` ten times a second."""
         return np.stack([in_frame(self._recording, time_s) for time_s in self.times_s[:: self._stride]])
 
     def _events_of(self, thing: int) -> Iterator[Event]:
@@ -155,7 +155,9 @@ class History:
             yield self._event(EventKind.TAKEN_AWAY, thing, (begin + inside) * self._stride, (begin + outside) * self._stride)
         if shares[0] == 0.0 and shares[-1] >= _IN_FRAME:
             outside, inside = int(np.flatnonzero(shares > 0)[0]) - 1, int(np.flatnonzero(shares >= _IN_FRAME)[0])
-            yield self._event(EventKind.BROUGHT_INTO_VIEW, thing, (begin + outside) * self._stride, (begin + inside) * self._stride)
+            yield self._event(
+                EventKind.BROUGHT_INTO_VIEW, thing, (begin + outside) * self._stride, (begin + inside) * self._stride
+            )
 
     def _pushes(self, thing: int) -> Iterator[Event]:
         """Ways along the table; one on which a thing falls over is a fall."""

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 
-class SimulationMissing(ImportError):
+class SimulationMissingError(ImportError):
     """MuJoCo, or what renders its worlds, is not installed."""
 
 
@@ -15,12 +15,12 @@ def load(name: str) -> Any:
     """The module of this name, of the extra ``sim``.
 
     Raises:
-        SimulationMissing: it is not installed, or cannot be loaded here.
+        SimulationMissingError: it is not installed, or cannot be loaded here.
     """
     try:
         module: ModuleType = importlib.import_module(name)
     except ImportError as error:
-        raise SimulationMissing(
+        raise SimulationMissingError(
             f"the simulated table needs {name}, which is not installed: pip install 'decaf_ros[sim]' (Python 3.11 or later)"
         ) from error
     return module

@@ -1,4 +1,4 @@
-"""What can be said about things by what happened to them in a window, each true of one while it is clearly not true of the others."""
+"""What can be said about things by what happened to them in a window, each true of one and clearly not of the others."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def _grips(window: Window) -> Iterator[Claim]:
             yield Claim("picked_up", "picked_up", picked[0].thing, noun, evidence_s=(picked[0].start_s, end_s))
     held = history.held_at(end_s)
     if len(held) == 1:
-        since = max((event.start_s for event in history.events if event.kind is EventKind.PICKED_UP and event.thing == held[0] and event.start_s <= end_s), default=start_s)  # fmt: skip
+        lifts = [event.start_s for event in history.events if event.kind is EventKind.PICKED_UP and event.thing == held[0]]
+        since = max((lift_s for lift_s in lifts if lift_s <= end_s), default=start_s)
         evidence = (max(start_s, since), end_s)
         yield Claim("held", "held_what", held[0], None, evidence_s=evidence)
         for noun in _nouns(window, held[0]):

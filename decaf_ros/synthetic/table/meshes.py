@@ -62,7 +62,7 @@ def lathe(profile_rz: Sequence[tuple[float, float]], sides: int = 32) -> Mesh:
     return Mesh(np.stack([x, y, z], -1).reshape(-1, 3), _grid_faces(len(profile), sides), np.stack([u, v], -1).reshape(-1, 2))
 
 
-def tube(path_n3: Float64Array, radii: Sequence[float] | float, sides: int = 12, flatten: float = 1.0) -> Mesh:
+def tube(path_n3: Float64Array, radii: npt.ArrayLike, sides: int = 12, flatten: float = 1.0) -> Mesh:
     """A round bar along a path in a plane; u around, v along it.
 
     Args:
@@ -122,14 +122,14 @@ def join(parts: Sequence[tuple[Mesh, UInt8Array]]) -> tuple[Mesh, UInt8Array]:
     return joined, np.concatenate([texture for _, texture in parts])
 
 
-def plain(colour_rgb: Sequence[float], rows: int = 2) -> Float32Array:
+def plain(colour_rgb: npt.ArrayLike, rows: int = 2) -> Float32Array:
     """``(rows, TEXTURE_WIDTH, 3)`` float32 of one colour, to paint on."""
     return np.broadcast_to(np.asarray(colour_rgb, np.float32), (rows, TEXTURE_WIDTH, 3)).copy()
 
 
-def finished(texture: Float32Array) -> UInt8Array:
+def finished(texture: npt.ArrayLike) -> UInt8Array:
     """The texture as uint8."""
-    return np.clip(texture, 0, 255).astype(np.uint8)
+    return np.clip(np.asarray(texture), 0, 255).astype(np.uint8)
 
 
 def clouds(rng: np.random.Generator, size_hw: tuple[int, int], cells_hw: tuple[int, int], octaves: int = 4) -> Float32Array:

@@ -81,7 +81,9 @@ def _add_room(spec: Any, look: Look, rng: np.random.Generator) -> None:
     )
     # Walls are far away as far as rays are concerned: as geometry they would cost a third of the time that a picture takes.
     walls = surroundings(look.wall_rgb, rng)
-    sky = spec.add_texture(name="walls", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=walls.shape[1], height=walls.shape[0], nchannel=3)
+    sky = spec.add_texture(
+        name="walls", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=walls.shape[1], height=walls.shape[0], nchannel=3
+    )
     sky.data = np.ascontiguousarray(walls).tobytes()
 
 

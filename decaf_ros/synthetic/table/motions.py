@@ -1,4 +1,4 @@
-"""How the arm does what it is told: each action as the poses of the hand, one a tick, planned when it begins from what is there."""
+"""How the arm does what it is told: each action as poses of the hand, one a tick, planned from what is there when it begins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _travel(world: Simulation, goal: HandPose, speed: float = _SPEED) -> Iterato
     """From where the hand was told to be to a goal, starting and ending at rest."""
     start = world.hand
     goal = replace(goal, yaw=nearest_yaw(goal.yaw, start.yaw))
-    path = np.linalg.norm([goal.radius - start.radius, goal.height - start.height, goal.radius * (goal.bearing - start.bearing)])
+    path = math.hypot(goal.radius - start.radius, goal.height - start.height, goal.radius * (goal.bearing - start.bearing))
     seconds = max(path / speed, abs(goal.yaw - start.yaw) / _TURN, 0.1)
     ticks = max(2, round(seconds / TICK_S))
     for tick in range(1, ticks + 1):
@@ -87,7 +87,9 @@ def _place(world: Simulation, action: Action) -> Iterator[HandPose]:
         return
     position, _ = world.pose_of(thing)
     offset = world.hand.xyz - position
-    goal = HandPose.above((action.xy[0] + offset[0], action.xy[1] + offset[1], offset[2] + 0.002), world.hand.yaw, world.hand.opening)
+    goal = HandPose.above(
+        (action.xy[0] + offset[0], action.xy[1] + offset[1], offset[2] + 0.002), world.hand.yaw, world.hand.opening
+    )
     if not is_reachable(goal):
         world.fail(action)
         return
@@ -105,21 +107,22 @@ def _place(world: Simulation, action: Action) -> Iterator[HandPose]:
 
 def _push(world: Simulation, action: Action) -> Iterator[HandPose]:
     """Closed fingers beside the thing, low, and along the table."""
-    assert action.thing is not None and action.xy is not None
+    assert action.thing is not None
     _, high = _size(world, action.thing)
     yield from _shove(world, action, height=min(0.03, 0.35 * high), speed=0.16)
 
 
 def _topple(world: Simulation, action: Action) -> Iterator[HandPose]:
     """Closed fingers against the upper part of the thing, until it tips."""
-    assert action.thing is not None and action.xy is not None
+    assert action.thing is not None
     _, high = _size(world, action.thing)
     yield from _shove(world, action, height=0.82 * high, speed=0.45)
 
 
 def _shove(world: Simulation, action: Action, height: float, speed: float) -> Iterator[HandPose]:
     """The closed hand goes in a straight line through where the thing stands, as far as the thing is to go."""
-    assert action.thing is not None and action.xy is not None
+    assert action.thing is not None
+    assert action.xy is not None
     position, _ = world.pose_of(action.thing)
     way = np.asarray(action.xy) - position[:2]
     length = float(np.linalg.norm(way))
@@ -127,13 +130,17 @@ def _shove(world: Simulation, action: Action, height: float, speed: float) -> It
     wide, _ = _size(world, action.thing)
     yaw = math.atan2(ahead[1], ahead[0]) + 0.5 * math.pi
     start = HandPose.above((*(position[:2] - ahead * (wide + 0.035)), height), yaw, CLOSED)
-    end = HandPose.above((*(np.asarray(action.xy) - ahead * (_width_along(world, action.thing, ahead) + 0.011)), height), yaw, CLOSED)
+    end = HandPose.above(
+        (*(np.asarray(action.xy) - ahead * (_width_along(world, action.thing, ahead) + 0.011)), height), yaw, CLOSED
+    )
     if not (is_reachable(start) and is_reachable(end)) or world.held is not None:
         world.fail(action)
         return
     yield from _over(world, start)
     yield from _travel(world, start, _CAREFUL)
-    line = [HandPose.above(start.xyz + share * (end.xyz - start.xyz), world.hand.yaw, CLOSED) for share in np.linspace(0, 1, 9)[1:]]
+    line = [
+        HandPose.above(start.xyz + share * (end.xyz - start.xyz), world.hand.yaw, CLOSED) for share in np.linspace(0, 1, 9)[1:]
+    ]
     ticks = max(4, round(float(np.linalg.norm(end.xyz - start.xyz)) / speed / TICK_S / len(line)))
     for part, goal in enumerate(line):  # a straight line in the world is none in cylinder coordinates
         begin = world.hand

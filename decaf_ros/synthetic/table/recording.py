@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decaf_ros.datatypes import UInt8Array
-from decaf_ros.synthetic.table.scene import Scene
+from decaf_ros.synthetic.table.scene import Action, Scene
 from decaf_ros.synthetic.table.shapes import Shape
 
 Float64Array = npt.NDArray[np.float64]
@@ -47,10 +47,10 @@ class Recording:
     qpos_tq: Float64Array
     touches_tn: UInt8Array
     deepest_metres: float = 0.0
-    failed: tuple[object, ...] = ()
+    failed: tuple[Action, ...] = ()
 
     def qpos_at(self, time_s: float) -> Float64Array:
-        """``(7 + 7 * things,)`` at any time, between two moments in a straight line; held before the first and after the last."""
+        """``(7 + 7 * things,)`` at any time: in a straight line between two moments, and as at the first or last outside."""
         step = float(self.times_s[1] - self.times_s[0])
         exact = min(max(time_s / step, 0.0), len(self.times_s) - 1.0)
         first = min(int(exact), len(self.times_s) - 2)

@@ -123,7 +123,9 @@ class Renderer:
         moved.cam_xpos.numpy()[0, 0] = world_from_camera[:3, 3]
         moved.cam_xmat.numpy()[0, 0] = world_from_camera[:3, :3] @ _OPTICAL_FROM_GL
 
-    def _trace(self, size_hw: tuple[int, int], masks_only: bool = False) -> tuple[UInt8Array, Float32Array, npt.NDArray[np.int32]]:
+    def _trace(
+        self, size_hw: tuple[int, int], masks_only: bool = False
+    ) -> tuple[UInt8Array, Float32Array, npt.NDArray[np.int32]]:
         """Colour, depth and geoms (-1 for none) of the scene as it is placed; colour is black for masks only."""
         with warp.ScopedDevice("cpu"):
             context = self._context(size_hw, masks_only)

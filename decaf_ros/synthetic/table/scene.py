@@ -20,7 +20,7 @@ FLOORS = ("boards", "tiles", "carpet")
 VERBS = ("pick", "place", "push", "topple", "wait")
 # The world's frame: x away from the robot, y to its left, z up; the table's top is z = 0.
 ROBOT_XY = (-0.50, 0.0)
-TABLE_X, TABLE_Y = (-0.72, 0.52), (-0.72, 0.72)
+TABLE_X, TABLE_Y = (-0.76, 0.52), (-0.86, 0.86)
 MAX_THINGS = 8
 ASPECT = 4 / 3  # of the images for which it is said what is in view
 
@@ -104,7 +104,16 @@ class Camera:
     phase: float = 0.0
 
     def __post_init__(self) -> None:
-        for value in (*self.target, self.distance, self.azimuth, self.elevation, self.fov_y, *self.sway, self.period_s, self.phase):
+        for value in (
+            *self.target,
+            self.distance,
+            self.azimuth,
+            self.elevation,
+            self.fov_y,
+            *self.sway,
+            self.period_s,
+            self.phase,
+        ):
             _require_finite(value, "each number of a camera")
         if not (self.distance > 0.2 and 0.1 < self.fov_y < 2.0 and -1.5 < self.elevation < 1.5 and self.period_s > 0):
             raise ValueError("a camera is more than 0.2 m away, sees 0.1 to 2 radians, and looks neither straight up nor down")
@@ -190,7 +199,9 @@ class Scene:
             raise ValueError(f"a scene takes up to 3600 s, got {self.duration_s}")
         for action in self.actions:
             if action.thing is not None and not 0 <= action.thing < len(self.things):
-                raise ValueError(f"action {action.verb}: there is no object {action.thing}, there are {len(self.things)}, from 0 on")
+                raise ValueError(
+                    f"action {action.verb}: there is no object {action.thing}, there are {len(self.things)}, from 0 on"
+                )
             if action.verb == "pick" and action.thing is not None and not KINDS[self.things[action.thing].kind].liftable:
                 raise ValueError(f"action pick: the gripper cannot lift a {self.things[action.thing].kind}")
 
@@ -211,10 +222,11 @@ def scene_from_json(text: str | bytes) -> Scene:
     given = _mapping(from_json(text), "a scene file")
     things = tuple(_make(Thing, each, f"things[{i}]") for i, each in enumerate(_listed(given, "things")))
     actions = tuple(_make(Action, each, f"actions[{i}]") for i, each in enumerate(_listed(given, "actions")))
-    parts = {"things": things, "actions": actions}
-    for name, part in (("camera", Camera), ("look", Look)):
-        if name in given:
-            parts[name] = _make(part, given[name], name)
+    parts: dict[str, Any] = {"things": things, "actions": actions}
+    if "camera" in given:
+        parts["camera"] = _make(Camera, given["camera"], "camera")
+    if "look" in given:
+        parts["look"] = _make(Look, given["look"], "look")
     return _make(Scene, {**given, **parts}, "the scene")
 
 
@@ -252,7 +264,9 @@ def _fits(value: Any, annotation: str) -> bool:
     if value is None:
         return "None" in annotation
     if annotation.startswith("tuple[float"):
-        return isinstance(value, list) and len(value) == annotation.count("float") and all(_fits(each, "float") for each in value)
+        return (
+            isinstance(value, list) and len(value) == annotation.count("float") and all(_fits(each, "float") for each in value)
+        )
     if annotation.startswith(("int", "float")):
         return isinstance(value, (int, float) if annotation.startswith("float") else int) and not isinstance(value, bool)
     if annotation == "str":

@@ -1,7 +1,7 @@
 """Sentences about a window of an episode: true of exactly one thing in view by a margin, or of none.
 
-A window is what somebody who asks has seen: by default the node's own, four seconds. Whatever can be glimpsed in it is a rival: a
-sentence holds for its target and clearly for no rival. What happened before the window has not happened for it.
+A window is what somebody who asks has seen: by default the node's own, four seconds. Whatever can be glimpsed in it is a rival:
+a sentence holds for its target and clearly for no rival. What happened before the window has not happened for it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _events_that_were_not(window: Window, rng: np.random.Generator) -> list[str]
         if kind not in happened and not spoiled.any():
             texts.append(phrase(name, rng))
     # Something moved, but none of this kind did.
-    quiet = [kind for kind in sorted(set(window.kinds)) if (of := window.of_kind(kind)) and not (moved | held | touched)[of].any()]
+    quiet = [
+        kind for kind in sorted(set(window.kinds)) if (of := window.of_kind(kind)) and not (moved | held | touched)[of].any()
+    ]
     if moved.any() and quiet:
         texts.append(phrase("moved", rng, str(rng.choice(quiet))))
     return texts

@@ -19,7 +19,7 @@ from decaf_ros.synthetic.table.model import TIMESTEP_S, build_model, thing_name
 from decaf_ros.synthetic.table.motions import MOTIONS, go_to_rest
 from decaf_ros.synthetic.table.recording import Recording, Touch
 from decaf_ros.synthetic.table.scene import Action, Scene
-from decaf_ros.synthetic.table.shapes import make_shape
+from decaf_ros.synthetic.table.things import make_shape
 
 mujoco = load("mujoco")
 
@@ -123,7 +123,7 @@ class Simulation:
         self.failed.append(action)
 
     def _follow_orders(self) -> Iterator[HandPose | None]:
-        """Poses of the hand for ever, None when it has nothing to do; it goes out of the way then, unless it holds something."""
+        """Poses of the hand for ever, None when it has nothing to do: then it goes out of the way, unless it holds one."""
         while True:
             while self._waiting:
                 action = self._waiting.pop(0)
@@ -148,7 +148,8 @@ class Simulation:
     def _observe(self) -> None:
         """Who touches whom, and how deep bodies press into each other, but for fingers.
 
-        A finger's touch counts as such only on its inner side: a closed hand that pushes has both fingers on one side of the thing.
+        A finger's touch counts as such only on its inner side: a closed hand that pushes has both fingers on one side of what
+        it pushes.
         """
         contacts = self.data.contact
         pairs = self._owners[contacts.geom[: self.data.ncon]].reshape(-1, 2)
@@ -174,7 +175,7 @@ def simulate(scene: Scene) -> Recording:
     """Play a scene through.
 
     Raises:
-        SimulationMissing: MuJoCo is not installed.
+        SimulationMissingError: MuJoCo is not installed.
     """
     world = Simulation(scene)
     ticks = round(scene.duration_s / TICK_S)
@@ -187,7 +188,7 @@ def simulate(scene: Scene) -> Recording:
     return Recording(
         scene=scene,
         shapes=tuple(world.shapes),
-        times_s=np.arange(ticks + 1) * TICK_S,
+        times_s=np.arange(ticks + 1, dtype=np.float64) * TICK_S,
         qpos_tq=np.stack(qpos),
         touches_tn=np.stack(touches),
         deepest_metres=world.deepest,

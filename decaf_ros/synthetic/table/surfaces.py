@@ -19,9 +19,15 @@ def table_top(name: str, rng: np.random.Generator) -> UInt8Array:
     if name == "marble":
         folded = np.abs(np.sin(np.linspace(0, 9, _PIXELS)[None] + 4 * clouds(rng, size, (3, 3), 6)))
         veins = np.clip(1 - 9 * folded, 0, 1)[..., None]
-        return finished(np.asarray(((196, 194, 188), (168, 170, 174))[int(rng.integers(2))], np.float32) * (1 - 0.3 * veins) * (1 + 0.05 * clouds(rng, size, (4, 4))[..., None]))
+        return finished(
+            np.asarray(((196, 194, 188), (168, 170, 174))[int(rng.integers(2))], np.float32)
+            * (1 - 0.3 * veins)
+            * (1 + 0.05 * clouds(rng, size, (4, 4))[..., None])
+        )
     if name == "cloth":
-        base = np.asarray(((150, 164, 186), (168, 178, 158), (190, 172, 160), (160, 160, 164))[int(rng.integers(4))], np.float32)
+        base = np.asarray(
+            ((150, 164, 186), (168, 178, 158), (190, 172, 160), (160, 160, 164))[int(rng.integers(4))], np.float32
+        )
         stripe = ((np.arange(_PIXELS) // 32) % 2).astype(np.float32)
         checks = 1 - 0.1 * stripe[:, None] - 0.1 * stripe[None]
         return finished(base * (checks * (1 + 0.06 * rng.standard_normal(size).astype(np.float32)))[..., None])
@@ -29,7 +35,9 @@ def table_top(name: str, rng: np.random.Generator) -> UInt8Array:
         base = np.asarray(((188, 188, 182), (150, 156, 162), (184, 172, 152))[int(rng.integers(3))], np.float32)
         return finished(base * (1 + 0.025 * clouds(rng, size, (40, 40), 2))[..., None])
     base = np.asarray(((128, 128, 126), (104, 106, 108))[int(rng.integers(2))], np.float32)  # concrete
-    return finished(base * (1 + 0.12 * clouds(rng, size, (6, 6), 6) + 0.02 * rng.standard_normal(size).astype(np.float32))[..., None])
+    return finished(
+        base * (1 + 0.12 * clouds(rng, size, (6, 6), 6) + 0.02 * rng.standard_normal(size).astype(np.float32))[..., None]
+    )
 
 
 def floor(name: str, rng: np.random.Generator) -> UInt8Array:
@@ -46,7 +54,7 @@ def floor(name: str, rng: np.random.Generator) -> UInt8Array:
 
 
 def surroundings(wall_rgb: tuple[float, float, float], rng: np.random.Generator) -> UInt8Array:
-    """``(6 * 64, 64, 3)`` uint8 faces of a cube around it all: +x, -x, up, down, and two more walls, each lit in its own way."""
+    """``(6 * 64, 64, 3)`` uint8 faces of a cube around it all: +x, -x, up, down, and two more walls."""
     side = 64
     across = np.linspace(-1, 1, side, dtype=np.float32)
     base = 255 * np.asarray(wall_rgb, dtype=np.float32)

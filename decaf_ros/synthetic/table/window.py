@@ -36,8 +36,8 @@ class Window:
         self.colours = [thing.colour for thing in episode.scene.things]
         self.times_s = times_of(start_s, end_s)
         self.visible_tn = np.stack([episode.visible_fractions(time_s) for time_s in self.times_s])
-        self.present_n: BoolArray = (self.visible_tn >= GLIMPSED).any(axis=0)
-        self.shown_n: BoolArray = (self.visible_tn >= SEEN).mean(axis=0) >= 0.5
+        self.present_n: BoolArray = np.asarray((self.visible_tn >= GLIMPSED).any(axis=0), dtype=np.bool_)
+        self.shown_n: BoolArray = np.asarray((self.visible_tn >= SEEN).mean(axis=0) >= 0.5, dtype=np.bool_)
 
     @property
     def present(self) -> list[int]:
@@ -60,7 +60,9 @@ class Window:
     def centres_tn3(self) -> Float64Array:
         """``(T, things, 3)`` middles of the things in the world."""
         recording = self.episode.recording
-        middles = [0.5 * (shape.mesh.vertices_n3.min(axis=0) + shape.mesh.vertices_n3.max(axis=0)) for shape in recording.shapes]
+        middles = [
+            0.5 * (shape.mesh.vertices_n3.min(axis=0) + shape.mesh.vertices_n3.max(axis=0)) for shape in recording.shapes
+        ]
         local = np.concatenate([np.stack(middles), np.ones((len(middles), 1))], axis=1)
         return np.stack([np.einsum("nij,nj->ni", recording.poses_at(t), local)[:, :3] for t in self.times_s])
 
