@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from decaf_ros.synthetic.table.arm import CLOSED, OPEN, REST, HandPose, is_reachable, nearest_yaw
+from decaf_ros.synthetic.table.kinematics import CLOSED, OPEN, REST, HandPose, is_reachable, nearest_yaw
 from decaf_ros.synthetic.table.scene import Action
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from decaf_ros.synthetic.table.arm import HandPose, is_reachable
 from decaf_ros.synthetic.table.catalogue import KINDS
+from decaf_ros.synthetic.table.kinematics import HandPose, is_reachable
 from decaf_ros.synthetic.table.scene import ASPECT, ROBOT_XY, TABLE_X, TABLE_Y, Action, Camera, Thing
 from decaf_ros.synthetic.table.things import make_shape
 

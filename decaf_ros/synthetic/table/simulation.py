@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from decaf_ros.synthetic.table.arm import FINGERS, JOINTS, REST, HandPose, joints_of
+from decaf_ros.synthetic.table.arm import FINGERS, JOINTS
 from decaf_ros.synthetic.table.extras import load
+from decaf_ros.synthetic.table.kinematics import REST, HandPose, joints_of
 from decaf_ros.synthetic.table.model import TIMESTEP_S, build_model, thing_name
 from decaf_ros.synthetic.table.motions import MOTIONS, go_to_rest
 from decaf_ros.synthetic.table.recording import Recording, Touch
@@ -177,8 +178,12 @@ def simulate(scene: Scene) -> Recording:
     Raises:
         SimulationMissingError: MuJoCo is not installed.
     """
-    world = Simulation(scene)
-    ticks = round(scene.duration_s / TICK_S)
+    return record(Simulation(scene), scene.duration_s)
+
+
+def record(world: Simulation, seconds: float) -> Recording:
+    """Let a world go on, and note where everything is."""
+    ticks = max(1, round(seconds / TICK_S))
     qpos, touches = [], []
     for tick in range(ticks + 1):
         if tick:
@@ -186,7 +191,7 @@ def simulate(scene: Scene) -> Recording:
         qpos.append(np.array(world.data.qpos))
         touches.append(world.touches_n.copy())
     return Recording(
-        scene=scene,
+        scene=world.scene,
         shapes=tuple(world.shapes),
         times_s=np.arange(ticks + 1, dtype=np.float64) * TICK_S,
         qpos_tq=np.stack(qpos),
