@@ -137,9 +137,8 @@ def _holds(window: Window, name: str, look: int, thing: int, references: Sequenc
     """Whether a relation holds: clearly, or so that somebody might say so."""
     floor = window.floor_tn2[look]
     right, away = floor[thing] - floor[references[0]]
-    reach = window.radii_n[thing] + window.radii_n[references[0]]
     if name == "next_to":
-        return bool(np.hypot(right, away) - reach < (NEXT_TO if clearly else NOT_NEXT_TO))
+        return window.gap(look, thing, references[0]) < (NEXT_TO if clearly else NOT_NEXT_TO)
     if name == "between":
         line = floor[references[1]] - floor[references[0]]
         length = float(np.linalg.norm(line))
@@ -153,7 +152,7 @@ def _holds(window: Window, name: str, look: int, thing: int, references: Sequenc
         "right_of": (right, away),
     }[name]
     if clearly:
-        return bool(along > max(0.06, 0.6 * reach) and abs(across) < 0.4 * along and along < 0.30)
+        return bool(along > 0.07 and abs(across) < 0.4 * along and along < 0.30)
     return bool(along > 0.02 and abs(across) < 1.1 * along + 0.04)
 
 

@@ -13,7 +13,7 @@ from decaf_ros.synthetic.table.events import Event, EventKind
 from decaf_ros.synthetic.table.window import Window
 
 MOVED, STILL = 0.04, 0.01  # metres
-_STILL_TILT = math.radians(10)
+_STILL_TILT, FALLING_TILT = math.radians(10), math.radians(20)
 _LAST_BY_S = 1.5  # that the last thing was put down after the one before
 
 
@@ -100,7 +100,7 @@ def _other_events(window: Window) -> Iterator[Claim]:
     history, start_s, end_s = window.episode.history, window.start_s, window.end_s
     moved = set(np.flatnonzero(history.moved_metres(start_s, end_s) > STILL).tolist())
     held = set(np.flatnonzero(history.held_within(start_s, end_s)).tolist())
-    tilted = np.flatnonzero(history.tilted_within(start_s, end_s) > 2 * _STILL_TILT).tolist()
+    tilted = np.flatnonzero(history.tilted_within(start_s, end_s) > FALLING_TILT).tolist()
     rivals: dict[EventKind, set[int]] = {
         EventKind.PUSHED: moved - held,  # somebody might say that what fell was pushed, too
         EventKind.FELL_OVER: {thing for thing in tilted if KINDS[window.kinds[thing]].upright},

@@ -12,7 +12,7 @@ from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS, USES
 from decaf_ros.synthetic.table.descriptions import Claim, descriptions
 from decaf_ros.synthetic.table.episodes import Episode
 from decaf_ros.synthetic.table.events import EventKind
-from decaf_ros.synthetic.table.happenings import STILL, happenings
+from decaf_ros.synthetic.table.happenings import FALLING_TILT, STILL, happenings
 from decaf_ros.synthetic.table.window import Window
 from decaf_ros.synthetic.table.wordings import NOTHING, Sentence, phrase
 
@@ -83,9 +83,14 @@ def _events_that_were_not(window: Window, rng: np.random.Generator) -> list[str]
         texts.append(phrase("held_what", rng) if rng.random() < 0.5 else phrase("held", rng))
         if not touched.any():
             texts.append(phrase("picked_up", rng))
-    for name, kind in (("put_down", EventKind.PUT_DOWN), ("fell_over", EventKind.FELL_OVER), ("pushed", EventKind.PUSHED)):
-        spoiled = {"put_down": held, "fell_over": moved & ~held, "pushed": moved & ~held}[name]
-        if kind not in happened and not spoiled.any():
+    tilted = history.tilted_within(start_s, end_s) > FALLING_TILT
+    unlike = {
+        "put_down": (EventKind.PUT_DOWN, held),
+        "fell_over": (EventKind.FELL_OVER, tilted & np.array([KINDS[kind].upright for kind in window.kinds])),
+        "pushed": (EventKind.PUSHED, moved & ~held),
+    }
+    for name, (kind, nearly) in unlike.items():
+        if kind not in happened and not nearly.any():
             texts.append(phrase(name, rng))
     # Something moved, but none of this kind did.
     quiet = [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from decaf_ros.datatypes import BoolArray
+from decaf_ros.datatypes import BoolArray, Float32Array
 from decaf_ros.synthetic.table.episodes import Episode, times_of
 from decaf_ros.synthetic.table.scene import ASPECT, ROBOT_XY
 
@@ -35,6 +36,7 @@ class Window:
         self.kinds = [thing.kind for thing in episode.scene.things]
         self.colours = [thing.colour for thing in episode.scene.things]
         self.times_s = times_of(start_s, end_s)
+        self._hulls: dict[int, list[Float32Array]] = {}
         self.visible_tn = np.stack([episode.visible_fractions(time_s) for time_s in self.times_s])
         self.present_n: BoolArray = np.asarray((self.visible_tn >= GLIMPSED).any(axis=0), dtype=np.bool_)
         self.shown_n: BoolArray = np.asarray((self.visible_tn >= SEEN).mean(axis=0) >= 0.5, dtype=np.bool_)
@@ -66,12 +68,25 @@ class Window:
         local = np.concatenate([np.stack(middles), np.ones((len(middles), 1))], axis=1)
         return np.stack([np.einsum("nij,nj->ni", recording.poses_at(t), local)[:, :3] for t in self.times_s])
 
-    @cached_property
-    def radii_n(self) -> Float64Array:
-        """``(things,)`` half the larger horizontal extent of each, as it was made."""
-        extents = self.extents_n3[:, :2]
-        radii: Float64Array = 0.5 * extents.max(axis=1)
-        return radii
+    def gap(self, look: int, one: int, other: int) -> float:
+        """Metres along the table between the outlines of two things, seen from above, at one of the looks; 0 where they overlap."""
+        first, second = self._outlines(look)[one], self._outlines(look)[other]
+        if any(cv2.pointPolygonTest(second, point.tolist(), False) >= 0 for point in first) or any(
+            cv2.pointPolygonTest(first, point.tolist(), False) >= 0 for point in second
+        ):
+            return 0.0
+        return min(_from_edges(first, second), _from_edges(second, first))
+
+    def _outlines(self, look: int) -> list[Float32Array]:
+        """Convex outlines ``(points, 2)`` of the things on the table."""
+        if look not in self._hulls:
+            poses = self.episode.recording.poses_at(self.times_s[look])
+            placed = [
+                shape.mesh.vertices_n3 @ pose[:3, :3].T + pose[:3, 3]
+                for shape, pose in zip(self.episode.recording.shapes, poses, strict=True)
+            ]
+            self._hulls[look] = [cv2.convexHull(vertices[:, :2].astype(np.float32))[:, 0] for vertices in placed]
+        return self._hulls[look]
 
     @cached_property
     def extents_n3(self) -> Float64Array:
@@ -113,3 +128,11 @@ class Window:
         history = self.episode.history
         held = history.held_within(self.start_s, self.end_s)
         return np.asarray(~held & (history.moved_metres(self.start_s, self.end_s) < 0.01), dtype=np.bool_)
+
+
+def _from_edges(points: Float32Array, outline: Float32Array) -> float:
+    """The smallest distance of any point from the edges of a polygon."""
+    starts, edges = outline, np.roll(outline, -1, axis=0) - outline
+    offsets = points[:, None] - starts[None]
+    shares = np.clip((offsets * edges).sum(axis=-1) / np.maximum((edges**2).sum(axis=-1), 1e-12), 0.0, 1.0)
+    return float(np.linalg.norm(offsets - shares[..., None] * edges, axis=-1).min())
