@@ -201,7 +201,9 @@ class SecondOpinion:
 
     def _was_lifted(self, thing: int) -> bool:
         heights = self.track_tn3[:, thing, 2]
-        return bool(heights[0] < 0.02 and heights.max() > heights[0] + 0.025)
+        risen = heights - np.minimum.accumulate(heights) > 0.025
+        stood = np.minimum.accumulate(heights) < 0.02
+        return bool((risen & stood & (self.tilts_tn[:, thing] < 0.6)).any())
 
     def _hangs(self, thing: int) -> bool:
         heights = self.track_tn3[-10:, thing, 2]
@@ -215,7 +217,7 @@ class SecondOpinion:
 
     def _came_down(self, thing: int) -> bool:
         heights = self.track_tn3[:, thing, 2]
-        return bool(heights.max() > 0.02 and heights[-1] < 0.01 and heights[: int(heights.argmax()) + 1].size < len(heights))
+        return bool(heights.max() > 0.004 and heights[-1] < 0.004 and self.tilts_tn[-1, thing] < 0.6 and heights[: int(heights.argmax()) + 1].size < len(heights))
 
     def _came_down_last(self, candidates: list[int], words: dict[str, str]) -> list[int]:
         landed = {i: np.flatnonzero(self.track_tn3[:, i, 2] > 0.01)[-1] for i in candidates if self._came_down(i)}

@@ -273,3 +273,16 @@ def test_an_idle_arm_goes_to_rest_and_a_live_world_takes_orders():
         assert world.time_s < 20
     assert world.pose_of(0)[0][1] > 0.14
     assert world.hand.xyz[0] == pytest.approx(REST.xyz[0], abs=0.06)
+
+
+def test_a_thing_that_is_torn_from_the_fingers_is_lost():
+    world = Simulation(scene_of(thing("cube", 0.0, 0.0), actions=(Action("pick", 0), Action("wait", seconds=1.0))))
+    record(world, 2.5)
+    assert world.held == 0
+    world.data.eq_active[:] = 0  # whatever held it there does not; the fingers open
+    world.hand = HandPose(*world.hand.as_tuple()[:4], opening=0.05)
+    world.perform(Action("place", xy=(0.1, 0.1)))
+    for _ in range(20):
+        world.data.ctrl[5:7] = 0.05
+        world.tick()
+    assert world.held is None

@@ -145,6 +145,15 @@ def test_visible_shares_are_those_of_what_a_thing_would_show_alone():
     assert 0.2 < pixels[0] / pixels[1] < 0.8
 
 
+@pytest.mark.parametrize(
+    ("time_s", "size_hw", "named"),
+    [(math.nan, (8, 8), "finite, got nan"), (0.0, (0, 8), "1 to 4096"), (0.0, (8, -3), "1 to 4096"), (0.0, (10**6, 8), "1 to 4096")],
+)
+def test_no_picture_of_no_time_or_size(busy, time_s, size_hw, named):
+    with pytest.raises(ValueError, match=named):
+        busy.render(time_s, size_hw)
+
+
 def test_the_arm_has_a_label_of_its_own(busy):
     view = busy.render(2.5)
     assert (view.instances_hw == ARM_LABEL).sum() > 500

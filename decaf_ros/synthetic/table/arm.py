@@ -45,7 +45,7 @@ def add_arm(spec: Any, shell_rgb: tuple[float, float, float], accent_rgb: tuple[
             density=700,
             contype=ARM_CONTACT,
             conaffinity=THING_CONTACT,
-            friction=[1.0, 0.02, 0.001],
+            friction=[0.4, 0.006, 0.001],
             condim=4,
         )
 

@@ -19,7 +19,6 @@ Float64Array = npt.NDArray[np.float64]
 MOST_ATTEMPTS = 20
 _DEEPEST_METRES = 0.004  # that things may press into each other; beyond, one would be seen to pass through another
 _SEEN = 0.3
-_GRID_S = 0.25
 
 
 class Episode:
@@ -39,17 +38,17 @@ class Episode:
         self.recording: Recording = simulate(scene)
         self.history = History(self.recording)
         self._samples = samples
-        self._fractions: dict[int, Float64Array] = {}
+        self._fractions: dict[float, Float64Array] = {}
 
     def render(self, time_s: float, size_hw: tuple[int, int] = DEFAULT_SIZE_HW) -> View:
         """The table at any time of the scene, at any size. What is said to be in view holds for images of 4 by 3."""
         return self._renderer.render(time_s, size_hw)
 
     def visible_fractions(self, time_s: float) -> Float64Array:
-        """``(things,)``: the visible share of each thing, at the nearest quarter of a second."""
-        key = round(time_s / _GRID_S)
+        """``(things,)``: the visible share of what each thing would show, were nothing in front of it and the image endless."""
+        key = round(time_s, 3)
         if key not in self._fractions:
-            self._fractions[key] = self._renderer.visible_fractions(key * _GRID_S)
+            self._fractions[key] = self._renderer.visible_fractions(key)
         return self._fractions[key]
 
     def faults(self) -> list[str]:

@@ -19,6 +19,7 @@ from decaf_ros.synthetic.table.scene import ASPECT
 Float64Array = npt.NDArray[np.float64]
 LIFTED_METRES = 0.03  # that a thing has risen when it counts as picked up
 PUSHED_METRES = 0.04  # that it has gone along the table when it counts as pushed
+LEVEL_METRES = 0.02  # that it rises or sinks on the way at most
 FALL_METRES = 0.02  # that it still falls after it is let go, at most, when it counts as put down
 _SLOW = 0.015  # metres a second: at rest below
 _STANDS, _LIES = math.radians(12), math.radians(60)
@@ -106,7 +107,7 @@ class History:
 
     def moved_metres(self, start_s: float, end_s: float) -> Float64Array:
         """``(things,)``: the farthest that each was from where it stood at the first of two times, until the second."""
-        track = self._recording.positions_tn3[self._index(start_s) : self._index(end_s) + 1]
+        track = self._recording.middles_tn3[self._index(start_s) : self._index(end_s) + 1]
         farthest: Float64Array = np.linalg.norm(track - track[0], axis=-1).max(axis=0)
         return farthest
 
@@ -130,7 +131,7 @@ class History:
 
     def _events_of_hold(self, thing: int, first: int, last: int) -> Iterator[Event]:
         """Of one time in the gripper, from its first tick to its last."""
-        heights = self._recording.positions_tn3[:, thing, 2]
+        heights = self._recording.middles_tn3[:, thing, 2]
         risen = np.flatnonzero(heights[first : last + 1] >= heights[first] + LIFTED_METRES)
         if len(risen) == 0:
             return  # gripped, not lifted
@@ -162,15 +163,16 @@ class History:
     def _pushes(self, thing: int) -> Iterator[Event]:
         """Ways along the table; one on which a thing falls over is a fall."""
         kind = KINDS[self._recording.scene.things[thing].kind]
-        positions = self._recording.positions_tn3[:, thing, :2]
+        positions = self._recording.middles_tn3[:, thing, :2]
         speeds = np.linalg.norm(np.gradient(positions, self._step, axis=0), axis=1)
         moving = self._closed((speeds > _SLOW) & ~self.held_tn[:, thing], _PAUSE_S)
         for first, last in _runs(moving):
             stands = kind.upright and float(self._recording.tilts_tn[first, thing]) < _STANDS
             way = float(np.linalg.norm(positions[first : last + 1] - positions[first], axis=1).max())
             tipped = float(self._recording.tilts_tn[first : last + 1, thing].max()) > _LIES and stands
-            handled = self.held_tn[first : last + 1, thing].any()
-            if way >= PUSHED_METRES and not tipped and self.touched_tn[first : last + 1, thing].any() and not handled:
+            run = slice(first, last + 1)
+            along = np.ptp(self._recording.middles_tn3[run, thing, 2]) < LEVEL_METRES and not self.held_tn[run, thing].any()
+            if way >= PUSHED_METRES and along and not tipped and self.touched_tn[run, thing].any():
                 yield self._event(EventKind.PUSHED, thing, first, last)
 
     def _falls(self, thing: int) -> Iterator[Event]:

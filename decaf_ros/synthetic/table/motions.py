@@ -20,6 +20,7 @@ Float64Array = npt.NDArray[np.float64]
 TICK_S = 0.02
 _GAP = 0.03  # to what the hand, and what it holds, go over
 _SPEED, _CAREFUL = 0.75, 0.35  # of the hand, metres a second on average
+_ACCELERATION = 4.0  # of the hand, metres a second squared at most
 _TURN = 2.2  # radians a second on average
 _CLOSING_S, _OPENING_S = 0.7, 0.25
 _HIGHEST = 0.46  # that the hand goes
@@ -32,7 +33,7 @@ def _travel(world: Simulation, goal: HandPose, speed: float = _SPEED) -> Iterato
     start = world.hand
     goal = replace(goal, yaw=nearest_yaw(goal.yaw, start.yaw))
     path = math.hypot(goal.radius - start.radius, goal.height - start.height, goal.radius * (goal.bearing - start.bearing))
-    seconds = max(path / speed, abs(goal.yaw - start.yaw) / _TURN, 0.1)
+    seconds = max(path / speed, math.sqrt(6 * path / _ACCELERATION), abs(goal.yaw - start.yaw) / _TURN, 0.1)
     ticks = max(2, round(seconds / TICK_S))
     for tick in range(1, ticks + 1):
         share = tick / ticks
@@ -96,6 +97,8 @@ def _place(world: Simulation, action: Action) -> Iterator[HandPose]:
     yield from _over(world, goal)
     yield from _travel(world, goal, _CAREFUL)
     yield from _stay(world, 0.1)
+    if world.held is None:  # lost on the way
+        world.fail(action)
     world.let_go()
     ticks = round(_OPENING_S / TICK_S)
     start, wide = world.hand, replace(world.hand, opening=min(OPEN, world.hand.opening + 0.02))

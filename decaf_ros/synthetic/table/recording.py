@@ -78,6 +78,14 @@ class Recording:
         return positions
 
     @cached_property
+    def middles_tn3(self) -> Float64Array:
+        """``(T, things, 3)`` middles of the things, which stay where they are when a thing turns on the spot or rolls over."""
+        numbers = self.qpos_tq[:, ARM_NUMBERS:].reshape(len(self.times_s), -1, 7)
+        vertices = [shape.mesh.vertices_n3 for shape in self.shapes]
+        offsets = np.stack([0.5 * (each.min(axis=0) + each.max(axis=0)) for each in vertices])
+        return numbers[..., :3] + np.einsum("tnij,nj->tni", rotations(numbers[..., 3:]), offsets)
+
+    @cached_property
     def tilts_tn(self) -> Float64Array:
         """``(T, things)`` angles of the things' own z axes from the vertical, in radians."""
         quaternions = self.qpos_tq[:, ARM_NUMBERS:].reshape(len(self.times_s), -1, 7)[..., 3:]

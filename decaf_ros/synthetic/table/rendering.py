@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ mjwarp = load("mujoco_warp")
 Float64Array = npt.NDArray[np.float64]
 DEFAULT_SIZE_HW = (192, 256)
 ARM_LABEL = 255
+_MOST_PIXELS = 4096
 _COARSE_HW = (96, 128)  # for the shares of things that are visible
 _OUT_OF_SIGHT = (0.0, 0.0, -1000.0)
 _SHADE = 0.25  # share of the lamp's light that reaches the shadows
@@ -79,9 +81,18 @@ class Renderer:
             self._device_data = mjwarp.put_data(self._model, self._data, nworld=1)
         self._contexts: dict[tuple[tuple[int, int], bool], Any] = {}
         self._labels = self._labels_of_geoms()
+        self._alone: dict[tuple[int, bytes], int] = {}
 
     def render(self, time_s: float, size_hw: tuple[int, int] = DEFAULT_SIZE_HW) -> View:
-        """The scene at ``time_s`` (seconds from its start)."""
+        """The scene at ``time_s`` (seconds from its start).
+
+        Raises:
+            ValueError: no such time or size.
+        """
+        if not math.isfinite(time_s):
+            raise ValueError(f"a time is finite, got {time_s}")
+        if not all(1 <= side <= _MOST_PIXELS for side in size_hw):
+            raise ValueError(f"a picture has 1 to {_MOST_PIXELS} pixels along each side, got {size_hw}")
         scene = self._recording.scene
         camera = scene.camera.world_from_camera(time_s)
         self._place(self._recording.qpos_at(time_s), camera)
@@ -103,14 +114,14 @@ class Renderer:
         positions = self._device_data.geom_xpos.numpy()[0]
         placed = positions.copy()
         fractions = in_frame(self._recording, time_s)
+        poses = np.linalg.inv(camera) @ self._recording.poses_at(time_s)
         for thing in range(len(fractions)):
             seen = np.count_nonzero(labels == thing + 1)
-            if seen == 0:
-                fractions[thing] = 0.0
-                continue
-            positions[:] = np.where((self._labels[:-1] == thing + 1)[:, None], placed, _OUT_OF_SIGHT)
-            alone = np.count_nonzero(self._labels[self._trace(_COARSE_HW, masks_only=True)[2]])
-            fractions[thing] *= seen / alone
+            key = (thing, np.round(poses[thing], 4).tobytes())
+            if seen and key not in self._alone:  # most things rest before a camera that stands still
+                positions[:] = np.where((self._labels[:-1] == thing + 1)[:, None], placed, _OUT_OF_SIGHT)
+                self._alone[key] = np.count_nonzero(self._labels[self._trace(_COARSE_HW, masks_only=True)[2]])
+            fractions[thing] *= seen / self._alone[key] if seen else 0.0
         return fractions
 
     def _place(self, qpos: Float64Array, world_from_camera: Float64Array) -> None:

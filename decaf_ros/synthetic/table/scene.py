@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from decaf_ros.strict_json import from_json, to_json
 from decaf_ros.synthetic.table.catalogue import KINDS, require_known, require_look
-from decaf_ros.text import quoted
+from decaf_ros.text import brief, quoted
 
 Float64Array = npt.NDArray[np.float64]
 TABLE_TOPS = ("oak", "walnut", "marble", "cloth", "laminate", "concrete")
@@ -22,6 +22,7 @@ VERBS = ("pick", "place", "push", "topple", "wait")
 ROBOT_XY = (-0.50, 0.0)
 TABLE_X, TABLE_Y = (-0.76, 0.52), (-0.86, 0.86)
 MAX_THINGS = 8
+_HUGE = 1e6
 ASPECT = 4 / 3  # of the images for which it is said what is in view
 
 
@@ -46,9 +47,10 @@ class Thing:
     def __post_init__(self) -> None:
         require_look(self.kind, self.colour)
         if not 0.5 <= self.scale <= 1.5:
-            raise ValueError(f"the scale of an object is 0.5 to 1.5, got {self.scale}")
+            raise ValueError(f"the scale of an object is 0.5 to 1.5, got {brief(self.scale)}")
         _require_on_table(self.xy)
         _require_finite(self.yaw, "the yaw of an object")
+        _require_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Action:
             _require_on_table(self.xy)
         _require_finite(self.seconds, "seconds of an action")
         if self.seconds < 0:
-            raise ValueError(f"seconds of an action are not negative, got {self.seconds}")
+            raise ValueError(f"seconds of an action are not negative, got {brief(self.seconds)}")
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,10 @@ class Camera:
             self.phase,
         ):
             _require_finite(value, "each number of a camera")
-        if not (self.distance > 0.2 and 0.1 < self.fov_y < 2.0 and -1.5 < self.elevation < 1.5 and self.period_s > 0):
-            raise ValueError("a camera is more than 0.2 m away, sees 0.1 to 2 radians, and looks neither straight up nor down")
+        if not (0.2 < self.distance < 10.0 and 0.1 < self.fov_y < 2.0):
+            raise ValueError("a camera is 0.2 to 10 m from its target, and sees 0.1 to 2 radians from top to bottom")
+        if not (abs(self.elevation) + abs(self.sway[1]) < 1.5 and abs(self.sway[2]) < 0.8 and self.period_s >= 0.1):
+            raise ValueError("a camera looks neither straight up nor down, stays before its target, and takes 0.1 s or more to sway")
 
     @property
     def moves(self) -> bool:
@@ -171,6 +175,7 @@ class Look:
     def __post_init__(self) -> None:
         require_known(self.table, TABLE_TOPS, "table")
         require_known(self.floor, FLOORS, "floor")
+        _require_seed(self.seed)
         for value in (*self.wall_rgb, *self.light_rgb, self.light_azimuth, self.light_elevation, self.ambient, self.noise):
             _require_finite(value, "each number of a look")
 
@@ -196,11 +201,11 @@ class Scene:
         if not 1 <= len(self.things) <= MAX_THINGS:
             raise ValueError(f"a scene holds 1 to {MAX_THINGS} objects, got {len(self.things)}")
         if not 0 < self.duration_s <= 3600:
-            raise ValueError(f"a scene takes up to 3600 s, got {self.duration_s}")
+            raise ValueError(f"a scene takes up to 3600 s, got {brief(self.duration_s)}")
         for action in self.actions:
             if action.thing is not None and not 0 <= action.thing < len(self.things):
                 raise ValueError(
-                    f"action {action.verb}: there is no object {action.thing}, there are {len(self.things)}, from 0 on"
+                    f"action {action.verb}: there is no object {brief(action.thing)}, there are {len(self.things)}, from 0 on"
                 )
             if action.verb == "pick" and action.thing is not None and not KINDS[self.things[action.thing].kind].liftable:
                 raise ValueError(f"action pick: the gripper cannot lift a {self.things[action.thing].kind}")
@@ -275,10 +280,15 @@ def _fits(value: Any, annotation: str) -> bool:
 
 
 def _require_finite(value: float, what: str) -> None:
-    if not math.isfinite(value):
-        raise ValueError(f"{what} must be finite, got {value}")
+    if not -_HUGE < value < _HUGE:  # infinities and NaN, and whole numbers that no float can hold
+        raise ValueError(f"{what} must be a number of ordinary size, got {brief(value)}")
 
 
 def _require_on_table(xy: tuple[float, float]) -> None:
     if not (TABLE_X[0] <= xy[0] <= TABLE_X[1] and TABLE_Y[0] <= xy[1] <= TABLE_Y[1]):
-        raise ValueError(f"{xy} is not on the table, which spans x {TABLE_X} and y {TABLE_Y} metres")
+        raise ValueError(f"{brief(xy)} is not on the table, which spans x {TABLE_X} and y {TABLE_Y} metres")
+
+
+def _require_seed(seed: int) -> None:
+    if seed < 0:
+        raise ValueError(f"a seed is not negative, got {brief(seed)}")

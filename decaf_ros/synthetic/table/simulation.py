@@ -27,7 +27,8 @@ mujoco = load("mujoco")
 Float64Array = npt.NDArray[np.float64]
 STEPS_A_TICK = 5
 TICK_S = STEPS_A_TICK * TIMESTEP_S
-_SETTLING_S = 0.4
+_SETTLING_S, _JOLT_S = 0.4, 0.2
+_GRIP = int(Touch.LEFT | Touch.RIGHT)
 _LEFT, _RIGHT, _ARM, _GROUND = -1, -2, -3, -4  # who touches, where it is no thing
 _INNER_SIDE = 0.7  # cosine between the closing of the fingers and the normal of a contact on their inner side
 
@@ -58,6 +59,7 @@ class Simulation:
         self.touches_n = np.zeros(len(scene.things), dtype=np.uint8)
         self.deepest = 0.0
         self.held: int | None = None
+        self._ticks_lost = 0
         self.failed: list[Action] = []
         self._owners = self._owners_of_geoms()
         self._welds = [self.model.equality(thing_name(index)).id for index in range(len(scene.things))]
@@ -91,6 +93,7 @@ class Simulation:
         for _ in range(STEPS_A_TICK):
             mujoco.mj_step(self.model, self.data)
         self._observe()
+        self._check_grip()
 
     def pose_of(self, thing: int) -> tuple[Float64Array, Float64Array]:
         """Position ``(3,)`` and rotation ``(3, 3)`` of a thing in the world."""
@@ -99,7 +102,7 @@ class Simulation:
 
     def fasten(self, thing: int) -> bool:
         """Fasten a thing to the hand as it lies between the fingers; False, and nothing, unless both touch it."""
-        if not self.touches_n[thing] & Touch.LEFT or not self.touches_n[thing] & Touch.RIGHT:
+        if (self.touches_n[thing] & _GRIP) != _GRIP:
             return False
         hand, body = self.data.body("roll"), self.data.body(thing_name(thing))
         inverse, relative, offset = np.zeros(4), np.zeros(4), np.zeros(3)
@@ -118,6 +121,13 @@ class Simulation:
         if self.held is not None:
             self.data.eq_active[self._welds[self.held]] = 0
             self.held = None
+
+    def _check_grip(self) -> None:
+        """What the fingers have lost touch of for longer than a jolt takes, the hand has lost."""
+        gripped = self.held is None or (self.touches_n[self.held] & _GRIP) == _GRIP
+        self._ticks_lost = 0 if gripped else self._ticks_lost + 1
+        if self._ticks_lost * TICK_S > _JOLT_S:
+            self.let_go()
 
     def fail(self, action: Action) -> None:
         """Note that an action did not come off."""

@@ -62,11 +62,8 @@ class Window:
     def centres_tn3(self) -> Float64Array:
         """``(T, things, 3)`` middles of the things in the world."""
         recording = self.episode.recording
-        middles = [
-            0.5 * (shape.mesh.vertices_n3.min(axis=0) + shape.mesh.vertices_n3.max(axis=0)) for shape in recording.shapes
-        ]
-        local = np.concatenate([np.stack(middles), np.ones((len(middles), 1))], axis=1)
-        return np.stack([np.einsum("nij,nj->ni", recording.poses_at(t), local)[:, :3] for t in self.times_s])
+        ticks = [int(np.argmin(np.abs(recording.times_s - time_s))) for time_s in self.times_s]
+        return np.asarray(recording.middles_tn3[ticks], dtype=np.float64)
 
     def gap(self, look: int, one: int, other: int) -> float:
         """Metres along the table between the outlines of two things, seen from above, at one of the looks; 0 where they overlap."""
