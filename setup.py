@@ -66,7 +66,15 @@ setup(
         "ros": ROS_WHEELS,
         # The robot's table: physics, and a ray tracer that runs on a bare CPU. They exist for Python 3.11 and later.
         "sim": [f"{name} ; python_version >= '3.11'" for name in ("mujoco>=4,<5", "mujoco-warp>=4,<5", "warp-lang>=1.19,<2")],
-        "dev": ["hypothesis>=6.100", "import-linter>=2", "matplotlib>=3.8,<4", "mypy>=1.11", "playwright>=1.45", "pytest>=8", "ruff>=0.6"],
+        "dev": [
+            "hypothesis>=6.100",
+            "import-linter>=2",
+            "matplotlib>=3.8,<4",
+            "mypy>=1.11",
+            "playwright>=1.45",
+            "pytest>=8",
+            "ruff>=0.6",
+        ],
     },
     entry_points={
         "console_scripts": [

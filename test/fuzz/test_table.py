@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from budget import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,9 @@ from decaf_ros.synthetic.table.scene import scene_from_json
 _WORDS = st.sampled_from(["mug", "red", "pick", "place", "wait", "oak", "tiles", "", "\x1b[31m", "\u202e", "x" * 5000])
 _NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([10**400, -(10**400), 1e308, 5e-324, -1, 0, 2**64]))
 _LEAVES = st.one_of(st.none(), st.booleans(), _NUMBERS, _WORDS, st.text(max_size=20))
-_VALUES = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3))
+_VALUES = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+)
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
@@ -22,7 +25,7 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
     return [(value, key) for key in keys] + [place for key in keys for place in _places(value[key])]
 
 
-@examples(300)
+@examples(200)
 @given(st.integers(0, 30), st.data())
 def test_a_scene_file_with_something_else_in_it_is_taken_or_refused_in_a_line(seed, data):
     given_scene = json.loads(sample_scene(seed).to_json())
@@ -49,9 +52,5 @@ def test_a_scene_file_with_something_else_in_it_is_taken_or_refused_in_a_line(se
 @examples(200)
 @given(st.one_of(st.text(), st.binary(), _VALUES.map(lambda value: json.dumps(value, allow_nan=True))))
 def test_what_is_no_scene_at_all_is_refused(content):
-    try:
+    with pytest.raises(ValueError, match=r"."):
         scene_from_json(content)
-    except ValueError as error:
-        assert str(error)
-    else:
-        raise AssertionError("there are things, a camera and a look in every scene")

@@ -36,9 +36,18 @@ class SecondOpinion:
         self.pixels_tn = np.array([[view.mask_of(i).sum() for i in range(len(self.things))] for view in self.views])
         times = episode.recording.times_s
         inside = (times >= start_s - 1e-6) & (times <= end_s + 1e-6)
-        self.track_tn3 = episode.recording.positions_tn3[inside]
+        self.track_tn3 = self._track(inside)
         self.tilts_tn = episode.recording.tilts_tn[inside]
         self.arm_t7 = episode.recording.qpos_tq[inside, :7]
+
+    def _track(self, inside: np.ndarray) -> np.ndarray:
+        """``(T, things, 3)`` where the things are: the means of their vertices, less their height when they stand."""
+        numbers = self.episode.recording.qpos_tq[inside][:, 7:].reshape(int(inside.sum()), -1, 7)
+        means = np.stack([shape.mesh.vertices_n3.mean(axis=0) for shape in self.episode.recording.shapes])
+        w, v = numbers[..., 3:4], numbers[..., 4:]
+        turned = means + 2 * np.cross(v, np.cross(v, means) + w * means)  # by the quaternion
+        track: np.ndarray = numbers[..., :3] + turned - means * np.array([0.0, 0.0, 1.0])
+        return track
 
     @cached_property
     def in_view(self) -> list[int]:
@@ -91,9 +100,11 @@ class SecondOpinion:
             f"the {_N} (?:nearest|closest) to the robot": best(lambda i: -self._from_robot(i)),
             f"the {_N} (?:that is the )?farthest from the robot": best(self._from_robot),
             f"the {_N} (?:next to|beside|close to) the {_A}": self._next_to,
-            f"the {_N} (?:that is )?(?P<r>behind|in front of|to the left of|left of|to the right of|right of) the {_A}": self._beyond,
+            f"the {_N} (?:that is )?(?P<r>behind|in front of|(?:to the )?(?:left|right) of) the {_A}": self._beyond,
             f"the {_N} (?:that is )?between the {_A} and the {_B}": self._between,
-            f"the {_N} that (?:was moved|the robot moved|has been moved|changed its place)": which(lambda i: self._way(i) > 0.03),
+            f"the {_N} that (?:was moved|the robot moved|has been moved|changed its place)": which(
+                lambda i: self._way(i) > 0.03
+            ),
             f"the {_N} that (?:has not been touched|was not moved|stayed where it was|the robot did not touch)": which(
                 lambda i: self._way(i) < 0.015
             ),
@@ -217,7 +228,8 @@ class SecondOpinion:
 
     def _came_down(self, thing: int) -> bool:
         heights = self.track_tn3[:, thing, 2]
-        return bool(heights.max() > 0.004 and heights[-1] < 0.004 and self.tilts_tn[-1, thing] < 0.6 and heights[: int(heights.argmax()) + 1].size < len(heights))
+        upright = self.tilts_tn[-1, thing] < 0.6
+        return bool(upright and heights.max() > 0.008 and heights[-1] < 0.004 and int(heights.argmax()) < len(heights) - 1)
 
     def _came_down_last(self, candidates: list[int], words: dict[str, str]) -> list[int]:
         landed = {i: np.flatnonzero(self.track_tn3[:, i, 2] > 0.01)[-1] for i in candidates if self._came_down(i)}
@@ -225,7 +237,7 @@ class SecondOpinion:
 
     def _was_slid(self, thing: int) -> bool:
         lies = self.tilts_tn[-1, thing] > 0.8 and self.tilts_tn[0, thing] < 0.3 and KINDS[self.things[thing].kind].upright
-        return self._way(thing) > 0.03 and self.track_tn3[:, thing, 2].max() < 0.05 and not lies
+        return self._way(thing) > 0.03 and np.ptp(self.track_tn3[:, thing, 2]) < 0.02 and not lies
 
     def _fell(self, thing: int) -> bool:
         tilts = self.tilts_tn[:, thing]

@@ -10,8 +10,9 @@ pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 
 from decaf_ros.synthetic.table.catalogue import COLOURS_RGB
 from decaf_ros.synthetic.table.episodes import Episode, sample_episode
-from decaf_ros.synthetic.table.rendering import ARM_LABEL, View
+from decaf_ros.synthetic.table.rendering import ARM_LABEL, Renderer, View
 from decaf_ros.synthetic.table.scene import Action, Camera, Look, Scene, Thing
+from decaf_ros.synthetic.table.simulation import Simulation
 
 CAMERA = Camera(target=(0.05, 0.0, 0.03), distance=0.8, azimuth=0.3, elevation=0.8, fov_y=0.75)
 STILL = Look(noise=0.0, seed=5)
@@ -52,6 +53,8 @@ def test_each_pixel_of_a_mask_lies_on_its_thing_by_depth_pose_and_intrinsics(bus
         assert mask.sum() > 100
         pose = view.poses_n44[index]
         local = (points[mask] - pose[:3, 3]) @ pose[:3, :3]
+        seen = view.points_of(index) @ view.world_from_camera[:3, :3].T + view.world_from_camera[:3, 3]
+        assert seen == pytest.approx(points[mask], abs=1e-6)
         low, high = shape.mesh.vertices_n3.min(axis=0), shape.mesh.vertices_n3.max(axis=0)
         assert (local > low - 1e-3).all()
         assert (local < high + 1e-3).all()
@@ -147,11 +150,26 @@ def test_visible_shares_are_those_of_what_a_thing_would_show_alone():
 
 @pytest.mark.parametrize(
     ("time_s", "size_hw", "named"),
-    [(math.nan, (8, 8), "finite, got nan"), (0.0, (0, 8), "1 to 4096"), (0.0, (8, -3), "1 to 4096"), (0.0, (10**6, 8), "1 to 4096")],
+    [
+        (math.nan, (8, 8), "finite, got nan"),
+        (0.0, (0, 8), "1 to 4096"),
+        (0.0, (8, -3), "1 to 4096"),
+        (0.0, (10**6, 8), "1 to 4096"),
+    ],
 )
 def test_no_picture_of_no_time_or_size(busy, time_s, size_hw, named):
     with pytest.raises(ValueError, match=named):
         busy.render(time_s, size_hw)
+
+
+def test_a_world_that_goes_on_is_filmed_as_one_that_was_recorded(busy):
+    world = Simulation(busy.scene)
+    renderer = Renderer(busy.scene, world.shapes)
+    while world.time_s < 1.0 - 1e-9:
+        world.tick()
+    live, recorded = renderer.render(world.data.qpos, 1.0), busy.render(1.0)
+    assert np.array_equal(live.image_rgb, recorded.image_rgb)
+    assert np.array_equal(live.instances_hw, recorded.instances_hw)
 
 
 def test_the_arm_has_a_label_of_its_own(busy):

@@ -61,8 +61,14 @@ def test_a_scene_file_gives_the_same_scene():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"things": [{"kind": "unicorn", "colour": "red", "scale": 1.0, "xy": [0, 0], "yaw": 0}]}, r"things\[0\].*'unicorn'.*mug"),
-        ({"things": [{"kind": "mug", "colour": "red", "scale": "big", "xy": [0, 0], "yaw": 0}]}, r"things\[0\]: scale is float"),
+        (
+            {"things": [{"kind": "unicorn", "colour": "red", "scale": 1.0, "xy": [0, 0], "yaw": 0}]},
+            r"things\[0\].*'unicorn'.*mug",
+        ),
+        (
+            {"things": [{"kind": "mug", "colour": "red", "scale": "big", "xy": [0, 0], "yaw": 0}]},
+            r"things\[0\]: scale is float",
+        ),
         ({"things": [{"kind": "mug", "colour": "red", "scale": 1.0, "xy": [0], "yaw": 0}]}, r"things\[0\]: xy is"),
         ({"things": [{"kind": "mug", "colour": "red"}]}, r"things\[0\]:.*scale"),
         ({"things": "mug"}, "things of a scene file is a list"),

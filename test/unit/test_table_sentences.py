@@ -153,7 +153,12 @@ def test_sizes_and_places_are_compared_by_a_clear_margin():
 
 
 def test_relations_are_those_that_the_camera_sees():
-    things = (("bowl", "white", 0.0, 0.0), ("mug", "red", 0.0, 0.13), ("mug", "blue", 0.05, -0.28), ("mug", "green", -0.14, 0.0))
+    things = (
+        ("bowl", "white", 0.0, 0.0),
+        ("mug", "red", 0.0, 0.13),
+        ("mug", "blue", 0.05, -0.28),
+        ("mug", "green", -0.14, 0.0),
+    )
     sentences = [each for each in said(play(*things)) if each.kind == "relation"]
     # The green mug stands between bowl and robot, farther from the camera.
     assert {each.target for each in sentences if "behind" in each.text} == {3}

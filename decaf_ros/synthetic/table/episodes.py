@@ -41,14 +41,20 @@ class Episode:
         self._fractions: dict[float, Float64Array] = {}
 
     def render(self, time_s: float, size_hw: tuple[int, int] = DEFAULT_SIZE_HW) -> View:
-        """The table at any time of the scene, at any size. What is said to be in view holds for images of 4 by 3."""
-        return self._renderer.render(time_s, size_hw)
+        """The table at any time of the scene, at any size; what is said to be in view holds for images of 4 by 3.
+
+        Raises:
+            ValueError: no such time or size.
+        """
+        if not math.isfinite(time_s):
+            raise ValueError(f"a time is finite, got {time_s}")
+        return self._renderer.render(self.recording.qpos_at(time_s), time_s, size_hw)
 
     def visible_fractions(self, time_s: float) -> Float64Array:
         """``(things,)``: the visible share of what each thing would show, were nothing in front of it and the image endless."""
         key = round(time_s, 3)
         if key not in self._fractions:
-            self._fractions[key] = self._renderer.visible_fractions(key)
+            self._fractions[key] = self._renderer.visible_fractions(self.recording.qpos_at(key), key)
         return self._fractions[key]
 
     def faults(self) -> list[str]:
@@ -68,7 +74,7 @@ class Episode:
 
     @cached_property
     def _renderer(self) -> Renderer:
-        return Renderer(self.recording, self._samples)
+        return Renderer(self.scene, self.recording.shapes, self._samples)
 
 
 def sample_episode(seed: int, samples: int = 1) -> Episode:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from decaf_ros.datatypes import BoolArray
 from decaf_ros.synthetic.table.catalogue import KINDS
 from decaf_ros.synthetic.table.recording import Recording, Touch
-from decaf_ros.synthetic.table.scene import ASPECT
+from decaf_ros.synthetic.table.scene import ASPECT, Scene
+from decaf_ros.synthetic.table.shapes import Shape
 
 Float64Array = npt.NDArray[np.float64]
 LIFTED_METRES = 0.03  # that a thing has risen when it counts as picked up
@@ -120,7 +121,9 @@ class History:
     @cached_property
     def in_frame_tn(self) -> Float64Array:
         """``(T', things)``: :func:`in_frame` ten times a second."""
-        return np.stack([in_frame(self._recording, time_s) for time_s in self.times_s[:: self._stride]])
+        recording = self._recording
+        times = self.times_s[:: self._stride].tolist()
+        return np.stack([in_frame(recording.scene, recording.shapes, recording.poses_at(t), t) for t in times])
 
     def _events_of(self, thing: int) -> Iterator[Event]:
         for first, last in _runs(self.held_tn[:, thing]):
@@ -215,13 +218,12 @@ def _runs(flags: BoolArray) -> Iterator[tuple[int, int]]:
         yield int(first), int(after) - 1
 
 
-def in_frame(recording: Recording, time_s: float) -> Float64Array:
+def in_frame(scene: Scene, shapes: Sequence[Shape], poses_n44: Float64Array, time_s: float) -> Float64Array:
     """``(things,)``: share of each thing's surface points inside the camera's image, whatever hides them."""
-    camera = recording.scene.camera
-    pose = camera.world_from_camera(time_s)
-    limits = math.tan(0.5 * camera.fov_y) * np.array([ASPECT, 1.0])
+    pose = scene.camera.world_from_camera(time_s)
+    limits = math.tan(0.5 * scene.camera.fov_y) * np.array([ASPECT, 1.0])
     shares = []
-    for thing, shape in zip(recording.poses_at(time_s), recording.shapes, strict=True):
+    for thing, shape in zip(poses_n44, shapes, strict=True):
         vertices = shape.mesh.vertices_n3[:: max(1, len(shape.mesh.vertices_n3) // 60)]
         points = (vertices @ thing[:3, :3].T + thing[:3, 3] - pose[:3, 3]) @ pose[:3, :3]
         inside = (points[:, 2] > 0) & (np.abs(points[:, :2]) < limits * points[:, 2:]).all(axis=1)

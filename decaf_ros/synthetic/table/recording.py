@@ -65,11 +65,7 @@ class Recording:
 
     def poses_at(self, time_s: float) -> Float64Array:
         """``(things, 4, 4)``: each thing's own frame in the world."""
-        numbers = self.qpos_at(time_s)[ARM_NUMBERS:].reshape(-1, 7)
-        poses = np.tile(np.eye(4), (len(numbers), 1, 1))
-        poses[:, :3, :3] = rotations(numbers[:, 3:])
-        poses[:, :3, 3] = numbers[:, :3]
-        return poses
+        return poses_of(self.qpos_at(time_s))
 
     @cached_property
     def positions_tn3(self) -> Float64Array:
@@ -91,6 +87,15 @@ class Recording:
         quaternions = self.qpos_tq[:, ARM_NUMBERS:].reshape(len(self.times_s), -1, 7)[..., 3:]
         tilts: Float64Array = np.arccos(np.clip(rotations(quaternions)[..., 2, 2], -1.0, 1.0))
         return tilts
+
+
+def poses_of(qpos: Float64Array) -> Float64Array:
+    """``(things, 4, 4)`` frames in the world from positions ``(7 + 7 * things,)``."""
+    numbers = qpos[ARM_NUMBERS:].reshape(-1, 7)
+    poses = np.tile(np.eye(4), (len(numbers), 1, 1))
+    poses[:, :3, :3] = rotations(numbers[:, 3:])
+    poses[:, :3, 3] = numbers[:, :3]
+    return poses
 
 
 def rotations(quaternions: Float64Array) -> Float64Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from decaf_ros.datatypes import BoolArray, Float32Array, UInt8Array
 from decaf_ros.synthetic.table.events import in_frame
 from decaf_ros.synthetic.table.extras import load
 from decaf_ros.synthetic.table.model import SEEN_GROUPS, build_model, thing_name
-from decaf_ros.synthetic.table.recording import Recording
+from decaf_ros.synthetic.table.recording import poses_of
 from decaf_ros.synthetic.table.scene import Scene
+from decaf_ros.synthetic.table.shapes import Shape
 
 mujoco, warp = load("mujoco"), load("warp")
 warp.config.log_level = warp.LOG_ERROR  # else it speaks of the devices that it found
@@ -55,6 +56,12 @@ class View:
         """``(H, W)`` bool: the visible pixels of one thing."""
         return self.instances_hw == thing + 1
 
+    def points_of(self, thing: int) -> Float64Array:
+        """``(N, 3)`` what is visible of a thing's surface, a point a pixel, in metres in the camera's optical frame."""
+        rows, columns = np.nonzero(self.mask_of(thing))
+        rays = np.stack([columns, rows, np.ones(len(rows))], axis=1) @ np.linalg.inv(self.intrinsics).T
+        return np.asarray(rays * self.depth_hw[rows, columns, None], dtype=np.float64)
+
     def project(self, points_n3: npt.ArrayLike) -> tuple[Float64Array, Float64Array]:
         """Pixels ``(N, 2)``, x first, and depths ``(N,)`` of points of the world."""
         points = (np.asarray(points_n3) - self.world_from_camera[:3, 3]) @ self.world_from_camera[:3, :3]
@@ -66,14 +73,15 @@ class Renderer:
     """Renders one scene. The first one on a machine compiles for about 20 s; what it compiled is kept in a cache of files.
 
     Args:
-        recording: of the scene.
+        scene: what is rendered.
+        shapes: of its things.
         samples: rays a pixel along each side: 2 smooths edges in colour, at four times the price. Depth and masks take one.
     """
 
-    def __init__(self, recording: Recording, samples: int = 1) -> None:
-        self._recording = recording
+    def __init__(self, scene: Scene, shapes: Sequence[Shape], samples: int = 1) -> None:
+        self._scene, self._shapes = scene, shapes
         self._samples = samples
-        self._model = build_model(recording.scene, recording.shapes)
+        self._model = build_model(scene, shapes)
         self._data = mujoco.MjData(self._model)
         mujoco.mj_forward(self._model, self._data)
         with warp.ScopedDevice("cpu"):
@@ -83,44 +91,46 @@ class Renderer:
         self._labels = self._labels_of_geoms()
         self._alone: dict[tuple[int, bytes], int] = {}
 
-    def render(self, time_s: float, size_hw: tuple[int, int] = DEFAULT_SIZE_HW) -> View:
-        """The scene at ``time_s`` (seconds from its start).
+    def render(self, qpos: Float64Array, time_s: float, size_hw: tuple[int, int] = DEFAULT_SIZE_HW) -> View:
+        """A view of the scene.
+
+        Args:
+            qpos: ``(7 + 7 * things,)`` where all is, of a recording or of a simulation that goes on.
+            time_s: seconds from the scene's start, for the camera that may move, and the noise.
+            size_hw: height and width in pixels.
 
         Raises:
-            ValueError: no such time or size.
+            ValueError: no such size.
         """
-        if not math.isfinite(time_s):
-            raise ValueError(f"a time is finite, got {time_s}")
         if not all(1 <= side <= _MOST_PIXELS for side in size_hw):
             raise ValueError(f"a picture has 1 to {_MOST_PIXELS} pixels along each side, got {size_hw}")
-        scene = self._recording.scene
-        camera = scene.camera.world_from_camera(time_s)
-        self._place(self._recording.qpos_at(time_s), camera)
+        camera = self._scene.camera.world_from_camera(time_s)
+        self._place(qpos, camera)
         image, depth, geoms = self._trace(size_hw)
         return View(
-            image_rgb=_with_noise(image, scene, time_s),
+            image_rgb=_with_noise(image, self._scene, time_s),
             depth_hw=depth,
             instances_hw=self._labels[geoms],
-            poses_n44=self._recording.poses_at(time_s),
+            poses_n44=poses_of(qpos),
             world_from_camera=camera,
-            intrinsics=scene.camera.intrinsics(size_hw),
+            intrinsics=self._scene.camera.intrinsics(size_hw),
         )
 
-    def visible_fractions(self, time_s: float) -> Float64Array:
+    def visible_fractions(self, qpos: Float64Array, time_s: float) -> Float64Array:
         """``(things,)``: the visible share of what each thing would show, were nothing in front of it and the image endless."""
-        camera = self._recording.scene.camera.world_from_camera(time_s)
-        self._place(self._recording.qpos_at(time_s), camera)
+        camera = self._scene.camera.world_from_camera(time_s)
+        self._place(qpos, camera)
         labels = self._labels[self._trace(_COARSE_HW, masks_only=True)[2]]
         positions = self._device_data.geom_xpos.numpy()[0]
         placed = positions.copy()
-        fractions = in_frame(self._recording, time_s)
-        poses = np.linalg.inv(camera) @ self._recording.poses_at(time_s)
-        for thing in range(len(fractions)):
-            seen = np.count_nonzero(labels == thing + 1)
-            key = (thing, np.round(poses[thing], 4).tobytes())
+        poses = poses_of(qpos)
+        fractions = in_frame(self._scene, self._shapes, poses, time_s)
+        for thing, pose in enumerate(np.linalg.inv(camera) @ poses):
+            seen = _count(labels == thing + 1)
+            key = (thing, np.round(pose, 4).tobytes())
             if seen and key not in self._alone:  # most things rest before a camera that stands still
                 positions[:] = np.where((self._labels[:-1] == thing + 1)[:, None], placed, _OUT_OF_SIGHT)
-                self._alone[key] = np.count_nonzero(self._labels[self._trace(_COARSE_HW, masks_only=True)[2]])
+                self._alone[key] = _count(self._labels[self._trace(_COARSE_HW, masks_only=True)[2]])
             fractions[thing] *= seen / self._alone[key] if seen else 0.0
         return fractions
 
@@ -169,7 +179,7 @@ class Renderer:
 
     def _labels_of_geoms(self) -> UInt8Array:
         """``(geoms + 1,)`` label of each geom; the last entry is for rays that met nothing."""
-        things = {thing_name(index): index + 1 for index in range(len(self._recording.scene.things))}
+        things = {thing_name(index): index + 1 for index in range(len(self._scene.things))}
         names = [self._model.body(int(body)).name for body in self._model.geom_bodyid]
         labels = [0 if name == "world" else things.get(name, ARM_LABEL) for name in names]
         return np.array([*labels, 0], dtype=np.uint8)
@@ -183,3 +193,7 @@ def _with_noise(image: UInt8Array, scene: Scene, time_s: float) -> UInt8Array:
     cv2.setRNGSeed((scene.look.seed * 1_000_003 + round(time_s * 1e3)) % 2**31)
     cv2.randn(noise, np.zeros(3), np.full(3, float(scene.look.noise)))
     return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), dtype=np.uint8)
+
+
+def _count(flags: npt.NDArray[Any]) -> int:
+    return int(np.count_nonzero(flags))

@@ -120,7 +120,7 @@ class Camera:
         if not (0.2 < self.distance < 10.0 and 0.1 < self.fov_y < 2.0):
             raise ValueError("a camera is 0.2 to 10 m from its target, and sees 0.1 to 2 radians from top to bottom")
         if not (abs(self.elevation) + abs(self.sway[1]) < 1.5 and abs(self.sway[2]) < 0.8 and self.period_s >= 0.1):
-            raise ValueError("a camera looks neither straight up nor down, stays before its target, and takes 0.1 s or more to sway")
+            raise ValueError("a camera looks neither straight up nor down, stays before its target, and sways in 0.1 s or more")
 
     @property
     def moves(self) -> bool:

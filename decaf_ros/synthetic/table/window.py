@@ -66,7 +66,7 @@ class Window:
         return np.asarray(recording.middles_tn3[ticks], dtype=np.float64)
 
     def gap(self, look: int, one: int, other: int) -> float:
-        """Metres along the table between the outlines of two things, seen from above, at one of the looks; 0 where they overlap."""
+        """Metres between the outlines of two things seen from above, at one of the looks; 0 where they overlap."""
         first, second = self._outlines(look)[one], self._outlines(look)[other]
         if any(cv2.pointPolygonTest(second, point.tolist(), False) >= 0 for point in first) or any(
             cv2.pointPolygonTest(first, point.tolist(), False) >= 0 for point in second
