@@ -218,7 +218,7 @@ class SecondOpinion:
 
     def _hangs(self, thing: int) -> bool:
         heights = self.track_tn3[-10:, thing, 2]
-        return bool(heights.min() > 0.003 and self.tilts_tn[-1, thing] < 0.6 and self._near_the_hand(thing))
+        return bool(heights.min() > 0.0008 and self.tilts_tn[-1, thing] < 0.6 and self._near_the_hand(thing))
 
     def _near_the_hand(self, thing: int) -> bool:
         """It lies in the direction to which the arm has turned."""

@@ -14,6 +14,7 @@ from decaf_ros.synthetic.table.window import Window
 
 MOVED, STILL = 0.04, 0.01  # metres
 _STILL_TILT, FALLING_TILT = math.radians(10), math.radians(20)
+_SHOWN_S = 0.4  # of the way down, at least, that the window shows of what was put down
 _LAST_BY_S = 1.5  # that the last thing was put down after the one before
 
 
@@ -81,7 +82,7 @@ def _grips(window: Window) -> Iterator[Claim]:
 
 def _put_downs(window: Window) -> Iterator[Claim]:
     history, start_s, end_s = window.episode.history, window.start_s, window.end_s
-    put = history.events_within(EventKind.PUT_DOWN, start_s, end_s)
+    put = history.events_within(EventKind.PUT_DOWN, start_s + _SHOWN_S, end_s)
     unclear = history.touches_of(EventKind.DROPPED, start_s, end_s) | history.touches_of(EventKind.PUT_DOWN, start_s, end_s)
     if not put or unclear - {event.thing for event in put} or put[-1].thing in history.held_at(end_s, 0.0):
         return
