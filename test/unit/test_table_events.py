@@ -289,3 +289,15 @@ def test_a_thing_that_is_torn_from_the_fingers_is_lost():
         world.data.ctrl[5:7] = 0.05
         world.tick()
     assert world.held is None
+
+
+@pytest.mark.parametrize(
+    ("things", "named"),
+    [
+        ((thing("mug", 0.0, 0.0), thing("can", 0.02, 0.0)), r"the mug \(0\) and the can \(1\) stand in each other, by \d+ mm"),
+        ((thing("box", -0.5, 0.0),), "the arm or the table"),
+    ],
+)
+def test_things_that_stand_in_each_other_are_named(things, named):
+    with pytest.raises(ValueError, match=named):
+        Simulation(scene_of(*things))

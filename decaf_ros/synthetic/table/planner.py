@@ -26,6 +26,7 @@ class Planner:
     def __init__(self, rng: np.random.Generator, camera: Camera, looks: list[tuple[str, str]]) -> None:
         self._rng, self._camera = rng, camera
         self._gap = float(rng.uniform(0.02, 0.05))
+        self._sociable = int(rng.integers(0, 4))  # things stand beside each other where it is 0, and sometimes where it is 1
         self._things: list[Thing] = []
         self._radii: list[float] = []
         self._heights: list[float] = []
@@ -149,10 +150,15 @@ class Planner:
 
     def _free_place(self, thing: int, near: float = 0.12) -> Float64Array | None:
         """A place before the camera where nothing else stands, not nearer than so to where the thing is."""
-        for _ in range(60):
+        neighbours = [index for index, xy in enumerate(self._xy) if index != thing and self._is_shown(xy)]
+        for attempt in range(60):
             xy = np.array([self._rng.uniform(*WORK_X), self._rng.uniform(*WORK_Y)])
+            if attempt < 20 and neighbours and attempt % 2 == self._sociable:  # right beside another one
+                other, turn = int(self._rng.choice(neighbours)), float(self._rng.uniform(-math.pi, math.pi))
+                apart = self._radii[thing] + self._radii[other] + self._gap + 0.005
+                xy = self._xy[other] + apart * np.array([math.cos(turn), math.sin(turn)])
             away = float(np.linalg.norm(xy - self._xy[thing]))
-            if away >= near and self._is_free(thing, xy) and _within_reach(xy):
+            if away >= near and self._is_free(thing, xy) and _inside_work(xy, 0.0) and _within_reach(xy):
                 return xy
         return None
 

@@ -28,6 +28,7 @@ Float64Array = npt.NDArray[np.float64]
 STEPS_A_TICK = 5
 TICK_S = STEPS_A_TICK * TIMESTEP_S
 _SETTLING_S, _JOLT_S = 0.4, 0.2
+_DEEPEST_METRES = 0.004  # that bodies may begin in each other
 _GRIP = int(Touch.LEFT | Touch.RIGHT)
 _LEFT, _RIGHT, _ARM, _GROUND = -1, -2, -3, -4  # who touches, where it is no thing
 _INNER_SIDE = 0.7  # cosine between the closing of the fingers and the normal of a contact on their inner side
@@ -48,6 +49,9 @@ class Simulation:
         is_idle: whether the arm had nothing to do at the last tick.
         deepest: how deep, in metres, bodies have pressed into each other, but for fingers.
         failed: actions that did not come off: a grip that closed on nothing, a place out of reach.
+
+    Raises:
+        ValueError: things stand in each other, or in the arm.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -69,6 +73,7 @@ class Simulation:
         self._command(REST)
         self.data.qpos[: len(JOINTS)] = joints_of(REST)
         self.data.qpos[len(JOINTS) : len(JOINTS) + 2] = REST.opening
+        self._require_apart()
         for _ in range(round(_SETTLING_S / TIMESTEP_S)):
             mujoco.mj_step(self.model, self.data)
         self.data.time = 0.0
@@ -144,6 +149,15 @@ class Simulation:
             else:
                 yield None
 
+    def _require_apart(self) -> None:
+        """Raise ``ValueError`` with what stands in what: the physics would blow it apart."""
+        mujoco.mj_forward(self.model, self.data)
+        contacts = self.data.contact
+        for (one, other), distance in zip(self._owners[contacts.geom].tolist(), contacts.dist.tolist(), strict=True):
+            if distance < -_DEEPEST_METRES and max(one, other) >= 0:
+                names = [f"the {self.scene.things[i].kind} ({i})" if i >= 0 else "the arm or the table" for i in (one, other)]
+                raise ValueError(f"{names[0]} and {names[1]} stand in each other, by {-1e3 * distance:.0f} mm")
+
     def _command(self, pose: HandPose) -> None:
         self.hand = pose
         self.data.ctrl[: len(JOINTS)] = joints_of(pose)
@@ -186,7 +200,7 @@ def simulate(scene: Scene) -> Recording:
     """Play a scene through.
 
     Raises:
-        SimulationMissingError: MuJoCo is not installed.
+        ValueError: things stand in each other, or in the arm.
     """
     return record(Simulation(scene), scene.duration_s)
 
