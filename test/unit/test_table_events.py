@@ -98,6 +98,8 @@ def test_a_way_along_the_table_counts_as_pushed_only_with_the_arm_at_it_and_from
     ):
         x = [0.0] * 50 + np.linspace(0, way, 50).tolist() + [way] * 50
         assert told(by_hand([0.0] * 150, touches, x=x)) == expected
+    rising = [0.0] * 50 + np.linspace(0, 0.06, 50).tolist() + [0.06] * 50
+    assert told(by_hand(rising, arm, x=rising)) == []  # not along the table
 
 
 def test_a_fall_goes_from_upright_to_lying_and_a_wobble_does_not():
@@ -177,6 +179,8 @@ def test_a_push_slides_a_thing_and_is_no_hold_though_both_fingers_touch():
     recording = simulate(scene_of(thing("bottle", 0.0, 0.0), actions=(Action("push", 0, (0.12, 0.0)),), seconds=4.5))
     assert told(recording) == [(EventKind.PUSHED, 0)]
     assert recording.positions_tn3[-1, 0, :2] == pytest.approx([0.12, 0.0], abs=0.03)
+    assert (recording.touches_tn & Touch.ARM).any()
+    assert not (recording.touches_tn & (Touch.LEFT | Touch.RIGHT)).any()  # not with their inner sides
     assert not History(recording).held_tn.any()
 
 

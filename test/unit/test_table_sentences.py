@@ -138,6 +138,19 @@ def test_pushed_and_fallen_are_told_apart():
     assert targets(said(episode, fell + 0.5, seconds=fell), "pushed") == set()
 
 
+def test_what_moved_a_little_spoils_what_is_said_of_motion():
+    things = (("can", "red", 0.0, -0.2), ("mug", "blue", 0.0, 0.1), ("mug", "green", 0.2, 0.2))
+    actions = (Action("push", 0, (0.12, -0.2)), Action("push", 1, (0.022, 0.1)))
+    episode = play(*things, actions=actions, seconds=8.0)
+    way = episode.history.moved_metres(0.0, 8.0)
+    assert way[0] > 0.1
+    assert 0.011 < way[1] < 0.035  # more than nothing, less than a move
+    sentences = said(episode, seconds=8.0)
+    assert {kind: targets(sentences, kind) for kind in ("moved", "untouched", "pushed")} == {
+        "moved": set(), "untouched": set(), "pushed": set(),
+    }  # fmt: skip
+
+
 def test_sizes_and_places_are_compared_by_a_clear_margin():
     things = (("cube", "red", -0.12, -0.2), ("cube", "blue", 0.05, 0.0), ("cube", "green", 0.1, 0.2))
     clear = said(play(*things, scales=(0.75, 1.0, 1.25)))
