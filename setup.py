@@ -65,6 +65,8 @@ setup(
     extras_require={
         # ROS 2 for machines without a ROS distribution, and what builds interfaces against it.
         "ros": ROS_WHEELS,
+        # The robot's table: physics, and a ray tracer that runs on a bare CPU.
+        "sim": ["mujoco>=4,<5", "mujoco-warp>=4,<5", "warp-lang>=1.19,<2"],
         "dev": [
             "hypothesis>=6.100",
             "import-linter>=2",

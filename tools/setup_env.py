@@ -88,8 +88,8 @@ def install_packages() -> None:
     pip_install("torch", "torchvision")
     # sam2 imports torch when it is built, hence the order; its version is in setup.py's requirements too.
     pip_install("--no-deps", "--require-hashes", "-r", "requirements-sam2.txt", constrained=False)
-    print("setup: ROS 2, transformers and the rest", flush=True)
-    pip_install("-e", ".[ros,dev]")
+    print("setup: ROS 2, transformers, the simulator and the rest", flush=True)
+    pip_install("-e", ".[ros,sim,dev]")
 
 
 def pip_install(*arguments: str, constrained: bool = True) -> None:
