@@ -29,7 +29,7 @@ def test_numbers_that_json_does_not_know_become_null() -> None:
     assert json.loads(to_json(value, indent=2))["box"] == [None, [None, 1.5]]
 
 
-@pytest.mark.parametrize("text", ["NaN", '{"a": -Infinity}', "[" * 100_000, "{", b"\xff\xfe\xfd", "1" * 10_000])
+@pytest.mark.parametrize("text", ["NaN", '{"a": -Infinity}', "[" * 100_000, "{", b"\xff\xfe\xfd", "1" * 10_000, "[-1e999]"])
 def test_what_is_no_json_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # of Python's, whose words change
         from_json(text)
