@@ -63,7 +63,7 @@ from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Activity, Engine
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.session import TrackingSession
-from decaf_ros.text import brief
+from decaf_ros.text import brief, with_kind
 
 _CALLBACK_THREADS = 4
 _WARNING_PERIOD_SECONDS = 5.0
@@ -181,7 +181,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         except (ModelNotFound, ValueError) as error:
             return self._note_failure(brief(error), TransitionCallbackReturn.FAILURE)
         except Exception as error:
-            return self._note_failure(f"{type(error).__name__}: {brief(error)}", TransitionCallbackReturn.ERROR)
+            return self._note_failure(with_kind(error), TransitionCallbackReturn.ERROR)
         return TransitionCallbackReturn.SUCCESS
 
     def _note_failure(self, cause: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
@@ -419,7 +419,7 @@ def _spin(executor: CameraFirstExecutor, node: Node, until: Callable[[], bool], 
         except ExternalShutdownException:
             return
         except Exception as error:
-            node.get_logger().error(f"a callback failed: {type(error).__name__}: {brief(error)}")
+            node.get_logger().error(f"a callback failed: {with_kind(error)}")
 
 
 if __name__ == "__main__":

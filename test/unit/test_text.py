@@ -8,7 +8,7 @@ import math
 import pytest
 
 from decaf_ros.strict_json import from_json, to_json
-from decaf_ros.text import brief, quoted
+from decaf_ros.text import brief, quoted, with_kind
 
 
 def test_foreign_words_are_quoted_escaped_and_short() -> None:
@@ -21,6 +21,11 @@ def test_foreign_errors_become_one_short_line() -> None:
     assert brief(ValueError("first\n  second\x00third")) == r"first second\x00third"
     assert brief("\x1b" * 10_000, limit=8) == r"\x1b\x1b... (10000 characters)"
     assert len(brief(ValueError("y" * 1_000_000))) < 600
+
+
+def test_errors_whose_words_say_little_are_told_with_their_kind() -> None:
+    assert with_kind(KeyError("name\x1b")) == r"KeyError: 'name\x1b'"
+    assert with_kind(MemoryError()) == "MemoryError"
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:
