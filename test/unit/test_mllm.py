@@ -54,6 +54,13 @@ def test_a_hub_id_without_a_network(monkeypatch):
         load_mllm("nobody/nothing")
 
 
+def test_a_model_of_the_hub_that_is_there_and_not_supported_is_not_said_to_be_missing(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    monkeypatch.setattr("decaf_ros.models.mllm.hf_hub_download", lambda _, name: str(tmp_path / name))
+    with pytest.raises(ModelNotFound, match=r"does not hold a complete model.*family 'gpt2'; supported are"):
+        load_mllm("somebody/something")
+
+
 def test_loading_draws_no_bar_and_leaves_the_setting_as_it_was(capfd):
     assert transformers_logging.is_progress_bar_enabled()
     load_mllm("embedded")
