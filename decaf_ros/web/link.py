@@ -152,7 +152,7 @@ class NodeLink:
 
     async def _refresh_queries(self, patience_s: float | None = None) -> None:
         """A node that hangs is waited for no longer than that, and what is known stays."""
-        with suppress(asyncio.TimeoutError):
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._list_queries(), patience_s)
 
     async def _list_queries(self) -> None:
