@@ -24,7 +24,7 @@ demo: setup
 
 bench: setup
 	$(BIN)/decaf bench
-	$(BIN)/python tools/sam2_evaluation.py
+	$(BIN)/python -m tools.embedded_sam2.evaluate
 	taskset -c 0 $(BIN)/python tools/bench_rollout.py
 	$(BIN)/python tools/bench_tracker.py
 

@@ -37,7 +37,7 @@ setup(
     version="0.1.0",
     description="Language-driven object tracking for ROS 2: a sentence in, tracked masks and attention heat maps out",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     package_dir={"": "."},  # so that an editable install is a path entry, not an import hook
     packages=find_packages(include=["decaf_ros", "decaf_ros.*"]),
     package_data={
@@ -54,7 +54,8 @@ setup(
         "opencv-python>=4.6,<5",
         "pillow>=10",
         "psutil>=5.9",
-        "rosbags>=0.11,<0.12",
+        "pyyaml>=6",
+        "rosbags>=0.11.9,<0.12",
         "safetensors>=0.4.3",
         "sam2==1.1.0",
         "torch>=2.6",
@@ -64,8 +65,8 @@ setup(
     extras_require={
         # ROS 2 for machines without a ROS distribution, and what builds interfaces against it.
         "ros": ROS_WHEELS,
-        # The robot's table: physics, and a ray tracer that runs on a bare CPU. They exist for Python 3.11 and later.
-        "sim": [f"{name} ; python_version >= '3.11'" for name in ("mujoco>=4,<5", "mujoco-warp>=4,<5", "warp-lang>=1.19,<2")],
+        # The robot's table: physics, and a ray tracer that runs on a bare CPU.
+        "sim": ["mujoco>=4,<5", "mujoco-warp>=4,<5", "warp-lang>=1.19,<2"],
         "dev": [
             "hypothesis>=6.100",
             "import-linter>=2",
@@ -79,8 +80,8 @@ setup(
     entry_points={
         "console_scripts": [
             "decaf = decaf_ros.cli.main:main",
-            "decaf_node = decaf_ros.ros.node:main",
-            "decaf_sim_camera = decaf_ros.ros.sim_camera:main",
+            "decaf_node = decaf_ros.ros.programs:node",
+            "decaf_sim_camera = decaf_ros.ros.programs:sim_camera",
             "decaf_web = decaf_ros.web.main:main",
         ]
     },

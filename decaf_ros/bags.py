@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,14 +11,20 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
+from decaf_ros import bag_limits
 from decaf_ros.datatypes import Frame
 from decaf_ros.imaging import frame_from_compressed, frame_from_image, stamp_to_ns
+from decaf_ros.text import brief
 from decaf_ros.video import FOLDER_FRAMES_PER_SECOND, VideoError
 
 _STORAGE_SUFFIXES = (".mcap", ".db3")
 _DECODERS = {"sensor_msgs/msg/Image": frame_from_image, "sensor_msgs/msg/CompressedImage": frame_from_compressed}
 # Many sqlite3 bags hold no message definitions; those of the two messages are alike in all distributions.
 _TYPES = get_typestore(Stores.ROS2_HUMBLE)
+_TOPICS_NAMED = 20
+_NAME_CHARACTERS = 80
+
+bag_limits.apply()
 
 
 def is_bag(path: Path) -> bool:
@@ -87,13 +93,13 @@ class BagTopic:
         images = [each for each in self._reader.connections if each.msgtype in _DECODERS]
         topics = sorted({each.topic for each in images})
         if not topics:
-            others = ", ".join(sorted({f"{each.topic} ({each.msgtype})" for each in self._reader.connections})) or "none"
+            others = _listed({f"{each.topic} ({each.msgtype})" for each in self._reader.connections}) or "none"
             raise VideoError(f"{self._path} has no topic of type sensor_msgs/Image or CompressedImage; its topics: {others}")
         if topic is None and len(topics) > 1:
-            raise VideoError(f"{self._path} has several topics with images; choose one with --topic: {', '.join(topics)}")
+            raise VideoError(f"{self._path} has several topics with images; choose one with --topic: {_listed(topics)}")
         chosen = topic or topics[0]
         if chosen not in topics:
-            raise VideoError(f"{self._path} has no images on a topic {chosen}; it has them on {', '.join(topics)}")
+            raise VideoError(f"{self._path} has no images on a topic {chosen}; it has them on {_listed(topics)}")
         return chosen, [each for each in images if each.topic == chosen]
 
     def _index(self) -> list[_Position]:
@@ -136,8 +142,13 @@ class BagTopic:
         try:
             yield
         except Exception as error:  # the library lets through whatever its parsers stumble over
-            cause = str(error).rstrip(".") or type(error).__name__
+            cause = brief(error).rstrip(".") or type(error).__name__
             raise VideoError(
                 f"{self._path} is damaged, or no bag: {cause}. After an interrupted recording, "
                 "'mcap recover' and 'ros2 bag reindex' save what is whole"
             ) from error
+
+
+def _listed(names: Collection[str]) -> str:
+    first = [brief(name, _NAME_CHARACTERS) for name in sorted(names)[:_TOPICS_NAMED]]
+    return ", ".join(first) + (f" and {len(names) - _TOPICS_NAMED} more" if len(names) > _TOPICS_NAMED else "")

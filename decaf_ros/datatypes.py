@@ -7,6 +7,7 @@ Shape suffixes: ``t`` frames, ``h``/``w`` pixels (or grid cells, where the docst
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -25,6 +26,13 @@ def _require(array: np.ndarray, name: str, dtype: type, ndim: int, last: int | N
     if array.dtype != dtype or array.ndim != ndim or (last is not None and array.shape[-1] != last):
         expected = f"{np.dtype(dtype).name} of rank {ndim}" + (f" with last dimension {last}" if last else "")
         raise ValueError(f"{name} must be {expected}, got {array.dtype.name} of shape {array.shape}")
+
+
+def _require_finite(owner: object, *names: str) -> None:
+    """Raise ``ValueError`` if a number is NaN or infinite."""
+    for name in names:
+        if not math.isfinite(value := getattr(owner, name)):
+            raise ValueError(f"{type(owner).__name__}.{name} must be finite, got {value}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +112,8 @@ class HeatMap:
 
     def __post_init__(self) -> None:
         _require(self.values_hw, "HeatMap.values_hw", np.float32, 2)
+        if not np.all((self.values_hw >= 0) & (self.values_hw <= 1)):
+            raise ValueError("HeatMap.values_hw must lie in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,8 @@ class ObjectPrompt:
         mask_hw: ``(H, W)`` bool, its pixels; stands alone.
 
     Raises:
-        ValueError: nothing that tells the object from the rest, an empty box, or a mask together with anything else.
+        ValueError: nothing that tells the object from the rest, a point that is no number or that lies nowhere, an empty box,
+            or a mask together with anything else.
     """
 
     on_xy_px: tuple[tuple[float, float], ...] = ()
@@ -152,6 +163,9 @@ class ObjectPrompt:
             x_min, y_min, x_max, y_max = self.box_xyxy_px
             if not (x_min < x_max and y_min < y_max):
                 raise ValueError(f"the box of the prompt is empty: {self.box_xyxy_px} (x_min, y_min, x_max, y_max)")
+        for point in (*self.on_xy_px, *self.off_xy_px):
+            if not all(map(math.isfinite, point)):
+                raise ValueError(f"a point of the prompt is outside the image, wherever that ends: {point}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +188,7 @@ class Tracklet:
 
     def __post_init__(self) -> None:
         _require(self.masks_thw, "Tracklet.masks_thw", np.bool_, 3)
+        _require_finite(self, "predicted_iou", "consistency", "score")
 
     @property
     def key_mask_hw(self) -> BoolArray:
@@ -243,6 +258,7 @@ class ObjectMask:
 
     def __post_init__(self) -> None:
         _require(self.mask_hw, "ObjectMask.mask_hw", np.bool_, 2)
+        _require_finite(self, "score", "presence")
 
     # Every output needs box and size. Masks are large, and are not written to once they are here.
 

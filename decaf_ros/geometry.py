@@ -28,6 +28,10 @@ _ASPECT_TOLERANCE = 0.02
 # The rim of a mask in pixels is the image's width over this, at least 1: 2 at 640, 4 at 1280.
 _RIM_DIVISOR = 320
 _FENCE_IQRS = 1.5
+# Of focal lengths and principal points, far beyond those of fisheyes and telescopes.
+_LEAST_PIXELS, _MOST_PIXELS = 1e-3, 1e7
+# Of depths, far beyond what any camera measures: their inverses and squares are numbers that float32 holds.
+_LEAST_METRES, _MOST_METRES = 1e-6, 1e6
 # A surface that is flat to the camera has no spread of its own; noise and steps of 1 mm must not be cut away.
 _LEAST_FENCE = 0.02
 _BOX_PERCENTILES = (0.5, 99.5)
@@ -43,7 +47,8 @@ class Intrinsics:
         size_hw: height and width of the image that they hold for.
 
     Raises:
-        ValueError: a focal length that is not positive and finite, which is what an uncalibrated camera reports.
+        ValueError: focal lengths that are not positive, which is what an uncalibrated camera reports, or numbers that no camera
+            has.
     """
 
     fx: float
@@ -56,6 +61,12 @@ class Intrinsics:
         if not (0 < self.fx < math.inf and 0 < self.fy < math.inf):
             raise ValueError(
                 f"focal lengths must be positive, got fx {self.fx:g}, fy {self.fy:g}: the camera is not calibrated"
+            )
+        plausible = min(self.fx, self.fy) >= _LEAST_PIXELS and min(self.size_hw) > 0
+        if not (plausible and all(abs(each) <= _MOST_PIXELS for each in (self.fx, self.fy, self.cx, self.cy))):  # nor NaN
+            raise ValueError(
+                f"no camera has fx {self.fx:g}, fy {self.fy:g}, cx {self.cx:g}, cy {self.cy:g} for {self.size_hw[1]}x"
+                f"{self.size_hw[0]} pixels: its calibration is broken"
             )
 
     def scaled_to(self, size_hw: tuple[int, int]) -> Intrinsics:
@@ -140,10 +151,12 @@ def metres_from_depth(depth_hw: Float32Array | UInt16Array) -> Float32Array:
     """``(h, w)`` float32 metres with NaN for what is invalid.
 
     Args:
-        depth_hw: float32 metres, where NaN, infinities and what is not positive are invalid; or uint16 millimetres, 0 invalid.
+        depth_hw: float32 metres, where NaN, infinities, what is not positive and what no camera measures (below a micrometre or
+            above 1000 km) are invalid; or uint16 millimetres, 0 invalid.
     """
     metres = depth_hw * np.float32(1e-3) if depth_hw.dtype == np.uint16 else depth_hw
-    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(np.nan)).astype(np.float32, copy=False)
+    measured = (metres >= _LEAST_METRES) & (metres <= _MOST_METRES)
+    return np.where(measured, metres, np.float32(np.nan)).astype(np.float32, copy=False)
 
 
 def surface_points(mask_hw: BoolArray, view: DepthView) -> SurfacePoints:

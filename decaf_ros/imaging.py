@@ -5,15 +5,16 @@ Messages are taken by their fields: those of rclpy serve as well as those that a
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import PIL
-import PIL.Image
 
 from decaf_ros.datatypes import Frame, UInt8Array
+from decaf_ros.image_files import check_size, walk
+from decaf_ros.text import brief, quoted
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 
@@ -26,6 +27,8 @@ _TO_RGB = {
     "mono8": cv2.COLOR_GRAY2RGB,
     "mono16": cv2.COLOR_GRAY2RGB,
 }
+# tf2 has no limit; what is published bears this name once more for every frame.
+_MOST_FRAME_ID = 256
 _CHECK_LINK = "check the camera driver and the link to it"
 
 
@@ -68,6 +71,18 @@ def stamp_to_ns(stamp: StampMessage) -> int:
     return stamp.sec * NANOSECONDS_PER_SECOND + stamp.nanosec
 
 
+def checked_stamp_ns(stamp: StampMessage) -> int:
+    """Nanoseconds of a ``builtin_interfaces/Time`` that is one.
+
+    Raises:
+        ValueError: it is before 1970, or its nanoseconds make a second or more: that is no stamp of a camera, and what is made
+            of the image could not bear it.
+    """
+    if stamp.sec < 0 or stamp.nanosec >= NANOSECONDS_PER_SECOND:
+        raise ValueError(f"its stamp is no time: {stamp.sec} s and {stamp.nanosec} ns; check the camera driver")
+    return stamp_to_ns(stamp)
+
+
 def frame_from_image(image: ImageMessage, max_pixels: int | None = None) -> Frame:
     """Decode a camera image.
 
@@ -77,15 +92,17 @@ def frame_from_image(image: ImageMessage, max_pixels: int | None = None) -> Fram
     Args:
         image: rgb8, bgr8, rgba8, bgra8, mono8 or mono16 in either byte order, rows padded to ``step`` or not; with cv_bridge
             installed, every encoding that it converts to rgb8, such as bayer_rggb8 and yuv422.
-        max_pixels: larger images are refused; ``None`` for no limit.
+        max_pixels: larger images are refused; ``None`` for those above :data:`decaf_ros.image_files.MOST_PIXELS`.
 
     Raises:
-        ValueError: another encoding, too many pixels or none, a ``step`` too small for the width, or less data than
-            ``height * step`` bytes.
+        ValueError: another encoding, too many pixels or none, a ``step`` too small for the width, less data than
+            ``height * step`` bytes, a stamp that is no time, or a frame_id of more than 256 characters.
     """
-    _check_size(image.width, image.height, max_pixels)
+    stamp_ns, frame_id = _checked_header(image.header)
+    _check_length(image)
+    check_size(image.width, image.height, max_pixels)
     rgb = _rgb(image) if image.encoding in _CAMERA_LAYOUTS else _rgb_by_cv_bridge(image)
-    return Frame(stamp_to_ns(image.header.stamp), image.header.frame_id, rgb)
+    return Frame(stamp_ns, frame_id, rgb)
 
 
 def frame_from_compressed(image: CompressedImageMessage, max_pixels: int | None = None) -> Frame:
@@ -96,55 +113,55 @@ def frame_from_compressed(image: CompressedImageMessage, max_pixels: int | None 
 
     Args:
         image: its ``format`` is "jpeg", "png", or as image_transport writes it: "rgb8; jpeg compressed bgr8".
-        max_pixels: larger images are refused before they are decoded; ``None`` for no limit.
+        max_pixels: larger images are refused before they are decoded, as by :func:`frame_from_image`.
 
     Raises:
-        ValueError: data that is no JPEG or PNG image or breaks off, too many pixels, or a Bayer mosaic.
+        ValueError: data that is no JPEG or PNG image, breaks off or would cost much more than its image; too many pixels, a
+            Bayer mosaic, a stamp that is no time, or a frame_id of more than 256 characters.
     """
+    stamp_ns, frame_id = _checked_header(image.header)
     encoding, _, compression = image.format.partition(";")
     if encoding.startswith("bayer_") and "compressed bgr" not in compression:
-        raise ValueError(f"a compressed Bayer mosaic (format '{image.format}') has no colours: use the camera's colour topic")
-    _check_size(*_size_of_file(image), max_pixels)
-    image_bgr = _decoded(image.data)
-    if image_bgr is None:
-        raise ValueError(f"{len(image.data)} bytes of the format '{image.format}' break off or are damaged: {_CHECK_LINK}")
+        raise ValueError(
+            f"a compressed Bayer mosaic (format {quoted(image.format)}) has no colours: use the camera's colour topic"
+        )
+    with _naming(image):
+        file = walk(image.data)
+    if file is None:
+        raise ValueError(
+            f"{_described(image)} are neither a JPEG nor a PNG image "
+            f"(image_transport's compressedDepth and theora are not supported): {_CHECK_LINK}"
+        )
+    check_size(file.width, file.height, max_pixels)
+    with _naming(image):
+        image_bgr = file.decode()
     # Some publishers encode RGB as if it were BGR. Like image_transport, tell them by what their format string leaves out.
     swapped = encoding.startswith(("rgb", "bgr")) and bool(compression) and "compressed bgr" not in compression
     rgb = image_bgr if swapped else cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-    return Frame(stamp_to_ns(image.header.stamp), image.header.frame_id, rgb)
+    return Frame(stamp_ns, frame_id, rgb)
 
 
-def _check_size(width: int, height: int, max_pixels: int | None) -> None:
-    if height == 0 or width == 0:
-        raise ValueError(f"the image has no pixels: width {width}, height {height}; check the camera driver")
-    if max_pixels is not None and width * height > max_pixels:
+def _checked_header(header: HeaderMessage) -> tuple[int, str]:
+    """Stamp in nanoseconds and frame_id, which go into the header of all that is made of the image."""
+    if len(header.frame_id) > _MOST_FRAME_ID:
         raise ValueError(
-            f"the image is {width} x {height}, that is {width * height} pixels; at most {max_pixels} are accepted "
-            "(parameter max_image_pixels)"
+            f"its frame_id has {len(header.frame_id)} characters, at most {_MOST_FRAME_ID} are accepted: "
+            f"{quoted(header.frame_id)}; check the camera driver"
         )
+    return checked_stamp_ns(header.stamp), header.frame_id
 
 
-def _size_of_file(image: CompressedImageMessage) -> tuple[int, int]:
-    """Width and height as the file's header says, without decoding it: a few kilobytes can stand for gigabytes."""
+def _described(image: CompressedImageMessage) -> str:
+    return f"{len(image.data)} bytes of the format {quoted(image.format)}"
+
+
+@contextmanager
+def _naming(image: CompressedImageMessage) -> Iterator[None]:
+    """Say of which file an error is."""
     try:
-        with PIL.Image.open(io.BytesIO(image.data), formats=("JPEG", "PNG")) as header:
-            return header.size
-    except PIL.UnidentifiedImageError:
-        raise ValueError(
-            f"{len(image.data)} bytes of the format '{image.format}' are neither a JPEG nor a PNG image "
-            f"(image_transport's compressedDepth and theora are not supported): {_CHECK_LINK}"
-        ) from None
-    except (PIL.Image.DecompressionBombError, OSError, ValueError) as error:
-        raise ValueError(f"the header of an image of the format '{image.format}' cannot be used: {error}") from error
-
-
-def _decoded(data: Any) -> UInt8Array | None:
-    """``(H, W, 3)`` uint8 BGR; ``None`` when OpenCV cannot."""
-    try:
-        image_bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        return None
-    return None if image_bgr is None else np.asarray(image_bgr, dtype=np.uint8)
+        yield
+    except ValueError as error:
+        raise ValueError(f"{_described(image)} cannot be decoded: {error}; {_CHECK_LINK}") from error
 
 
 def _rgb(image: ImageMessage) -> UInt8Array:
@@ -162,14 +179,25 @@ def _rgb_by_cv_bridge(image: ImageMessage) -> UInt8Array:
         from cv_bridge import CvBridge  # type: ignore[import-not-found]  # part of a ROS distribution, not of PyPI
     except ImportError as error:
         raise ValueError(
-            f"images with encoding '{image.encoding}' are not supported: use one of {', '.join(_CAMERA_LAYOUTS)}. Others are "
-            f"converted by cv_bridge, which cannot be imported ({error}): install ros-$ROS_DISTRO-cv-bridge, or let image_proc "
-            "convert the images"
+            f"images with encoding {quoted(image.encoding)} are not supported: use one of {', '.join(_CAMERA_LAYOUTS)}. Others "
+            f"are converted by cv_bridge, which cannot be imported ({brief(error)}): install ros-$ROS_DISTRO-cv-bridge, or let "
+            "image_proc convert the images"
         ) from error
     try:
         return np.asarray(CvBridge().imgmsg_to_cv2(image, "rgb8"), dtype=np.uint8)
-    except (TypeError, ValueError, RuntimeError) as error:  # its own is a TypeError; short data is numpy's
-        raise ValueError(f"cv_bridge cannot convert an image with encoding '{image.encoding}' to rgb8: {error}") from error
+    except Exception as error:  # its own, OpenCV's and numpy's, as it comes
+        raise ValueError(
+            f"cv_bridge cannot convert an image with encoding {quoted(image.encoding)} to rgb8: {brief(error)}"
+        ) from error
+
+
+def _check_length(image: ImageMessage) -> None:
+    expected = image.height * image.step
+    if len(image.data) < expected:
+        raise ValueError(
+            f"the image has {len(image.data)} bytes of data, but height {image.height} x step {image.step} is {expected}; "
+            "check the camera driver or the node that resized the image"
+        )
 
 
 def _pixels(image: ImageMessage) -> UInt8Array:
@@ -181,13 +209,7 @@ def _pixels(image: ImageMessage) -> UInt8Array:
             f"step is {image.step} bytes, but a row of {image.width} {image.encoding} pixels takes {row_bytes}; "
             "check the camera driver"
         )
-    expected = image.height * image.step
-    if len(image.data) < expected:
-        raise ValueError(
-            f"the image has {len(image.data)} bytes of data, but height {image.height} x step {image.step} is {expected}; "
-            "check the camera driver or the node that resized the image"
-        )
-    data = np.frombuffer(image.data, dtype=np.uint8, count=expected)
+    data = np.frombuffer(image.data, dtype=np.uint8, count=image.height * image.step)
     return data.reshape(image.height, image.step)[:, :row_bytes]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+from decaf_ros.text import brief, quoted
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
@@ -18,16 +21,27 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
-def from_json(text: str | bytes) -> Any:
+def from_json(text: str | bytes, *, unique_names: bool = False) -> Any:
     """What a text of foreign origin stands for.
+
+    Args:
+        text: all of it.
+        unique_names: whether an object that has a name twice is refused; else the last one counts.
 
     Raises:
         ValueError: it is no JSON, holds NaN or an infinity, is not Unicode, or is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique if unique_names else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def described(value: Any) -> str:
+    """A value of JSON as it may stand in a message: short, whatever it holds."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    return quoted(value) if isinstance(value, str) else brief(json.dumps(value), 80)
 
 
 def _finite(value: Any) -> Any:
@@ -42,3 +56,11 @@ def _finite(value: Any) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {quoted(name)} stands twice in an object")
+    return named

@@ -1,4 +1,4 @@
-"""What may be said to a model and shown to people, and how text of foreign origin is told to them: one line, escaped, and short."""
+"""What may be said to a model and shown to people, and how they are told text from elsewhere: one line, escaped, and short."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def quoted(foreign: str, limit: int = _QUOTED_CHARACTERS) -> str:
 
 
 def brief(foreign: object, limit: int = _ERROR_CHARACTERS) -> str:
-    """What a library says, its error for one, which may quote what it was given: as :func:`quoted`, without quotes, in one line."""
+    """What a library says, which may repeat what it was given: as :func:`quoted`, without the quotes, in one line."""
     text = str(foreign)
     shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text[: 2 * limit].split()))
     return shown if len(shown) <= limit and len(text) <= 2 * limit else f"{shown[:limit]}... ({len(text)} characters)"

@@ -10,9 +10,15 @@ import cv2
 import numpy as np
 
 from decaf_ros.datatypes import Frame, UInt8Array
+from decaf_ros.image_files import PNG_SIGNATURE, check_size, read_image
+from decaf_ros.text import brief
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FOLDER_FRAMES_PER_SECOND = 10.0
+# Rates that are taken at their word; others are of broken files, and would make stamps that are equal or overflow.
+_LEAST_RATE, _MOST_RATE = 1e-3, 1e6
+# FFmpeg would open the files that it names.
+_PLAYLIST = b"ffconcat"
 # Rates of videos that are written: two decimals above the precise ones, of which OpenCV takes three.
 _LEAST_HZ, _PRECISE_HZ, _MOST_HZ = 0.1, 65.0, 600.0
 
@@ -35,7 +41,7 @@ class VideoError(Exception):
 
 
 def open_frames(path: Path) -> FrameSource:
-    """Open a video file, or a folder whose images are frames in the order of their names.
+    """Open a video file, an image, or a folder whose images are frames in the order of their names.
 
     Raises:
         VideoError: nothing there, no image in the folder, or no video that OpenCV can decode.
@@ -44,6 +50,10 @@ def open_frames(path: Path) -> FrameSource:
         raise VideoError(f"{path} does not exist")
     if path.is_dir():
         return ImageFolder(path)
+    if not path.is_file():
+        raise VideoError(f"{path} is neither a file nor a folder")
+    if path.suffix.lower() in IMAGE_SUFFIXES or _starts_with(path, PNG_SIGNATURE):
+        return FramesInMemory([_frame(_read_image(path), 0, FOLDER_FRAMES_PER_SECOND)], FOLDER_FRAMES_PER_SECOND)
     return VideoFile(path)
 
 
@@ -55,7 +65,7 @@ class ImageFolder:
         self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         if not self._paths:
             raise VideoError(f"{folder} holds no image; known endings are {', '.join(IMAGE_SUFFIXES)}")
-        self._shape = self._decode(self._paths[0]).shape
+        self._shape = _read_image(self._paths[0]).shape
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -64,19 +74,13 @@ class ImageFolder:
         """Frames ``start`` to ``stop - 1``.
 
         Raises:
-            VideoError: an image that OpenCV cannot decode, or of another size than the first.
+            VideoError: an image that cannot be decoded, or of another size than the first.
         """
-        images = [self._decode(path) for path in self._paths[start:stop]]
+        images = [_read_image(path) for path in self._paths[start:stop]]
         for path, image in zip(self._paths[start:stop], images, strict=True):
             if image.shape != self._shape:
                 raise VideoError(f"{path} has {image.shape[1::-1]} pixels, the first image {self._shape[1::-1]}")
         return [_frame(image, index, self.frames_per_second) for index, image in enumerate(images, start)]
-
-    def _decode(self, path: Path) -> np.ndarray:
-        image_bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image_bgr is None:
-            raise VideoError(f"{path} cannot be decoded as an image")
-        return image_bgr
 
 
 class VideoFile:
@@ -84,10 +88,14 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if _starts_with(path, _PLAYLIST):
+            raise VideoError(f"{path} is a playlist: name one of its videos")
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise VideoError(f"{path} cannot be opened as a video")
-        self.frames_per_second = self._capture.get(cv2.CAP_PROP_FPS) or FOLDER_FRAMES_PER_SECOND
+        self._check_size()
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.frames_per_second = rate if _LEAST_RATE <= rate <= _MOST_RATE else FOLDER_FRAMES_PER_SECOND
         # The container's own count is an estimate for many formats.
         self._count = 0
         while self._capture.grab():
@@ -98,6 +106,14 @@ class VideoFile:
 
     def __len__(self) -> int:
         return self._count
+
+    def _check_size(self) -> None:
+        """Before anything is decoded: a file of a kilobyte can announce any size."""
+        width, height = (int(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        try:
+            check_size(width, height)
+        except ValueError as error:
+            raise VideoError(f"{self._path} cannot be opened as a video: {error}") from error
 
     def read(self, start: int, stop: int) -> list[Frame]:
         """Frames ``start`` to ``stop - 1``.
@@ -124,6 +140,19 @@ class VideoFile:
         return image_bgr
 
 
+def _starts_with(path: Path, signature: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(signature)) == signature
+
+
+def _read_image(path: Path) -> UInt8Array:
+    """``(H, W, 3)`` BGR."""
+    try:
+        return read_image(path)
+    except (OSError, ValueError) as error:
+        raise VideoError(f"{path} cannot be decoded as an image: {brief(error)}") from error
+
+
 def _frame(image_bgr: np.ndarray, index: int, frames_per_second: float) -> Frame:
     return Frame(round(index * 1e9 / frames_per_second), "camera", np.ascontiguousarray(image_bgr[..., ::-1], dtype=np.uint8))
 
@@ -136,22 +165,32 @@ class VideoWriter:
     Args:
         path: of the file.
         frames_per_second: taken as near as the format has it.
+        shown: name of the file in messages, where it is not ``path``.
+
+    Raises:
+        VideoError: at the end of the ``with`` block, if images are missing from the file.
     """
 
-    def __init__(self, path: Path, frames_per_second: float) -> None:
+    def __init__(self, path: Path, frames_per_second: float, shown: Path | None = None) -> None:
         self._path = path
+        self._shown = shown or path
         self._frames_per_second = _rate_for_mpeg4(frames_per_second)
         self._writer: cv2.VideoWriter | None = None
-        self._is_empty = True
+        self._written = 0
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            if self._is_empty:
-                self._path.unlink(missing_ok=True)
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        if not self._written:
+            self._path.unlink(missing_ok=True)
+        elif error is None and (found := _count_frames(cv2.VideoCapture(str(self._path)))) != self._written:
+            # OpenCV does not tell when images do not get to the disk.
+            whole = f"it holds {found} of {self._written} images. Is the disk full?"
+            raise VideoError(f"{self._shown} cannot be written whole: {whole}")
 
     def open(self, size_hw: tuple[int, int]) -> None:
         """Begin the file, which the first image does otherwise: to see early whether it can be written.
@@ -162,7 +201,8 @@ class VideoWriter:
         height, width = (side + side % 2 for side in size_hw)
         writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._frames_per_second, (width, height))
         if not writer.isOpened():
-            raise VideoError(f"{self._path} cannot be written as a video")
+            why = f"the disk may be full, or MPEG-4 not have {width} x {height} pixels"
+            raise VideoError(f"{self._shown} cannot be written as a video: {why}")
         self._writer = writer
 
     def write(self, image_rgb: UInt8Array) -> None:
@@ -177,7 +217,14 @@ class VideoWriter:
         below, beside = (side % 2 for side in image_rgb.shape[:2])
         even_rgb = cv2.copyMakeBorder(image_rgb, 0, below, 0, beside, cv2.BORDER_REPLICATE)
         self._writer.write(np.ascontiguousarray(even_rgb[..., ::-1]))
-        self._is_empty = False
+        self._written += 1
+
+
+def _count_frames(capture: cv2.VideoCapture) -> int:
+    count = 0
+    while capture.grab():
+        count += 1
+    return count
 
 
 def _rate_for_mpeg4(frames_per_second: float) -> float:

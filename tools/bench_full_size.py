@@ -35,6 +35,7 @@ from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
 from decaf_ros.models.qwen2_vl import Qwen2Vl
 from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.grounding import Grounder, StageClock
 from decaf_ros.synthetic.world import sample_scene
 
@@ -75,7 +76,7 @@ def main() -> None:
     page = "\n".join(sections)
     print(page)
     if arguments.write:
-        arguments.write.write_text(page)
+        OutputFolder(arguments.write.parent).write_text(arguments.write.name, page)
 
 
 def _command() -> str:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from decaf_ros.method.rollout import QueryKeys, attention_rollout
 from decaf_ros.models.prompts import background_prompt, object_prompt
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
 from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.outputs import OutputFolder
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "test" / "parity"))
@@ -135,8 +137,10 @@ after a warm-up.
 """
     print(page)
     if arguments.write:
-        arguments.write.write_text(page)
-        plot(sweep, plain_sweep, arguments.write.with_name("rollout-memory.png"))
+        folder = OutputFolder(arguments.write.parent)
+        folder.write_text(arguments.write.name, page)
+        with folder.file("rollout-memory.png") as file:
+            plot(sweep, plain_sweep, file)
 
 
 def _times_faster(ours: Run, reference: Run) -> str:
@@ -240,7 +244,7 @@ def sweep_reference() -> dict[int, float]:
     return extra
 
 
-def plot(ours: dict[int, float], reference: dict[int, float], path: Path) -> None:
+def plot(ours: dict[int, float], reference: dict[int, float], file: BinaryIO) -> None:
     """Memory by tokens, both axes logarithmic: a slope of one is linear."""
     held = {tokens: _held_mib(tokens) for tokens in SWEEP_TOKENS}
     figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
@@ -253,7 +257,7 @@ def plot(ours: dict[int, float], reference: dict[int, float], path: Path) -> Non
     axes.set(xlabel="tokens", ylabel="MiB", title="Memory of the rollout of two prompts through one layer")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path)
+    figure.savefig(file, format="png")
 
 
 def _model(dtype: str) -> Qwen2_5_VLForConditionalGeneration:

@@ -28,6 +28,7 @@ from decaf_ros.models.sam2_loading import load_sam2, locate
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.frames import StoredFrame, uniform_selection
 from decaf_ros.session.grounding import Grounder, StageClock, _Candidate
 from decaf_ros.session.session import QueryRecord, TrackingSession
@@ -82,7 +83,7 @@ before it competes, alone, and every frame is encoded each time that it is neede
 """
     print(page)
     if arguments.write:
-        arguments.write.write_text(page)
+        OutputFolder(arguments.write.parent).write_text(arguments.write.name, page)
 
 
 def _speed(frames: int) -> str:

@@ -22,6 +22,8 @@ from rclpy.action import get_action_server_names_and_types_by_node
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 
+from decaf_ros.limits import LIMITS
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.models import MODEL_PARAMETERS
 from decaf_ros.ros.parameters import SETTINGS, Setting
@@ -141,6 +143,12 @@ _PARAMETERS_TEXT = """\
 or query; *reloads* loads a model anew, and when that fails, the change is refused with the reason and the old model stays; *at
 the start* is read-only afterwards. A value of another type or out of its range is refused with the reason.
 [config/decaf.yaml](../config/decaf.yaml) holds the same parameters as a file to start from."""
+
+_LIMITS_TEXT = """\
+Of everything that is asked for there is a most. A request that exceeds one is refused at once, and the answer names it, as in
+`the request has 100000 points, at most 64 are allowed (limit max_points)`. Numbers that are not finite, and stamps before 0,
+are refused as well. ROS itself reads a message before the node sees it: what a huge one costs there is for DDS and the
+[enclave](security.md#an-sros-2-enclave) to limit."""
 
 # What every node of ROS has.
 OF_ROS = {
@@ -267,7 +275,9 @@ def parameters_page() -> str:
         for each in SETTINGS
     ]
     table = _table(("name", "type", "default", "values", "change", "what"), rows)
-    return _page("Parameters", _PARAMETERS_TEXT, [table])
+    bounds = [[f"`{each.name}`", "parameter" if each.most is None else str(each.most), each.unit, each.of] for each in LIMITS]
+    limits = _table(("limit", "most", "unit", "of"), bounds)
+    return _page("Parameters", _PARAMETERS_TEXT, [table, f"## Limits\n\n{_LIMITS_TEXT}\n\n{limits}"])
 
 
 def _type_name(setting: Setting) -> str:
@@ -303,14 +313,15 @@ def _page(title: str, text: str, sections: Sequence[str]) -> str:
 
 def main() -> None:
     """Write both files."""
-    (DOCS / "parameters.md").write_text(parameters_page())
+    docs = OutputFolder(DOCS)
+    docs.write_text("parameters.md", parameters_page())
     settings = [word for name, value in NODE_PARAMETERS.items() for word in ("-p", f"{name}:={_yaml(value)}")]
     node = subprocess.Popen([sys.executable, "-m", "decaf_ros.ros.node", "--ros-args", *settings])
     rclpy.init()
     try:
         with DecafClient(f"/{NODE}", name="make_docs") as client:
             client.wait_until_ready()
-            (DOCS / "topics.md").write_text(topics_page(wait_for_interfaces(client.node)))
+            docs.write_text("topics.md", topics_page(wait_for_interfaces(client.node)))
     finally:
         node.send_signal(signal.SIGINT)
         node.wait()

@@ -1,6 +1,6 @@
 """Set up ``.venv``: ROS 2 from wheels, the models' libraries, the generated interfaces and decaf_ros itself.
 
-Needs CPython 3.10 to 3.13, its headers and a C++ compiler; no ROS. Run it as often as you like: a step whose inputs did not
+Needs CPython 3.11 to 3.13, its headers and a C++ compiler; no ROS. Run it as often as you like: a step whose inputs did not
 change is skipped, and the whole takes a tenth of a second then. ``python3 tools/setup_env.py`` or any target of the Makefile.
 """
 
@@ -56,8 +56,8 @@ def main() -> None:
 def check_machine() -> None:
     """Exit with the cause and the way out where something is missing that pip cannot install."""
     version = "{}.{}".format(*sys.version_info)
-    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        sys.exit(f"setup: this is Python {version}; the ROS 2 wheels exist for 3.10 to 3.13. Try: make PYTHON=python3.12 ...")
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        sys.exit(f"setup: this is Python {version}; the set-up is pinned for 3.11 to 3.13. Try: make PYTHON=python3.12 ...")
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         sys.exit("setup: the ROS 2 wheels exist for Linux on x86-64 only. Elsewhere, build with colcon in a ROS distribution")
     if importlib.util.find_spec("ensurepip") is None:

@@ -38,6 +38,7 @@ from decaf_ros.evaluation.scripted import FIRST_DOUBLE_SEED, HZ, PATIENCE_S, epi
 from decaf_ros.evaluation.summary import PAPER
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.outputs import OutputFolder
 
 _Score = TypeVar("_Score")
 _OTHER_KINDS = ("motion",)
@@ -64,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     setup = Setup(arguments.mllm, arguments.tracker, str(arguments.device))
     try:
+        folder = _page_folder(arguments.write, arguments.parts)
         for name, measure in _PARTS.items():
             if name in arguments.parts:
-                _publish(name, measure(setup, arguments), arguments.write)
-    except ModelNotFound as error:
+                _publish(name, measure(setup, arguments), folder)
+    except (ModelNotFound, OSError) as error:  # TimeoutError, of programs that do not start, is an OSError
         print(f"decaf bench: {error}", file=sys.stderr)
         return 1
     return 0
@@ -239,11 +241,20 @@ def _progress(name: str, scores: Iterable[_Score], count: int) -> Iterator[_Scor
             print(f"{name}: {done} of {count}, {(time.monotonic() - start) / done:.1f} s each", file=sys.stderr)
 
 
-def _publish(name: str, page: str, folder: Path | None) -> None:
+def _page_folder(path: Path | None, parts: Sequence[str]) -> OutputFolder | None:
+    """Where pages go; what is in their way is seen before hours of measurements."""
+    if path is None:
+        return None
+    folder = OutputFolder(path)
+    for name in parts:
+        folder.holds_file(f"{name}.md")
+    return folder
+
+
+def _publish(name: str, page: str, folder: OutputFolder | None) -> None:
     print(page)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.md").write_text(page)
+        folder.write_text(f"{name}.md", page)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
 from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import stamp_to_ns
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.synthetic.world import sample_scene
 
@@ -197,7 +198,7 @@ def measure_slow_subscriber(seconds: float) -> SlowSubscriberFigures:
     with _tracking(_ENDURANCE_HZ) as masks, tempfile.TemporaryDirectory() as folder:
         topics = [f"{masks.node_name}/{name}" for name in _SLOW_TOPICS]
         arguments = [*topics, "--pause", str(_SLOW_PAUSE_SECONDS)]
-        with ChildProcess("decaf_ros.cli.listener", arguments, Path(folder) / "listener.log"):
+        with ChildProcess("decaf_ros.cli.listener", arguments, OutputFolder(Path(folder)).log("listener.log")):
             masks.wait_for_subscribers(topics[-1])
             masks.wait_for(_WARM_UP_FRAMES)
             first, counted, start = len(masks.ages_ms), masks.camera_counters(), time.monotonic()
@@ -266,11 +267,11 @@ class _Masks:
 def _tracking(rate_hz: float) -> Iterator[_Masks]:
     """Camera and node as processes, with one object tracked."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = OutputFolder(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         arguments = stack.enter_context(ros_of_its_own())
         camera_arguments = [*arguments, "-p", f"seeds:=[{_SEED}]", "-p", f"rate:={rate_hz}"]
-        stack.enter_context(ChildProcess("decaf_ros.ros.sim_camera", camera_arguments, folder / "camera.log"))
-        node = stack.enter_context(ChildProcess("decaf_ros.ros.node", arguments, folder / "node.log"))
+        stack.enter_context(ChildProcess("decaf_ros.ros.sim_camera", camera_arguments, folder.log("camera.log")))
+        node = stack.enter_context(ChildProcess("decaf_ros.ros.node", arguments, folder.log("node.log")))
         client = stack.enter_context(DecafClient("decaf_node", name="bench_client"))
         client.wait_until_ready()
         masks = _Masks(node, client)

@@ -26,6 +26,7 @@ from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8A
 from decaf_ros.drawing import object_colour
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import frame_from_image
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.publishers import OUTPUT_QOS, ResultPublisher, publish_asynchronously
@@ -138,7 +139,7 @@ def measure(frames: int = FRAMES) -> dict[str, tuple[Cost, Cost | None]]:
     samples = _samples()
     costs: dict[str, tuple[Cost, Cost | None]] = {}
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = OutputFolder(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         publish_asynchronously()
         cv2.setNumThreads(1)  # as in the node, whose models use the other cores
         stack.enter_context(ros_of_its_own())
@@ -228,7 +229,7 @@ def _cost(
     painter: _TimedPainter,
     samples: Sequence[_Sample],
     frames: int,
-    folder: Path,
+    folder: OutputFolder,
     topics: Sequence[str],
     publish: Callable[[_Sample], None],
 ) -> Cost:
@@ -236,7 +237,7 @@ def _cost(
     names = [f"{node.get_fully_qualified_name()}/{topic}" for topic in topics]
     with ExitStack() as stack:
         if names:
-            stack.enter_context(ChildProcess("decaf_ros.cli.listener", names, folder / "listener.log"))
+            stack.enter_context(ChildProcess("decaf_ros.cli.listener", names, folder.log("listener.log")))
         _wait_for_subscribers(node, names, 1)
         times = []
         for index in range(_WARM_UP_FRAMES + frames):

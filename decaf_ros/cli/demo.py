@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 
 from decaf_ros.cli.contact_sheet import SheetRow, draw_contact_sheet
-from decaf_ros.cli.masks import write_png
 from decaf_ros.cli.models import whole_number
 from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
 from decaf_ros.cli.recording import Recorder, Recording
@@ -29,11 +28,13 @@ from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.session.frames import KeyFrameBuffer, StoredFrame
 from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.srv import Query
-from decaf_ros.video import VideoError, VideoWriter
+from decaf_ros.text import brief
+from decaf_ros.video import VideoError
 
 DEMO_KINDS = ("colour", "position", "size")
 # Worlds to look at, not to judge by: docs/benchmarks has the averages over many.
@@ -45,6 +46,7 @@ LEAST_J_AND_F = 0.5
 _START_SECONDS, _POLL_SECONDS = 120.0, 2.0
 _SETTLING_SECONDS = 0.5
 _VIDEO_SCALE = 2
+_OUTPUTS = ("camera.log", "node.log", "overlay.mp4", "contact_sheet.png", "results.md")
 _CAMERA, _NODE = "decaf_ros.ros.sim_camera", "decaf_ros.ros.node"
 
 
@@ -100,13 +102,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     queries = sample_queries(dict.fromkeys(DEMO_KINDS, 1), arguments.seed)
     try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        outcomes = _run_node(queries, arguments.out)
-        _write_video(arguments.out / "overlay.mp4", outcomes)
+        out = OutputFolder(arguments.out)
+        for name in _OUTPUTS:
+            out.holds_file(name)  # what is in the way is seen at once
+        outcomes = _run_node(queries, out)
+        _write_video(out, outcomes)
         _say("drawing the contact sheet: the same key frames once more, step by step")
-        write_png(arguments.out / "contact_sheet.png", draw_contact_sheet(_sheet_rows(outcomes))[..., ::-1])
+        out.write_png("contact_sheet.png", draw_contact_sheet(_sheet_rows(outcomes))[..., ::-1])
         table = markdown_table(_HEADER, [outcome.cells() for outcome in outcomes])
-        (arguments.out / "results.md").write_text(table)
+        out.write_text("results.md", table)
     except (DemoError, VideoError, OSError) as error:  # TimeoutError is an OSError
         print(f"decaf demo failed: {error}", file=sys.stderr)
         return 1
@@ -130,16 +134,16 @@ def _say(text: str) -> None:
     print(f"[decaf demo] {text}", flush=True)
 
 
-def _run_node(queries: Sequence[HeldOutQuery], out: Path) -> list[Outcome]:
+def _run_node(queries: Sequence[HeldOutQuery], out: OutputFolder) -> list[Outcome]:
     """Start the programs, ask all queries one after another, and stop the programs."""
     with ExitStack() as stack:
-        _say(f"starting the camera and decaf_node (logs in {out})")
+        _say(f"starting the camera and decaf_node (logs in {out.path})")
         # Nobody else's nodes, which the demo would make forget everything, and nobody else's camera.
         arguments = stack.enter_context(ros_of_its_own())
         camera_arguments = [*arguments, "-p", f"seeds:=[{queries[0].seed}]", "-p", f"rate:={CAMERA_HZ}"]
         programs = [
-            stack.enter_context(ChildProcess(_CAMERA, camera_arguments, out / "camera.log")),
-            stack.enter_context(ChildProcess(_NODE, arguments, out / "node.log")),
+            stack.enter_context(ChildProcess(_CAMERA, camera_arguments, out.log("camera.log"))),
+            stack.enter_context(ChildProcess(_NODE, arguments, out.log("node.log"))),
         ]
         client = stack.enter_context(DecafClient("decaf_node"))
         try:
@@ -165,7 +169,7 @@ def _run_query(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> 
     """Show a new world to the camera, ask, and watch what is published for a while."""
     accepted, reason = client.set_parameter("seeds", [query.seed], node=client.node.resolve_topic_name("sim_camera"))
     if not accepted:
-        raise DemoError(f"the camera refused world {query.seed}: {reason}")
+        raise DemoError(f"the camera refused world {query.seed}: {brief(reason)}")
     time.sleep(_SETTLING_SECONDS)  # until no image of the old world is on its way
     client.reset()
     recorder.start()
@@ -174,10 +178,10 @@ def _run_query(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> 
     _say(f'asking for "{query.expression.text}"')
     response = client.query(query.expression.text)
     if not response.success:
-        raise DemoError(f'"{query.expression.text}" was not found: {response.message}')
+        raise DemoError(f'"{query.expression.text}" was not found: {brief(response.message)}')
     _say(
-        f"answer after {response.latency.total_ms:.0f} ms: {response.object_name}, {len(response.objects)} object(s)"
-        f"{' - ' + response.message if response.message else ''}; tracking for {TRACKING_SECONDS:g} s"
+        f"answer after {response.latency.total_ms:.0f} ms: {brief(response.object_name)}, {len(response.objects)} object(s)"
+        f"{' - ' + brief(response.message) if response.message else ''}; tracking for {TRACKING_SECONDS:g} s"
     )
     time.sleep(TRACKING_SECONDS)
     recording = recorder.stop()
@@ -202,9 +206,9 @@ def _truth(query: HeldOutQuery, recording: Recording, stamp_ns: int) -> BoolArra
     return np.asarray(recording.truth[stamp_ns] == query.expression.body_index + 1)
 
 
-def _write_video(path: Path, outcomes: Sequence[Outcome]) -> None:
+def _write_video(out: OutputFolder, outcomes: Sequence[Outcome]) -> None:
     """What the node published while tracking: masks on the left, the newest heat map on the right."""
-    with VideoWriter(path, CAMERA_HZ) as video:
+    with out.video("overlay.mp4", CAMERA_HZ) as video:
         for outcome in outcomes:
             recording = outcome.recording
             for stamp in sorted(recording.overlay.keys() & set(outcome.stamps_ns)):

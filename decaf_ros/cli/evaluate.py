@@ -24,6 +24,8 @@ from decaf_ros.evaluation.summary import HEADER, summary_rows, write_expressions
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.errors import ModelNotFound, PromptError
 from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.outputs import OutputFolder, alike
+from decaf_ros.text import brief, quoted
 from decaf_ros.video import FrameSource, VideoError
 
 # What is typed, and the name in tables. Variants that read images alike stand together: models are loaded once for them.
@@ -38,6 +40,7 @@ _VARIANTS = {
 }
 # Every family then reads a key frame as finely as it does in the paper. The node's default is lower, to bound its memory.
 _FRAME_TOKENS = 8192
+_EXPRESSIONS, _SUMMARY, _PAGE = "expressions.csv", "summary.csv", "summary.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,9 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = DATASETS[arguments.dataset]
     try:
         videos = read_dataset(arguments.dataset, arguments.root, arguments.split)[: arguments.limit]
-        journal = Journal(arguments.out / "results.jsonl", _settings(arguments, config))
-        status = _run(arguments, config, videos, journal)
-        _publish(arguments, videos, journal, dataset.overall_of)
+        out = OutputFolder(arguments.out)
+        for name in (_EXPRESSIONS, _SUMMARY, _PAGE):
+            out.holds_file(name)  # what is in the way is seen before hours of work
+        if arguments.save_masks or _without_truth(videos):
+            _check_mask_names(videos)
+        journal = Journal(out, _settings(arguments, config))
+        status = _run(arguments, config, videos, journal, out)
+        _publish(arguments, videos, journal, dataset.overall_of, out)
     except (DatasetError, JournalError, ModelNotFound, VideoError, OSError) as error:
         print(f"decaf evaluate: {error}", file=sys.stderr)
         return 1
@@ -113,14 +121,27 @@ def _settings(arguments: argparse.Namespace, config: GroundingConfig) -> dict[st
     }
 
 
-def _run(arguments: argparse.Namespace, config: GroundingConfig, videos: Sequence[DatasetVideo], journal: Journal) -> int:
+def _check_mask_names(videos: Sequence[DatasetVideo]) -> None:
+    """Raises ``DatasetError`` where masks of two sentences could take each other's place on the disk."""
+    pair = alike(f"{video.name}/{each.expression_id}" for video in videos for each in video.expressions)
+    if pair:
+        raise DatasetError(f"masks of {' and '.join(map(quoted, pair))} would be one folder where capitals do not count")
+
+
+def _run(
+    arguments: argparse.Namespace,
+    config: GroundingConfig,
+    videos: Sequence[DatasetVideo],
+    journal: Journal,
+    out: OutputFolder,
+) -> int:
     """Add what the journal lacks; returns the exit status."""
     setups = ablations(Setup(options=MllmOptions(frame_tokens=arguments.frame_tokens), config=config))
     missing = {name: setups[name] for name in _chosen(arguments.variants) if _count_missing(videos, name, journal)}
     progress = _Progress(sum(_count_missing(videos, name, journal) for name in missing))
     try:
         for options, group in itertools.groupby(missing.items(), key=lambda item: item[1].options):
-            _run_variants(arguments, options, {name: setup.config for name, setup in group}, videos, journal, progress)
+            _run_variants(arguments, options, {name: setup.config for name, setup in group}, videos, journal, out, progress)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
@@ -133,6 +154,7 @@ def _run_variants(
     configs: dict[str, GroundingConfig],
     videos: Sequence[DatasetVideo],
     journal: Journal,
+    out: OutputFolder,
     progress: _Progress,
 ) -> None:
     """Variants of one reading of the images. The models go when this returns, before the next ones are loaded."""
@@ -142,7 +164,7 @@ def _run_variants(
         raise ModelNotFound(f"{arguments.mllm} cannot be read with these options: {error}") from error
     for name, config in configs.items():
         segmenter = _lenient(DecafSegmenter(mllm, tracker, config, arguments.key_frames))
-        folder = arguments.out / "masks" / _slug(name) if arguments.save_masks or _without_truth(videos) else None
+        folder = out.folder("masks", _slug(name)) if arguments.save_masks or _without_truth(videos) else None
         for record in evaluate(videos, name, segmenter, journal, arguments.key_frames, folder):
             progress.report(record)
 
@@ -154,7 +176,7 @@ def _lenient(segmenter: Segmenter) -> Segmenter:
         try:
             return segmenter(source, expression)
         except PromptError as error:
-            print(f"{expression!r} counts as not found: {error}", file=sys.stderr)
+            print(f"{quoted(expression)} counts as not found: {error}", file=sys.stderr)
         nothing = np.zeros(source.read(0, 1)[0].size_hw, dtype=np.bool_)
         return Prediction((0,), nothing[None], itertools.repeat(nothing, len(source)), "", confident=False)
 
@@ -198,22 +220,26 @@ class _Progress:
 
 
 def _publish(
-    arguments: argparse.Namespace, videos: Sequence[DatasetVideo], journal: Journal, overall_of: Sequence[str]
+    arguments: argparse.Namespace,
+    videos: Sequence[DatasetVideo],
+    journal: Journal,
+    overall_of: Sequence[str],
+    out: OutputFolder,
 ) -> None:
     """Write and print what is known so far."""
     records = list(journal.records.values())
     rows = summary_rows(arguments.dataset, records, overall_of)
-    write_expressions(arguments.out / "expressions.csv", records)
-    write_summary(arguments.out / "summary.csv", rows)
+    write_expressions(out, _EXPRESSIONS, records)
+    write_summary(out, _SUMMARY, rows)
     total = sum(len(video.expressions) for video in videos)
     page = f"""# {DATASETS[arguments.dataset].title}
 
 {markdown_table(HEADER, rows)}
-Percent. Models: {arguments.mllm} (language), {arguments.tracker} (masks). {total} sentences a variant when complete.
-Coarse masks are scored on the key frames, tracked masks on all frames. The paper's figures are of Qwen2.5-VL-7B and SAM 2
-(Hiera-L).
+Percent. Models: {brief(arguments.mllm)} (language), {brief(arguments.tracker)} (masks). {total} sentences a variant when
+complete. Coarse masks are scored on the key frames, tracked masks on all frames. The paper's figures are of Qwen2.5-VL-7B and
+SAM 2 (Hiera-L).
 """
-    (arguments.out / "summary.md").write_text(page)
+    out.write_text(_PAGE, page)
     print(page)
     if _without_truth(videos):
         print(f"Ground truth is not published: hand {arguments.out / 'masks'} in at the dataset's evaluation server.")

@@ -11,6 +11,7 @@ from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import CompressedImage, Image
 
 from decaf_ros.msg import TrackedObjectArray
+from decaf_ros.ros.startup import start_ros
 
 _DEPTH = 5
 
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("topics", nargs="+", help="full names")
     parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="spent on each message (default: none)")
     arguments = parser.parse_args(argv)
-    rclpy.init()
+    start_ros("listener")
     node = rclpy.create_node("listener")
     for topic in arguments.topics:
         # Serialized: what a subscriber in Python takes to unpack an image is not what is measured.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,8 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparsers.add_parser(name, help=text, add_help=False)
     chosen, rest = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names from elsewhere, on terminals that do not have their letters
     try:
-        return int(importlib.import_module(f"decaf_ros.cli.{chosen.command}").main(rest))
+        _check_working_folder()
+        status = int(importlib.import_module(f"decaf_ros.cli.{chosen.command}").main(rest))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print(f"decaf {chosen.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -38,6 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"decaf {chosen.command} needs ROS 2: source its setup.bash, or use `make {chosen.command}`", file=sys.stderr)
         return 1
+    except OSError as error:  # no folder for temporary files, a reader of the output that went away
+        reason = f"not all could be printed: {error.strerror}" if _give_up_output() else error
+        print(f"decaf {chosen.command}: {reason}", file=sys.stderr)
+        return 1
+
+
+def _check_working_folder() -> None:
+    """Without one that is there, libraries crash."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise FileNotFoundError("the current folder was removed: change to another one") from error
+
+
+def _give_up_output() -> bool:
+    """Whether nothing more can be printed; what could not is dropped then, lest Python try once more when it ends."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, Protocol
-
-import cv2
-import numpy as np
 
 from decaf_ros.datatypes import Segmentation, Visibility
 from decaf_ros.evaluation.rle import encode_rle
+from decaf_ros.outputs import OutputFolder
+from decaf_ros.strict_json import to_json
 
 
 class MaskFiles(Protocol):
@@ -26,14 +23,13 @@ class MaskFiles(Protocol):
 class LabelImages:
     """``masks/000000.png`` and so on: 16-bit images, pixel = object id; where masks overlap the smaller one wins."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "masks"
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, out: OutputFolder) -> None:
+        self._folder = out.folder("masks")
         self._count = 0
 
     def add(self, segmentation: Segmentation) -> None:
         """See :class:`MaskFiles`."""
-        write_png(self._folder / f"{self._count:06d}.png", segmentation.labels_hw())
+        self._folder.write_png(f"{self._count:06d}.png", segmentation.labels_hw())
         self._count += 1
 
     def finish(self) -> None:
@@ -43,8 +39,8 @@ class LabelImages:
 class RunLengths:
     """``masks.json``: each object with a list of its masks in COCO's run-length encoding, as in the results of YouTube-VIS."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "masks.json"
+    def __init__(self, out: OutputFolder) -> None:
+        self._out = out
         self._stamps_ns: list[int] = []
         self._objects: dict[int, dict[str, Any]] = {}
 
@@ -58,14 +54,5 @@ class RunLengths:
 
     def finish(self) -> None:
         """See :class:`MaskFiles`."""
-        self._path.write_text(json.dumps({"stamps_ns": self._stamps_ns, "objects": list(self._objects.values())}) + "\n")
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an image.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    if not cv2.imwrite(str(path), image):
-        raise OSError(f"{path} cannot be written")
+        written = {"stamps_ns": self._stamps_ns, "objects": list(self._objects.values())}
+        self._out.write_text("masks.json", to_json(written) + "\n")

@@ -11,6 +11,7 @@ from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.text import brief, quoted
 
 _MOST_THREADS = 1024  # as of the node's cpu_threads; torch crashes where the system cannot start as many
 
@@ -45,20 +46,20 @@ def load_models(arguments: argparse.Namespace, options: MllmOptions | None = Non
 def positive_int(text: str) -> int:
     """An argument type: a whole number above 0."""
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no number above 0")
     return int(text)
 
 
 def whole_number(text: str) -> int:
     """An argument type: a whole number from 0 on."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no whole number from 0 on")
     return int(text)
 
 
 def _threads(text: str) -> int:
     if whole_number(text) > _MOST_THREADS:
-        raise argparse.ArgumentTypeError(f"{text} threads are more than {_MOST_THREADS}")
+        raise argparse.ArgumentTypeError(f"{brief(text, 20)} threads are more than {_MOST_THREADS}")
     return int(text)
 
 

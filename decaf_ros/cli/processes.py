@@ -10,12 +10,15 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import BinaryIO
 
 import psutil  # type: ignore[import-untyped]
 import rclpy
 
+from decaf_ros.ros.startup import start_ros
+
 _GRACE_SECONDS = 10.0
+_LAST_BYTES = 1 << 16
 # Domains above 101 collide with ephemeral ports.
 _DOMAINS = range(1, 101)
 
@@ -33,7 +36,7 @@ def ros_of_its_own() -> Iterator[list[str]]:
     os.environ["ROS_DOMAIN_ID"] = random.choice([str(each) for each in _DOMAINS if str(each) != exported])
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     arguments = ["--ros-args", "-r", f"__ns:=/decaf_{uuid.uuid4().hex[:8]}"]
-    rclpy.init(args=arguments)
+    start_ros("decaf", arguments)
     try:
         yield arguments
     finally:
@@ -41,19 +44,27 @@ def ros_of_its_own() -> Iterator[list[str]]:
 
 
 class ChildProcess:
-    """A Python module running as a process of its own, which is ended when the ``with`` block ends."""
+    """A Python module running as a process of its own, which is ended when the ``with`` block ends.
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    Args:
+        module: which one.
+        arguments: of its command line.
+        log: takes its output, and is read for its last words; closed at the end.
+        environment: what is different in its environment.
+    """
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], log: BinaryIO, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.module = module
-        self.log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-            )
+        self._log = log
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+        )
 
     def __enter__(self) -> ChildProcess:
         return self
@@ -66,6 +77,7 @@ class ChildProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+        self._log.close()
 
     @property
     def cpu_seconds(self) -> float:
@@ -80,4 +92,6 @@ class ChildProcess:
 
     def last_words(self, lines: int = 8) -> str:
         """The end of its output."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        start = max(0, os.fstat(self._log.fileno()).st_size - _LAST_BYTES)
+        end = os.pread(self._log.fileno(), _LAST_BYTES, start).decode(errors="replace")
+        return "\n".join(end.splitlines()[-lines:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,21 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from decaf_ros.bags import BagTopic, is_bag
-from decaf_ros.cli.masks import LabelImages, MaskFiles, RunLengths, write_png
+from decaf_ros.cli.masks import LabelImages, MaskFiles, RunLengths
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
 from decaf_ros.config import GroundingConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, Visibility
 from decaf_ros.drawing import colour_heat, draw_overlay
 from decaf_ros.models.errors import ModelNotFound, PromptError
 from decaf_ros.models.protocols import MaskTracker
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.grounding import Grounder, StageClock
 from decaf_ros.session.offline import QUERY_ID, GroundedVideo, ground_video, segment_video
-from decaf_ros.text import checked_line
+from decaf_ros.strict_json import to_json
+from decaf_ros.text import brief, checked_line, quoted
 from decaf_ros.video import FrameSource, VideoError, VideoWriter, open_frames
 
-_RESULTS = ("masks", "masks.json", "heat", "overlay.mp4", "frames.csv", "summary.json")
-_NUMBERED = f"{'[0-9]' * 6}*.png"
-_MASK_FILES: dict[str, Callable[[Path], MaskFiles]] = {"png": LabelImages, "rle": RunLengths}
+_FOLDERS = ("masks", "heat")
+_FILES = ("masks.json", "overlay.mp4", "frames.csv", "summary.json")
+_NUMBERED = re.compile(r"[0-9]{6,}\.png")
+_MASK_FILES: dict[str, Callable[[OutputFolder], MaskFiles]] = {"png": LabelImages, "rle": RunLengths}
 
 
 class SegmentError(Exception):
@@ -92,53 +95,67 @@ def _segment(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str
 
     What can be in the way is seen before the models are loaded; what is there goes only once they are.
     """
-    source, folder = _open(arguments.video, arguments.topic), arguments.out
-    folder.mkdir(parents=True, exist_ok=True)
-    earlier = _earlier_results(folder, arguments.video, arguments.overwrite)
-    with VideoWriter(folder / "overlay.part.mp4", source.frames_per_second) as attempt:  # which leaves no file
+    source, out = _open(arguments.video, arguments.topic), OutputFolder(arguments.out)
+    _check_earlier_results(out, arguments.video, arguments.overwrite)
+    with out.video("overlay.mp4", source.frames_per_second) as attempt:  # which leaves no file
         attempt.open(source.read(0, 1)[0].size_hw)
     mllm, tracker = load_models(arguments)
-    _remove(earlier)
-    with VideoWriter(folder / "overlay.mp4", source.frames_per_second) as overlay:
+    _remove_earlier_results(out)
+    with out.video("overlay.mp4", source.frames_per_second) as overlay:
         clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
         grounder = Grounder(mllm, tracker, config)
         try:
             grounded = ground_video(source, arguments.expression, grounder, tracker, arguments.key_frames, clock)
         except PromptError as error:
             raise SegmentError(str(error)) from error
-        masks = _MASK_FILES[arguments.masks](folder)
-        summary = _write(folder, overlay, masks, source, grounded, tracker, arguments.expression)
+        masks = _MASK_FILES[arguments.masks](out)
+        summary = _write(out, overlay, masks, source, grounded, tracker, arguments.expression)
     summary["latency_ms"] = {stage: round(value, 1) for stage, value in clock.latency_ms.items()}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    out.write_text("summary.json", to_json(summary, indent=2) + "\n")  # the last one: with it, all is there
     return summary
 
 
-def _earlier_results(folder: Path, video: Path, overwrite: bool) -> list[Path]:
-    """What an earlier run left in a folder.
+def _earlier_results(out: OutputFolder) -> list[tuple[OutputFolder, str]]:
+    """Files that an earlier run left, each with the folder that it is in.
 
     Raises:
-        SegmentError: it may not go.
+        OutputError: what has the name of a result is none, a link for one.
     """
-    earlier = [folder / name for name in _RESULTS if (folder / name).exists()]
-    if any(video.resolve().is_relative_to(each.resolve()) for each in earlier):
-        raise SegmentError(f"{video} is among the results in {folder}: choose another folder for --out")
-    if earlier and not overwrite:
-        names = ", ".join(each.name for each in earlier)
-        raise SegmentError(f"{folder} holds results already ({names}): choose another folder, or add --overwrite")
-    return earlier
+    files = [(out, name) for name in _FILES if out.holds_file(name)]
+    for name in _FOLDERS:
+        if out.holds_folder(name):
+            folder = out.folder(name)
+            files += [(folder, each) for each in folder.names() if _NUMBERED.fullmatch(each) and folder.holds_file(each)]
+        elif out.holds_file(name):  # of somebody else
+            files.append((out, name))
+    return files
 
 
-def _remove(results: Sequence[Path]) -> None:
+def _check_earlier_results(out: OutputFolder, video: Path, overwrite: bool) -> None:
+    """See what is there, and whether it may go.
+
+    Raises:
+        SegmentError: it may not.
+        OutputError: it is not what this command writes.
+    """
+    _earlier_results(out)
+    there = [name for name in (*_FOLDERS, *_FILES) if name in out.names()]
+    if any(video.resolve().is_relative_to((out.path / name).resolve()) for name in there):
+        raise SegmentError(f"{video} is among the results in {out.path}: choose another folder for --out")
+    if there and not overwrite:
+        raise SegmentError(f"{out.path} holds results already ({', '.join(there)}): choose another folder, or add --overwrite")
+
+
+def _remove_earlier_results(out: OutputFolder) -> None:
     """Remove results; files that no run of this command writes stay."""
-    for each in results:
-        for file in each.glob(_NUMBERED) if each.is_dir() else [each]:
-            file.unlink()
-        if each.is_dir() and not any(each.iterdir()):
-            each.rmdir()
+    for folder, name in _earlier_results(out):
+        folder.remove(name)
+    for name in _FOLDERS:
+        out.remove_folder(name)
 
 
 def _write(
-    folder: Path,
+    out: OutputFolder,
     overlay: VideoWriter,
     masks: MaskFiles,
     source: FrameSource,
@@ -147,9 +164,9 @@ def _write(
     expression: str,
 ) -> dict[str, Any]:
     """Write masks, heat maps, stamps and the overlay video; return what there is to say about them."""
-    _write_heat_maps(folder / "heat", grounded)
+    _write_heat_maps(out.folder("heat"), grounded)
     frames_seen: Counter[int] = Counter()
-    with (folder / "frames.csv").open("w") as stamps:
+    with out.text("frames.csv") as stamps:
         rows = csv.writer(stamps, lineterminator="\n")
         rows.writerow(["frame", "stamp_ns", "frame_id"])
         for index, segmentation in enumerate(_with_progress(segment_video(source, grounded, tracker), len(source))):
@@ -174,12 +191,11 @@ def _write(
     }
 
 
-def _write_heat_maps(folder: Path, grounded: GroundedVideo) -> None:
-    folder.mkdir(exist_ok=True)
+def _write_heat_maps(folder: OutputFolder, grounded: GroundedVideo) -> None:
     grounding = grounded.grounding
     heat_thw = grounding.attention.heat_thw.numpy()
     for index, frame, values in zip(grounded.key_indices, grounding.window.frames, heat_thw, strict=True):
-        write_png(folder / f"{index:06d}.png", colour_heat(HeatMap(frame, QUERY_ID, values))[..., ::-1])
+        folder.write_png(f"{index:06d}.png", colour_heat(HeatMap(frame, QUERY_ID, values))[..., ::-1])
 
 
 def _with_progress(segmentations: Iterator[Segmentation], count: int) -> Iterator[Segmentation]:
@@ -190,8 +206,8 @@ def _with_progress(segmentations: Iterator[Segmentation], count: int) -> Iterato
 
 
 def _report(summary: dict[str, Any], folder: Path) -> None:
-    name = summary["object_name"] or "unnamed"
-    print(f"{summary['expression']!r}: {name}, {len(summary['objects'])} object(s), results in {folder}")
+    name = brief(summary["object_name"] or "unnamed")
+    print(f"{quoted(summary['expression'])}: {name}, {len(summary['objects'])} object(s), results in {folder}")
     if not summary["objects"]:
         print("nothing was found: the heat maps show where the model looked")
     elif not summary["confident"]:

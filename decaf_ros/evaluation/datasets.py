@@ -6,28 +6,37 @@ hours does not end at a missing file.
 
 from __future__ import annotations
 
-import json
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from decaf_ros.datatypes import BoolArray, Frame
 from decaf_ros.evaluation.rle import decode_rle
+from decaf_ros.image_files import read_image, read_numbers
+from decaf_ros.outputs import file_name
+from decaf_ros.strict_json import described, from_json
+from decaf_ros.text import brief, quoted
 from decaf_ros.video import VideoError
 
 # Ref-DAVIS17 has four sentences about each object, always in this order.
 ANNOTATORS = ("annotator 1, first frame", "annotator 1, full video", "annotator 2, first frame", "annotator 2, full video")
 # ReVOS, by type_id.
 REVOS_CATEGORIES = ("referring", "reasoning", "hallucination")
+_MOST_JSON_BYTES = 4 << 30
+_MOST_OBJECTS = (1 << 16) - 1  # of a 16-bit image
 
 
 class DatasetError(Exception):
-    """A dataset that is not where or what it should be; the message names the path and the layout that is expected."""
+    """A dataset that is not where or what it should be; the message names the file, and what is expected."""
+
+
+class LayoutError(DatasetError):
+    """A file that is not where it should be."""
 
 
 class TruthMasks(Protocol):
@@ -57,10 +66,9 @@ class PngMasks:
         """See :class:`TruthMasks`."""
         path = self.paths[frame]
         try:
-            with Image.open(path) as image:  # not OpenCV, which turns a palette's numbers into its colours
-                pixels = np.asarray(image)
-        except OSError as error:  # no image, or half of one
-            raise DatasetError(f"{path} cannot be decoded as an image: {error}") from error
+            pixels = read_numbers(path)
+        except (OSError, ValueError) as error:  # no image, or half of one
+            raise DatasetError(f"{path} cannot be decoded as an image: {brief(error)}") from error
         if pixels.shape != size_hw:
             raise DatasetError(f"{path} has shape {pixels.shape}; the image has {size_hw}, and a mask has one channel")
         return np.asarray(pixels != 0 if self.object_id is None else pixels == self.object_id)
@@ -72,9 +80,11 @@ class RleMasks:
 
     Attributes:
         objects: for each object that the sentence refers to, a mask a frame, ``None`` where it is not seen.
+        source: the file that they are from.
     """
 
     objects: Sequence[Sequence[Mapping[str, Any] | None]]
+    source: Path
 
     def read(self, frame: int, size_hw: tuple[int, int]) -> BoolArray:
         """See :class:`TruthMasks`."""
@@ -83,12 +93,10 @@ class RleMasks:
             rle = masks[frame]
             if rle is None:
                 continue
-            if tuple(rle["size"]) != size_hw:
-                raise DatasetError(f"a mask of frame {frame} has size {rle['size']}, the image {size_hw} (height, width)")
             try:
-                union |= decode_rle(rle)
+                union |= decode_rle(rle, size_hw)
             except ValueError as error:
-                raise DatasetError(f"a mask of frame {frame} is broken: {error}") from error
+                raise DatasetError(f"{self.source}: a mask of frame {frame} is broken: {error}") from error
         return union
 
 
@@ -130,6 +138,7 @@ class ImageFiles:
     def __init__(self, paths: Sequence[Path], frames_per_second: float) -> None:
         self.frames_per_second = frames_per_second
         self._paths = paths
+        self._size_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -138,16 +147,25 @@ class ImageFiles:
         """Frames ``start`` to ``stop - 1``.
 
         Raises:
-            VideoError: an image that cannot be decoded.
+            VideoError: an image that cannot be decoded, or of another size than those before.
         """
         return [self._read(index) for index in range(start, stop)]
 
     def _read(self, index: int) -> Frame:
-        image_bgr = cv2.imread(str(self._paths[index]), cv2.IMREAD_COLOR)
-        if image_bgr is None:
-            raise VideoError(f"{self._paths[index]} cannot be decoded as an image")
+        path = self._paths[index]
+        try:
+            image_bgr = read_image(path, oriented=False)  # ground truth knows no orientation
+        except (OSError, ValueError) as error:
+            raise VideoError(f"{path} cannot be decoded as an image: {brief(error)}") from error
+        self._require_size(path, (image_bgr.shape[0], image_bgr.shape[1]))
         image_rgb = np.ascontiguousarray(image_bgr[..., ::-1], dtype=np.uint8)
         return Frame(round(index * 1e9 / self.frames_per_second), "camera", image_rgb)
+
+    def _require_size(self, path: Path, size_hw: tuple[int, int]) -> None:
+        """All images have the size of the one that is read first."""
+        self._size_hw = self._size_hw or size_hw
+        if size_hw != self._size_hw:
+            raise VideoError(f"{path} has {size_hw[::-1]} pixels, an image before it {self._size_hw[::-1]}")
 
 
 @dataclass(frozen=True)
@@ -178,16 +196,86 @@ def read_dataset(name: str, root: Path, split: str | None = None) -> list[Datase
         split: the dataset's usual one by default.
 
     Raises:
-        DatasetError: a file is missing or not as expected; the message shows the layout.
+        DatasetError: a file is missing, and the message shows the layout, or holds something else than is expected.
     """
     dataset = DATASETS[name]
     split = split or dataset.split
     try:
         return dataset.read(root, split)
-    except (DatasetError, KeyError) as error:
-        cause = f"an entry lacks the field {error}" if isinstance(error, KeyError) else error
+    except LayoutError as error:
         tree = dataset.tree.format(root=root, split=split)
-        raise DatasetError(f"{cause}\n{dataset.title} is expected as:\n{tree}") from error
+        raise DatasetError(f"{error}\n{dataset.title} is expected as:\n{tree}") from error
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A value of a dataset's file, which may be anything, and where it stands.
+
+    Its methods give it as what is expected, or raise :class:`DatasetError` with the place.
+    """
+
+    value: Any
+    where: str
+
+    def error(self, expected: str) -> DatasetError:
+        return DatasetError(f"{self.where} is {described(self.value)}, and {expected} is expected")
+
+    def has(self, field: str) -> bool:
+        return field in self.fields()
+
+    def fields(self) -> dict[str, _Entry]:
+        if not isinstance(self.value, dict):
+            raise self.error("an object")
+        return {name: _Entry(each, f"{self.where}, {quoted(name)}") for name, each in self.value.items()}
+
+    def __getitem__(self, field: str) -> _Entry:
+        found = self.fields().get(field)
+        if found is None:
+            raise DatasetError(f"{self.where} lacks the field {quoted(field)}")
+        return found
+
+    def values(self) -> list[Any]:
+        if not isinstance(self.value, list):
+            raise self.error("a list")
+        return self.value
+
+    def items(self) -> list[_Entry]:
+        return [_Entry(each, f"{self.where}, entry {index}") for index, each in enumerate(self.values())]
+
+    def text(self) -> str:
+        if not isinstance(self.value, str):
+            raise self.error("a text")
+        try:
+            self.value.encode()
+        except UnicodeEncodeError:
+            raise DatasetError(f"{self.where} is {quoted(self.value)}, which is not Unicode") from None
+        return self.value
+
+    def number(self, least: int, most: int) -> int:
+        """A whole number, also as text."""
+        text = str(self.value) if type(self.value) is int or isinstance(self.value, str) else ""
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+            raise self.error(f"a whole number from {least} to {most}")
+        return int(text)
+
+    def name(self) -> str:
+        """Of one file or folder, without its ending; also a number."""
+        return self.checked(str(self.value) if type(self.value) is int else self.text())
+
+    def names(self) -> list[str]:
+        """A list of them, without any twice."""
+        names = [each.name() for each in self.items()]
+        if len(set(names)) < len(names):
+            ((twice, _),) = Counter(names).most_common(1)
+            raise DatasetError(f"{self.where} holds {quoted(twice)} twice")
+        return names
+
+    def checked(self, name: str) -> str:
+        """The name that this entry has or is, which leads nowhere else when it is a file's."""
+        try:
+            return file_name(name)
+        except ValueError as error:
+            raise DatasetError(f"{self.where} cannot be the name of a file in the dataset: {error}") from error
 
 
 def _read_ref_davis17(root: Path, split: str) -> list[DatasetVideo]:
@@ -199,21 +287,24 @@ def _read_ref_youtube_vos(root: Path, split: str) -> list[DatasetVideo]:
     videos = _read_videos(root / "meta_expressions" / split / "meta_expressions.json")
     test = root / "meta_expressions" / "test" / "meta_expressions.json"
     if split == "valid" and test.exists():  # the published file of the validation split lists the test videos, too
-        videos = {name: entry for name, entry in videos.items() if name not in _read_videos(test)}
+        others = _read_videos(test)
+        videos = {name: entry for name, entry in videos.items() if name not in others}
     return [_read_numbered(root / split, name, entry, ("",)) for name, entry in videos.items()]
 
 
-def _read_numbered(folder: Path, name: str, entry: Mapping[str, Any], categories: Sequence[str]) -> DatasetVideo:
+def _read_numbered(folder: Path, name: str, entry: _Entry, categories: Sequence[str]) -> DatasetVideo:
     """A video whose masks are images of object numbers; categories take turns among the sentences."""
-    images = _files(folder / "JPEGImages" / name, entry["frames"])
+    frames = entry["frames"].names()
+    images = _files(folder / "JPEGImages" / name, frames)
     masks: tuple[Path, ...] = ()
     expressions = []
     for index, (expression_id, about) in enumerate(_in_order(entry["expressions"])):
         truth = None
-        if "obj_id" in about:
-            masks = masks or _files(folder / "Annotations" / name, entry["frames"])
-            truth = PngMasks(masks, int(about["obj_id"]))
-        expressions.append(ReferringExpression(expression_id, about["exp"], categories[index % len(categories)], truth))
+        if about.has("obj_id"):
+            masks = masks or _files(folder / "Annotations" / name, frames)
+            truth = PngMasks(masks, about["obj_id"].number(1, _MOST_OBJECTS))
+        category = categories[index % len(categories)]
+        expressions.append(ReferringExpression(expression_id, about["exp"].text(), category, truth))
     return DatasetVideo(name, images, tuple(expressions))
 
 
@@ -229,19 +320,23 @@ def _read_revos(root: Path, split: str) -> list[DatasetVideo]:
 def _read_encoded(image_folder: Path, meta: Path, mask_dict: Path) -> list[DatasetVideo]:
     """Videos whose masks are in one file of run lengths, which is left out where the publishers keep the masks."""
     videos = _read_videos(meta)
-    with_truth = any("anno_id" in about for entry in videos.values() for about in entry["expressions"].values())
-    masks = _read_json(mask_dict) if with_truth else {}
+    with_truth = any(about.has("anno_id") for entry in videos.values() for _, about in _in_order(entry["expressions"]))
+    masks = _read_json(mask_dict).fields() if with_truth else {}
     read = []
     for name, entry in videos.items():
+        frames = entry["frames"].names()
         expressions = []
         for expression_id, about in _in_order(entry["expressions"]):
-            objects = [masks.get(str(number), ()) for number in about["anno_id"]] if with_truth else []
-            if any(len(each) != len(entry["frames"]) for each in objects):
-                raise DatasetError(f"{mask_dict} lacks masks of {name}: objects {about['anno_id']}, one mask a frame")
-            category = REVOS_CATEGORIES[about["type_id"]] if "type_id" in about else ""
-            truth = RleMasks(objects) if with_truth else None
-            expressions.append(ReferringExpression(expression_id, about["exp"], category, truth))
-        read.append(DatasetVideo(name, _files(image_folder / name, entry["frames"]), tuple(expressions)))
+            numbers = [each.number(0, 1 << 60) for each in about["anno_id"].items()] if with_truth else []
+            objects = [masks[str(number)].values() if str(number) in masks else [] for number in numbers]
+            if any(len(each) != len(frames) for each in objects):
+                raise DatasetError(f"{mask_dict} lacks masks of {name}: objects {brief(numbers)}, one mask a frame")
+            category = ""
+            if about.has("type_id"):
+                category = REVOS_CATEGORIES[about["type_id"].number(0, len(REVOS_CATEGORIES) - 1)]
+            truth = RleMasks(objects, mask_dict) if with_truth else None
+            expressions.append(ReferringExpression(expression_id, about["exp"].text(), category, truth))
+        read.append(DatasetVideo(name, _files(image_folder / name, frames), tuple(expressions)))
     return read
 
 
@@ -250,50 +345,73 @@ def _read_reasonvos(root: Path, split: str) -> list[DatasetVideo]:
         raise DatasetError(f"ReasonVOS has no split {split!r}")
     read = []
     for name, entry in _read_videos(root / "meta_expressions.json").items():
-        frames = entry["frames"]
+        frames = entry["frames"].names()
         expressions = []
-        for position, about in enumerate(entry["expressions"]):  # exp_id is not unique in a video
-            masks = _files(root / "Annotations" / f"{entry['source']}_{name}_{about['obj_id']}", frames)
-            expressions.append(ReferringExpression(str(position), about["exp_text"], "", PngMasks(masks)))
+        for position, about in enumerate(entry["expressions"].items()):  # exp_id is not unique in a video
+            folder = f"{entry['source'].name()}_{name}_{about['obj_id'].name()}"
+            masks = _files(root / "Annotations" / folder, frames)
+            expressions.append(ReferringExpression(str(position), about["exp_text"].text(), "", PngMasks(masks)))
         read.append(DatasetVideo(name, _files(root / "JPEGImages" / name, frames), tuple(expressions)))
     return read
 
 
-def _read_videos(path: Path) -> dict[str, Any]:
+def _read_videos(path: Path) -> dict[str, _Entry]:
     """The videos of a file of sentences, by name in alphabetical order."""
-    videos = _read_json(path).get("videos")
-    if not isinstance(videos, dict) or not videos:
+    content = _read_json(path)
+    videos = content["videos"].fields() if content.has("videos") else {}
+    if not videos:
         raise DatasetError(f'{path} holds no "videos"')
     for name, entry in videos.items():
+        for part in name.split("/"):
+            entry.checked(part)
         for field in ("frames", "expressions"):
-            if not entry.get(field):
-                raise DatasetError(f"{path}: the video {name} has no {field}")
+            if not entry.has(field) or not entry[field].value:
+                raise DatasetError(f"{path}: the video {quoted(name)} has no {field}")
     return dict(sorted(videos.items()))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> _Entry:
     if not path.is_file():
-        raise DatasetError(f"{path} is missing")
+        raise LayoutError(f"{path} is missing")
+    if path.stat().st_size > _MOST_JSON_BYTES:
+        raise DatasetError(f"{path} is larger than {_MOST_JSON_BYTES >> 30} GiB, which no file of a dataset is")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _Entry(from_json(path.read_bytes(), unique_names=True), str(path))
     except ValueError as error:
-        raise DatasetError(f"{path} is no JSON file: {error}") from error
+        raise DatasetError(f"{path} is no JSON file: {brief(error)}") from error
+    except MemoryError:
+        raise DatasetError(f"{path} takes more memory than there is") from None
 
 
-def _files(folder: Path, frames: Sequence[object]) -> tuple[Path, ...]:
+def _files(folder: Path, frames: Sequence[str]) -> tuple[Path, ...]:
     """The file of each frame, whatever its ending."""
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is missing")
-    by_name = {path.stem: path for path in folder.iterdir()}
-    missing = [str(frame) for frame in frames if str(frame) not in by_name]
+        raise LayoutError(f"{folder} is missing")
+    wanted = set(frames)
+    by_name: dict[str, Path] = {}
+    for path in _printable_files(folder):
+        other = by_name.setdefault(path.stem, path) if path.stem in wanted else path
+        if other != path:
+            raise DatasetError(f"{folder} has two files of one frame: {other.name} and {path.name}")
+    missing = [frame for frame in frames if frame not in by_name]
     if missing:
-        raise DatasetError(f"{folder} lacks {len(missing)} of {len(frames)} frames, the first of them {missing[0]}")
-    return tuple(by_name[str(frame)] for frame in frames)
+        raise LayoutError(f"{folder} lacks {len(missing)} of {len(frames)} frames, the first of them {missing[0]}")
+    return tuple(by_name[frame] for frame in frames)
 
 
-def _in_order(expressions: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _printable_files(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.isprintable() and entry.is_file():  # a pipe would hang
+                yield folder / entry.name
+
+
+def _in_order(expressions: _Entry) -> list[tuple[str, _Entry]]:
     """Sentences by number: "2" before "10"."""
-    yield from sorted(expressions.items(), key=lambda item: (len(item[0]), item[0]))
+    by_id = expressions.fields()
+    for expression_id, about in by_id.items():
+        about.checked(expression_id)
+    return sorted(by_id.items(), key=lambda item: (len(item[0]), item[0]))
 
 
 _NUMBERED_TREE = """\

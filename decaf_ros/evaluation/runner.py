@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from decaf_ros.config import GroundingConfig
@@ -22,6 +21,7 @@ from decaf_ros.evaluation.journal import Journal, Record
 from decaf_ros.evaluation.metrics import MaskScores, boundary_accuracy, region_similarity
 from decaf_ros.method.fusion import coarse_masks
 from decaf_ros.models.protocols import MaskTracker, VideoMllm, VisualPrefix
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.frames import StoredFrame, uniform_selection
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.offline import GroundedVideo, segment_video
@@ -115,7 +115,7 @@ def evaluate(
     segmenter: Segmenter,
     journal: Journal,
     key_frames: int = 16,
-    mask_folder: Path | None = None,
+    mask_folder: OutputFolder | None = None,
 ) -> Iterator[Record]:
     """Score every sentence that the journal does not hold yet; each record is given out once it is written.
 
@@ -126,6 +126,11 @@ def evaluate(
         journal: takes the records.
         key_frames: of the method, at most; they set the rate that videos are told to have.
         mask_folder: where masks are written, ``<video>/<expression>/<frame>.png``, pixels 0 and 255; ``None`` for not at all.
+
+    Raises:
+        DatasetError: ground truth that cannot be read, or is not as large as the images.
+        VideoError: an image that cannot be read, or is not as large as the first one.
+        OutputError: a mask or a record that cannot be written.
     """
     for video in videos:
         missing = [each for each in video.expressions if (variant, video.name, each.expression_id) not in journal.records]
@@ -148,13 +153,13 @@ def _evaluate_one(
     variant: str,
     segmenter: Segmenter,
     source: FrameSource,
-    mask_folder: Path | None,
+    mask_folder: OutputFolder | None,
 ) -> Record:
     start = time.perf_counter()
     prediction = segmenter(source, expression.text)
     masks = prediction.masks
     if mask_folder is not None:
-        masks = _written(masks, video.images, mask_folder / video.name / expression.expression_id)
+        masks = _written(masks, video.images, mask_folder.folder(*video.name.split("/"), expression.expression_id))
     if expression.truth is None:
         for _ in masks:  # taken all the same, so that they are written
             pass
@@ -186,8 +191,7 @@ def _score(masks: Iterator[tuple[int, BoolArray]] | enumerate[BoolArray], truth:
     return MaskScores(j, f)
 
 
-def _written(masks: Iterator[BoolArray], images: Sequence[Path], folder: Path) -> Iterator[BoolArray]:
-    folder.mkdir(parents=True, exist_ok=True)
+def _written(masks: Iterator[BoolArray], images: Sequence[Path], folder: OutputFolder) -> Iterator[BoolArray]:
     for image, mask in zip(images, masks, strict=True):
-        cv2.imwrite(str(folder / f"{image.stem}.png"), mask.astype(np.uint8) * 255)
+        folder.write_png(f"{image.stem}.png", mask.astype(np.uint8) * 255)
         yield mask

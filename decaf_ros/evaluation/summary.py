@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from decaf_ros.evaluation.journal import Record
 from decaf_ros.evaluation.metrics import MaskScores
+from decaf_ros.outputs import OutputFolder
 
 OVERALL = "overall"
 
@@ -104,9 +104,9 @@ def summary_rows(dataset: str, records: Iterable[Record], overall_of: Sequence[s
     return rows
 
 
-def write_expressions(path: Path, records: Iterable[Record]) -> None:
-    """A CSV file with a row a sentence; scores in percent, empty without ground truth."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+def write_expressions(out: OutputFolder, name: str, records: Iterable[Record]) -> None:
+    """A CSV file with a row a sentence, texts as the dataset has them; scores in percent, empty without ground truth."""
+    with out.text(name) as file:
         writer = csv.writer(file)
         writer.writerow(
             ("variant", "video", "expression_id", "expression", "category", "object_name", "confident", "seconds", *HEADER[3:9])
@@ -116,9 +116,9 @@ def write_expressions(path: Path, records: Iterable[Record]) -> None:
             writer.writerow((*about, each.confident, each.seconds, *_percent(each.coarse), *_percent(each.masks)))
 
 
-def write_summary(path: Path, rows: Iterable[Sequence[str]]) -> None:
+def write_summary(out: OutputFolder, name: str, rows: Iterable[Sequence[str]]) -> None:
     """The summary's rows as a CSV file."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with out.text(name) as file:
         csv.writer(file).writerows([HEADER, *rows])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +35,9 @@ def mask_iou(a_hw: BoolArray, b_hw: BoolArray) -> float:
     return float(np.count_nonzero(a_hw & b_hw) / union) if union else 0.0
 
 
-def suppress(masks_nhw: BoolArray, scores: Sequence[float], iou_threshold: float) -> list[int]:
+def suppress(
+    masks_nhw: BoolArray, scores: Sequence[float], iou_threshold: float, check: Callable[[], None] = lambda: None
+) -> list[int]:
     """Greedy non-maximum suppression on mask IoU.
 
     Masks are compared with those that stay only: there are few of these, while a large object gives hundreds of points.
@@ -44,12 +46,14 @@ def suppress(masks_nhw: BoolArray, scores: Sequence[float], iou_threshold: float
         masks_nhw: ``(N, H, W)`` bool.
         scores: ``s_obj`` of each.
         iou_threshold: a mask that overlaps a better one by more than this goes.
+        check: called before each mask; raises to abandon the work.
 
     Returns:
         Indices that stay, best first; of equal scores the earlier one stays. Empty masks never stay.
     """
     kept: list[int] = []
     for index in sorted(range(len(scores)), key=lambda index: -scores[index]):
+        check()
         mask_hw = masks_nhw[index]
         if mask_hw.any() and all(mask_iou(mask_hw, masks_nhw[better]) <= iou_threshold for better in kept):
             kept.append(index)

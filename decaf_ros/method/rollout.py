@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -76,6 +76,7 @@ def attention_rollout(
     scaling: float,
     variant: Variant = "v_max",
     block_elements: int | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """Roll the attention of each prompt's last token out to the visual tokens (DecAF, section 3.3).
 
@@ -95,6 +96,7 @@ def attention_rollout(
         scaling: factor on the scores before the softmax.
         variant: how heads are joined.
         block_elements: scores held at a time, the only working memory beyond vectors; by default chosen for the device.
+        check: called before each block of scores; raises to abandon the work.
 
     Returns:
         ``(prompts, B, visual tokens)`` float32 on the device of the queries.
@@ -111,7 +113,7 @@ def attention_rollout(
     rows_bpn = _last_tokens(tree, len(prefix[0].queries_bhqd))
     for layer in reversed(range(len(prefix))):
         layer_prompts = [prompt[layer] for prompt in prompts]
-        blocks = _attention_blocks(prefix[layer], layer_prompts, tree.hidden_qk, scaling, block_elements)
+        blocks = _attention_blocks(prefix[layer], layer_prompts, tree.hidden_qk, scaling, block_elements, check)
         if variant == "max":
             mixed_bpn = _rows_times_largest_head(blocks, rows_bpn, prefix[layer])
         else:
@@ -207,7 +209,12 @@ def _rows_times_largest_head(blocks: Iterable[_Block], rows_bpn: torch.Tensor, l
 
 
 def _attention_blocks(
-    prefix: QueryKeys, prompts: Sequence[QueryKeys], hidden_qk: torch.Tensor, scaling: float, block_elements: int
+    prefix: QueryKeys,
+    prompts: Sequence[QueryKeys],
+    hidden_qk: torch.Tensor,
+    scaling: float,
+    block_elements: int,
+    check: Callable[[], None],
 ) -> Iterator[_Block]:
     """Recompute the attention of the tree's tokens in float32, block by block.
 
@@ -223,6 +230,7 @@ def _attention_blocks(
         count = tokens.stop - tokens.start
         queries_uqd = (queries_bhqd.float() * scaling).reshape(units, sharing * count, channels)
         for unit in range(0, units, block_units):
+            check()
             chunk = slice(unit, min(unit + block_units, units))
             shape = chunk.stop - unit, sharing, count, seen
             scores_ujqk, attention_ujqk = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)

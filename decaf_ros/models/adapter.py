@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.visual_prefix import CachedVisualPrefix, ChatModel, MllmOptions
+from decaf_ros.text import brief
+
+_MOST_SIDE = 8192  # in pixels, of what a processor makes of an image
 
 
 class ChatAdapter(ABC):
@@ -56,6 +59,37 @@ class ChatAdapter(ABC):
 
     @abstractmethod
     def _read_frames(self, window: FrameWindow) -> CachedVisualPrefix: ...
+
+
+def require_fit(part: object, expected: Mapping[str, object]) -> None:
+    """Refuse a processor that is made for another network: it could make any number of pixels and tokens of an image.
+
+    Args:
+        part: a processor, or a part of one.
+        expected: its attributes as the network has them; a side of a square may be given as a pair.
+
+    Raises:
+        ValueError: one of them is another, or an image would become absurdly large.
+    """
+    for name, value in expected.items():
+        found = getattr(part, name, None)
+        if name == "size":
+            found = tuple((found or {}).get(side) for side in ("height", "width"))
+        if found != value:
+            raise ValueError(
+                f"{type(part).__name__} has {name} {brief(found, 80)}, and the network was made for {brief(value, 80)}; "
+                "take the processor's files that belong to the weights"
+            )
+    for name in ("crop_size", "pad_size"):
+        sides = [side for side in dict(getattr(part, name, None) or {}).values() if side is not None]
+        if not all(isinstance(side, int) and 0 < side <= _MOST_SIDE for side in sides):
+            raise ValueError(f"{type(part).__name__} has {name} {brief(sides, 80)}, and a side has up to {_MOST_SIDE} pixels")
+
+
+def square(side: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+    """Height and width, given as a pair or as one number."""
+    height, width = (side, side) if isinstance(side, int) else side
+    return height, width
 
 
 def frame_batches(window: FrameWindow, frame_tokens: int, options: MllmOptions) -> Iterator[tuple[Frame, ...]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from decaf_ros.text import quoted
+
 _TYPES = ("cpu", "cuda")
 
 
@@ -18,9 +20,11 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device {name!r} is none that torch knows: use auto, cpu, cuda or cuda:1") from error
+        raise ValueError(f"device {quoted(name)} is none that torch knows: use auto, cpu, cuda or cuda:1") from error
     if device.type not in _TYPES:
-        raise ValueError(f"device {name!r} is none that the models run on: use auto, cpu, cuda or cuda:1")
+        raise ValueError(f"device {quoted(name)} is none that the models run on: use auto, cpu, cuda or cuda:1")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use auto or cpu")
+        raise ValueError(
+            f"device {quoted(name)} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use auto or cpu"
+        )
     return device

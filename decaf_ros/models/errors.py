@@ -5,5 +5,9 @@ class ModelNotFound(Exception):  # noqa: N818 - named for what the user did: gav
     """No usable model behind an id or path. The message names the cause and the way out."""
 
 
+class OptionsError(ValueError):
+    """Options that do not suit a model. The message names the cause and the way out."""
+
+
 class PromptError(ValueError):
     """A sentence that a model cannot take. The message names the cause and the way out."""

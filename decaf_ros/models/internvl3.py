@@ -7,14 +7,12 @@ Tokens stand tile by tile; the tiles put side by side are the visual grid, and t
 
 from __future__ import annotations
 
-import math
-
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches
+from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches, require_fit, square
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
 
@@ -23,13 +21,19 @@ class InternVl3(ChatAdapter):
     """Implements :class:`decaf_ros.models.protocols.VideoMllm` for ``InternVLForConditionalGeneration``.
 
     Raises:
-        ValueError: a budget of visual tokens is smaller than one tile.
+        ValueError: a budget of visual tokens is smaller than one tile, or the processor does not fit the model.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
         super().__init__(model, processor, options)
-        self._tile_tokens: int = model.config.image_seq_length
-        self._side = math.isqrt(self._tile_tokens)
+        vision = model.config.vision_config
+        tile_hw, patch_hw = square(vision.image_size), square(vision.patch_size)
+        self._side = int(tile_hw[0] // patch_hw[0] * model.config.downsample_ratio)
+        self._tile_tokens = self._side**2
+        require_fit(model.config, {"image_seq_length": self._tile_tokens})
+        require_fit(processor, {"image_seq_length": self._tile_tokens})
+        for part in (processor.image_processor, processor.video_processor):
+            require_fit(part, {"size": tile_hw})
         self._options.require_budgets("InternVL3", self._tile_tokens, self._tile_tokens)
 
     def _read_video(self, window: FrameWindow) -> CachedVisualPrefix:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import select_best_resolution
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches
+from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches, require_fit, square
 from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
 
 # Where the model interpolates its features: this much above the size that its name for the aspect ratio gives.
@@ -27,7 +27,7 @@ class LlavaOnevision(ChatAdapter):
     """Implements :class:`decaf_ros.models.protocols.VideoMllm` for ``LlavaOnevisionForConditionalGeneration``.
 
     Raises:
-        ValueError: a budget of visual tokens is smaller than one crop.
+        ValueError: a budget of visual tokens is smaller than one crop, or the processor does not fit the model.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
@@ -36,6 +36,12 @@ class LlavaOnevision(ChatAdapter):
         self._crop_px: int = vision.image_size
         self._crop_side: int = vision.image_size // vision.patch_size
         self._pooled_side = math.ceil(self._crop_side / 2)
+        self._most_crops = int(model.config.vision_aspect_ratio.removeprefix("anyres_max_"))
+        strategy = {"vision_feature_select_strategy": model.config.vision_feature_select_strategy}
+        require_fit(processor, {"num_image_tokens": self._crop_side**2, **strategy})
+        require_fit(processor.image_processor, {"image_grid_pinpoints": model.config.image_grid_pinpoints})
+        for part in (processor.image_processor, processor.video_processor):
+            require_fit(part, {"size": square(self._crop_px)})
         self._options.require_budgets("LLaVA-OneVision", self._pooled_side**2, self._crop_side**2)
 
     def _read_video(self, window: FrameWindow) -> CachedVisualPrefix:
@@ -83,7 +89,7 @@ class LlavaOnevision(ChatAdapter):
             rows -= (rows - height * columns // width) // 2 * 2
         else:
             columns -= (columns - width * rows // height) // 2 * 2
-        most = int(config.vision_aspect_ratio.removeprefix("anyres_max_")) * self._crop_side**2
+        most = self._most_crops * self._crop_side**2
         ratio = math.sqrt(rows * columns / most)
         return (int(rows // ratio), int(columns // ratio)) if ratio > _INTERPOLATION_RATIO else (rows, columns)
 

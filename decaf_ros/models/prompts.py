@@ -45,7 +45,7 @@ def punctuated(expression: str) -> str:
 
 
 def cleaned_name(answer: str) -> str:
-    """One label from what the model said: first line, no surrounding punctuation, lower case; "" when nothing is left."""
+    """One label from what the model said: first line, no surrounding punctuation, lower case; "" when it is none to print."""
     lines = answer.strip().splitlines()
     name = lines[0].strip(" \t.,;:!?\"'`*()[]").lower() if lines else ""
-    return name if len(name) <= _MAX_NAME_CHARACTERS else ""
+    return name if len(name) <= _MAX_NAME_CHARACTERS and name.isprintable() else ""

@@ -64,7 +64,11 @@ class VisualPrefix(Protocol):
 
 
 class VideoMllm(Protocol):
-    """A video multimodal language model."""
+    """A video multimodal language model.
+
+    Reading, asking and rolling out take minutes with a large model on a CPU: between their steps, layer by layer, they call
+    ``require_wanted`` of :mod:`decaf_ros.models.wanted`, which raises when nobody wants the answer any more.
+    """
 
     def read_video(self, window: FrameWindow) -> VisualPrefix:
         """Read all key frames in one conversation (DecAF's video path)."""
@@ -129,7 +133,8 @@ _Track = TypeVar("_Track", bound=ObjectTrack)
 class MaskTracker(Protocol[_Features, _Track]):
     """A promptable mask model with streaming memory. Stateless: all state is in the tracks, so threads may share it.
 
-    Features and tracks are of the model's own types: one model cannot read those of another.
+    Features and tracks are of the model's own types: one model cannot read those of another. Its steps, as
+    those of :class:`VideoMllm`, can be given up; a track whose step was is of no use any more.
     """
 
     @property

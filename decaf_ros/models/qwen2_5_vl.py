@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.adapter import ChatAdapter, common_tokens, frame_batches
+from decaf_ros.models.adapter import ChatAdapter, common_tokens, frame_batches, require_fit
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
 
@@ -62,6 +62,15 @@ class Qwen25Vl(ChatAdapter):
         vision = model.config.vision_config
         self._cell_px: int = vision.patch_size * vision.spatial_merge_size
         self._temporal_stride: int = vision.temporal_patch_size
+        sizes = {
+            "patch_size": vision.patch_size,
+            "merge_size": vision.spatial_merge_size,
+            "temporal_patch_size": vision.temporal_patch_size,
+        }
+        for part in (processor.image_processor, processor.video_processor):
+            require_fit(part, sizes)
+            if not isinstance(part.size["longest_edge"], int):
+                raise ValueError(f"{type(part).__name__} names no longest_edge, the most pixels of an image")
 
     def _read_video(self, window: FrameWindow) -> CachedVisualPrefix:
         """Read all key frames in one conversation; an odd last frame is repeated, as Qwen's processor does."""

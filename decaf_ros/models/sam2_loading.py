@@ -5,46 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
-from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from sam2.modeling.sam2_base import SAM2Base
 
 from decaf_ros.models.errors import ModelNotFound
-
-EMBEDDED = "embedded"
+from decaf_ros.models.model_files import EMBEDDED, local_path, require_file, require_memory, require_safe_torch, shown, told_as
+from decaf_ros.models.sam2_config import MOST_SIDE_PX, build, read_config
+from decaf_ros.text import brief, quoted
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "sam2_1"
 _CONFIG_NAME, _WEIGHTS_NAME = "config.yaml", "model.safetensors"
 # Stride of the image encoder's coarsest level: the image size must be a multiple of it.
 _COARSEST_STRIDE = 32
-# A config names Python callables. Only these are built, so that a folder from elsewhere cannot run code of its choice.
-_ALLOWED_TARGETS = frozenset(
-    f"sam2.modeling.{name}"
-    for name in (
-        "sam2_base.SAM2Base",
-        "backbones.hieradet.Hiera",
-        "backbones.image_encoder.FpnNeck",
-        "backbones.image_encoder.ImageEncoder",
-        "memory_attention.MemoryAttention",
-        "memory_attention.MemoryAttentionLayer",
-        "memory_encoder.CXBlock",
-        "memory_encoder.Fuser",
-        "memory_encoder.MaskDownSampler",
-        "memory_encoder.MemoryEncoder",
-        "position_encoding.PositionEmbeddingSine",
-        "sam.transformer.RoPEAttention",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -65,24 +44,28 @@ def load_sam2(model_id: str, image_size: int | None = None) -> SAM2Base:
 
     Args:
         model_id: see :func:`locate`.
-        image_size: side in pixels of the square that images are resized to, a multiple of 32; the config's own by default.
-            Smaller is faster and coarser: the official models are made for 1024.
+        image_size: side in pixels of the square that images are resized to, a multiple of 32, 4096 at most; the config's own by
+            default. Smaller is faster and coarser: the official models are made for 1024.
 
     Raises:
         ModelNotFound: nothing usable behind ``model_id``; the message says what is missing and what to do.
-        ValueError: ``image_size`` is not a positive multiple of 32.
+        ValueError: ``image_size`` is not a positive multiple of 32, or above 4096.
     """
-    if image_size is not None and (image_size <= 0 or image_size % _COARSEST_STRIDE):
-        raise ValueError(f"image_size must be a positive multiple of {_COARSEST_STRIDE}, got {image_size}")
+    if image_size is not None and not (0 < image_size <= MOST_SIDE_PX and image_size % _COARSEST_STRIDE == 0):
+        raise ValueError(f"image_size must be a positive multiple of {_COARSEST_STRIDE} up to {MOST_SIDE_PX}, got {image_size}")
+    require_safe_torch()
     checkpoint = locate(model_id)
-    model = _build(checkpoint.config, image_size)
-    try:
-        model.load_state_dict(_read_weights(checkpoint.weights))
-    except RuntimeError as error:
-        raise ModelNotFound(
-            f"{checkpoint.weights} does not hold the weights of {checkpoint.config.name}: {error}\n"
-            "Use the config the weights were trained with; checkpoints converted for transformers do not fit."
-        ) from error
+    config = read_config(checkpoint.config)
+    if image_size is not None:
+        config["image_size"] = image_size
+    model = build(config, checkpoint.config)
+    weights = _read_weights(checkpoint.weights)
+    with told_as(
+        f"{shown(checkpoint.weights)} does not hold the weights of {checkpoint.config.name}",
+        "Use the config the weights were trained with; checkpoints converted for transformers do not fit",
+    ):
+        # Copies, in place of the parameters without memory: files may change while the node runs.
+        model.load_state_dict({name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()}, assign=True)
     return model.eval().requires_grad_(False)
 
 
@@ -99,15 +82,13 @@ def locate(model_id: str) -> Checkpoint:
     """
     if model_id == EMBEDDED:
         return _from_folder(_EMBEDDED_FOLDER)
-    path = Path(model_id).expanduser()
-    if path.is_dir():
-        return _from_folder(path)
-    if path.is_file():
-        return _from_file(path)
+    path = local_path(model_id)
+    if path is not None:
+        return _from_folder(path) if path.is_dir() else _from_file(path)
     if model_id in HF_MODEL_ID_TO_FILENAMES:
         return _from_hub(model_id)
     raise ModelNotFound(
-        f"{model_id!r} is neither a file or folder here nor a known SAM 2 model. Use {EMBEDDED!r}, "
+        f"{quoted(model_id)} is neither a file or folder here nor a known SAM 2 model. Use {EMBEDDED!r}, "
         f"a folder with {_CONFIG_NAME} and {_WEIGHTS_NAME}, a checkpoint file of the official release, "
         f"or one of: {', '.join(HF_MODEL_ID_TO_FILENAMES)}"
     )
@@ -117,7 +98,9 @@ def _from_folder(folder: Path) -> Checkpoint:
     checkpoint = Checkpoint(folder / _CONFIG_NAME, folder / _WEIGHTS_NAME)
     missing = [file.name for file in (checkpoint.config, checkpoint.weights) if not file.is_file()]
     if missing:
-        raise ModelNotFound(f"{folder} lacks {' and '.join(missing)}: a SAM 2 folder holds {_CONFIG_NAME} and {_WEIGHTS_NAME}")
+        raise ModelNotFound(
+            f"{shown(folder)} lacks {' and '.join(missing)}: a SAM 2 folder holds {_CONFIG_NAME} and {_WEIGHTS_NAME}"
+        )
     return checkpoint
 
 
@@ -125,8 +108,8 @@ def _from_file(path: Path) -> Checkpoint:
     configs = {Path(weights).stem: config for config, weights in HF_MODEL_ID_TO_FILENAMES.values()}
     if path.stem not in configs:
         raise ModelNotFound(
-            f"the name of {path} does not tell its architecture. Name it like the official checkpoint of that architecture "
-            f"({', '.join(configs)}), or put it as {_WEIGHTS_NAME} beside a {_CONFIG_NAME} and give the folder"
+            f"the name of {shown(path)} does not tell its architecture. Name it like the official checkpoint of that "
+            f"architecture ({', '.join(configs)}), or put it as {_WEIGHTS_NAME} beside a {_CONFIG_NAME} and give the folder"
         )
     return Checkpoint(_official_config(configs[path.stem]), path)
 
@@ -137,8 +120,8 @@ def _from_hub(model_id: str) -> Checkpoint:
         path = hf_hub_download(repo_id=model_id, filename=weights)
     except (OSError, HfHubHTTPError) as error:
         raise ModelNotFound(
-            f"{model_id} is not in the local cache and could not be downloaded ({error}). Connect to the network once, or copy "
-            f"{weights} here and give its path, or use {EMBEDDED!r}"
+            f"{model_id} is not in the local cache and could not be downloaded ({brief(error)}). Connect to the network once, "
+            f"or copy {weights} here and give its path, or use {EMBEDDED!r}"
         ) from error
     return Checkpoint(_official_config(config), Path(path))
 
@@ -147,36 +130,31 @@ def _official_config(name: str) -> Path:
     return Path(str(resources.files("sam2") / name))
 
 
-def _build(config_path: Path, image_size: int | None) -> SAM2Base:
-    """Instantiate the architecture of a config file, with random weights."""
-    try:
-        config = OmegaConf.load(config_path).model
-    except (OmegaConfBaseException, AttributeError) as error:
-        raise ModelNotFound(f"{config_path} is not a SAM 2 config with the architecture under 'model': {error}") from error
-    forbidden = _targets(config) - _ALLOWED_TARGETS
-    if forbidden:
-        raise ModelNotFound(f"{config_path} asks for {', '.join(sorted(forbidden))}, which is not a part of SAM 2")
-    if image_size is not None:
-        config.image_size = image_size
-    return instantiate(config)
-
-
-def _targets(node: Any) -> set[str]:
-    """All callables that a config names."""
-    if isinstance(node, ListConfig):
-        return set().union(*map(_targets, node))
-    if not isinstance(node, DictConfig):
-        return set()
-    own = {str(node["_target_"])} if "_target_" in node else set()
-    return own.union(*map(_targets, node.values()))
-
-
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict without executing code."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise ModelNotFound(f"{path} cannot be read as weights ({error}). Is it complete? Fetch it again") from error
-    return state.get("model", state)
+    """Read a state dict without executing code, and without more memory than the file itself has."""
+    with told_as(f"{shown(path)} cannot be read as weights", "Is it complete? Fetch it again"):
+        require_file(path)
+        state = load_file(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+        size = sum(tensor.nbytes for tensor in state.values())
+        if size > path.stat().st_size:
+            raise ValueError(f"it has {path.stat().st_size} bytes, and is to hold {size} bytes of weights")
+        require_memory(sum(tensor.numel() for tensor in state.values()), torch.float32)
+        return state
+
+
+def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a ``.pt`` file: tensors by name, alone or under ``model``."""
+    with ZipFile(path) as archive:
+        # torch itself stores everything as it is.
+        if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed; store it as torch.save does")
+    state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, dict) and "model" in state:
+        state = state["model"]
+    if not (isinstance(state, dict) and all(isinstance(name, str) and _is_dense(state[name]) for name in state)):
+        raise ValueError("it does not hold tensors by name, alone or under 'model'")
+    return state
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"

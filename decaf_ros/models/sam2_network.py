@@ -26,6 +26,7 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 
 from decaf_ros.datatypes import BoolArray, Frame, UInt8Array
 from decaf_ros.models.sam2_memory import MemorySpan, Recollection
+from decaf_ros.models.wanted import require_wanted_in_layers
 
 # Normalisation of the published training data.
 _MEAN_RGB, _STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -151,6 +152,8 @@ class Sam2Network:
         if compile_encoder:  # after an image filled sam2's cache of positions, since a cache that fills makes it compile twice
             self._model.image_encoder.compile(dynamic=False)
             self._blank()
+        else:  # a compiled one runs as a whole
+            require_wanted_in_layers(self._model.image_encoder)
         self._warm_up(blank)
 
     @property

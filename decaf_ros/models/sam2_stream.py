@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -11,11 +12,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt
+from decaf_ros.models.model_files import told_as
 from decaf_ros.models.protocols import MaskProposals, TrackOutput
 from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_memory import MemoryEntry, ObjectPointer, Recollection, Sam2Track
 from decaf_ros.models.sam2_motion import motion_after, stray_parts
 from decaf_ros.models.sam2_network import MemoryBatch, Sam2Features, Sam2Network, TrackedBatch
+from decaf_ros.models.wanted import require_wanted
+from decaf_ros.text import quoted
 
 
 class Sam2Tracker:
@@ -84,7 +88,11 @@ class Sam2Tracker:
             ModelNotFound: nothing usable behind ``model_id``.
             ValueError: ``image_size`` is not a multiple of 32, or another argument is out of range.
         """
-        network = Sam2Network(load_sam2(model_id, image_size), device, dtype, compile_encoder=compile_encoder)
+        model = load_sam2(model_id, image_size)
+        # The first image is computed here; what the compiler says is told apart by its callers.
+        telling = told_as(f"{quoted(model_id)} cannot track", "Use the config the weights were trained with")
+        with nullcontext() if compile_encoder else telling:
+            network = Sam2Network(model, device, dtype, compile_encoder=compile_encoder)
         return cls(
             network,
             max_conditioning=max_conditioning,
@@ -117,6 +125,7 @@ class Sam2Tracker:
         masks = np.zeros((len(points_xy_px), height, width), dtype=np.bool_)
         predicted_iou = torch.zeros(len(points_xy_px))
         for chunk in _chunks(range(len(points_xy_px)), self._batch_size):
+            require_wanted()
             decoded = self._network.propose(features, [points_xy_px[index] for index in chunk])
             masks[chunk] = _camera_masks(decoded.logits_bhw, features.size_hw)
             predicted_iou[chunk] = decoded.predicted_iou_b.cpu()
@@ -232,6 +241,7 @@ class Sam2Tracker:
             raise ValueError("each track takes one step a frame, but one is given twice")
         outputs: dict[int, TrackOutput] = {}
         for indices, recollections in self._batches(tracks):
+            require_wanted()
             moving = [tracks[index] for index in indices]
             strays = partial(_strays, moving, features.stamp_ns) if gated and self._motion_gating else None
             tracked = self._network.track(features, recollections, strays)

@@ -7,8 +7,8 @@ through the model once; each tail attends to its cached keys and values. Nothing
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -24,9 +24,13 @@ from transformers import (
 
 from decaf_ros.method.rollout import QueryKeys, Variant, attention_rollout
 from decaf_ros.models import attention_tap
-from decaf_ros.models.errors import PromptError
+from decaf_ros.models.chat_frames import ChatFrame, chat_frames
+from decaf_ros.models.errors import OptionsError, PromptError
+from decaf_ros.models.model_files import is_panic
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.protocols import Reply
+from decaf_ros.models.wanted import require_wanted, require_wanted_in_layers
+from decaf_ros.text import brief, quoted
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class MllmOptions:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.rollout not in get_args(Variant):
-            raise ValueError(f"rollout must be one of {', '.join(get_args(Variant))}, got {self.rollout!r}")
+            raise ValueError(f"rollout must be one of {', '.join(get_args(Variant))}, got {quoted(self.rollout)}")
 
     def require_budgets(self, reader: str, video_tokens: int, frame_tokens: int) -> None:
         """Refuse budgets that a model with images of fixed sizes cannot keep.
@@ -69,11 +73,11 @@ class MllmOptions:
             frame_tokens: the fewest that it makes of one on the frame path.
 
         Raises:
-            ValueError: a budget is smaller than that.
+            OptionsError: a budget is smaller than that.
         """
         for name, least in (("video_tokens", video_tokens), ("frame_tokens", frame_tokens)):
             if getattr(self, name) < least:
-                raise ValueError(
+                raise OptionsError(
                     f"{name} must be at least {least}, the size of one image of {reader}; got {getattr(self, name)}"
                 )
 
@@ -139,11 +143,13 @@ class ChatModel:
         options: see :class:`MllmOptions`.
 
     Raises:
-        ValueError: ``first_layer`` is not a layer of the model, or its attention cannot be rolled out.
+        OptionsError: ``first_layer`` is not a layer of the model.
+        ValueError: its attention cannot be rolled out, or its chat template cannot be used (:func:`chat_frames`).
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions) -> None:
         attention_tap.install(model)
+        require_wanted_in_layers(model)
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.tokenizer: Any = processor.tokenizer
@@ -152,6 +158,7 @@ class ChatModel:
         self.first_layer, self._last_layer = self._resolve_first_layer(layers), layers - 1
         self._eos_ids = self._find_eos_ids()
         self._adjusted = self._find_logits_processors()
+        self._frames = self._find_frames()
         self._stream = _stream_beside(model.device)
 
     def device_queue(self) -> AbstractContextManager[object]:
@@ -161,7 +168,7 @@ class ChatModel:
     def _resolve_first_layer(self, layers: int) -> int:
         first = layers // 2 if self.options.first_layer is None else self.options.first_layer
         if not 0 <= first < layers:
-            raise ValueError(f"first_layer must lie in [0, {layers - 1}] for a model of {layers} layers, got {first}")
+            raise OptionsError(f"first_layer must lie in [0, {layers - 1}] for a model of {layers} layers, got {first}")
         return first
 
     def _find_eos_ids(self) -> torch.Tensor:
@@ -187,8 +194,12 @@ class ChatModel:
             conversations: how many, each with the same text.
             images: the processor's own arguments for the images of all conversations.
         """
-        head, placeholder, _ = self._rendered(medium, "").partition(self._placeholder(medium))
-        return self.processor(text=[head + placeholder] * conversations, return_tensors="pt", **images).to(self.model.device)
+        placeholder = self._placeholder(medium)
+        text = [self._frames[medium].head.partition(placeholder)[0] + placeholder] * conversations
+        with _panics_told():
+            # What the tokenizer's files say about padding is of no use here, and may be any length.
+            inputs = self.processor(text=text, return_tensors="pt", padding=False, truncation=False, **images)
+        return inputs.to(self.model.device)
 
     def tail_ids(self, medium: Medium, prompt: str) -> torch.Tensor:
         """``(S,)`` int64: what follows the last visual token, up to where the model answers."""
@@ -198,16 +209,30 @@ class ChatModel:
     def _placeholder(self, medium: Medium) -> str:
         return getattr(self.processor, f"{medium}_token")
 
+    def _find_frames(self) -> Mapping[str | None, ChatFrame]:
+        """What the chat template puts around a sentence, by the medium of the images before it."""
+        template = self.processor.chat_template
+        if isinstance(template, Mapping):
+            template = template.get("default")
+        if not isinstance(template, str):
+            raise ValueError("the model comes without a chat template, so that there is no way to ask it")
+        frames = chat_frames(template, self.tokenizer.special_tokens_map)
+        for medium in get_args(Medium):
+            head, tail = frames[medium]
+            if head.count(self._placeholder(medium)) != 1 or self._placeholder(medium) in tail:
+                raise ValueError(f"the model's chat template does not put a {medium} before the text that asks about it")
+        return frames
+
     def _rendered(self, medium: Medium | None, prompt: str) -> str:
         for token in (*self.tokenizer.all_special_tokens, self._placeholder("image"), self._placeholder("video")):
             if token in prompt:
-                raise PromptError(f"the prompt holds {token!r}, which the model takes for a control token; leave it out")
-        content = ([{"type": medium}] if medium else []) + [{"type": "text", "text": prompt}]
-        messages = [{"role": "user", "content": content}]
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)  # type: ignore[arg-type]
+                raise PromptError(f"the prompt holds {quoted(token)}, which the model takes for a control token; leave it out")
+        head, tail = self._frames[medium]
+        return head + prompt + tail
 
     def _tokenized(self, text: str, add_special_tokens: bool) -> torch.Tensor:
-        ids = self.tokenizer(text, add_special_tokens=add_special_tokens, return_tensors="pt")["input_ids"]
+        with _panics_told():
+            ids = self.tokenizer(text, add_special_tokens=add_special_tokens, return_tensors="pt")["input_ids"]
         return ids[0].to(self.model.device)
 
     @torch.inference_mode()
@@ -310,8 +335,21 @@ class CachedVisualPrefix:
         """``(prompts, B, cells)``: the rollout in the order of the grid, which may differ from that of the tokens."""
         visual_n = torch.zeros(batch.tokens, dtype=torch.bool, device=batch.grid_tokens.device)
         visual_n[batch.grid_tokens] = True
-        rows_pbv = attention_rollout(batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout)
+        rows_pbv = attention_rollout(
+            batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout, check=require_wanted
+        )
         return rows_pbv[..., batch.grid_tokens.argsort().argsort()]
+
+
+@contextmanager
+def _panics_told() -> Iterator[None]:
+    """A tokenizer that gives up, with a panic that would end the thread, gives up the question only."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise PromptError(f"the model's tokenizer cannot read this ({brief(error)}); use other words") from error
 
 
 def _stream_beside(device: torch.device) -> torch.cuda.Stream | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from typing import Any
 
+from action_msgs.msg import GoalInfo
 from rclpy.action import ActionServer, CancelResponse
-from rclpy.action.server import RCLError, ServerGoalHandle
+from rclpy.action.server import GoalEvent, RCLError, ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import InvalidHandle
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -15,6 +17,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from decaf_ros.action import TrackByLanguage
 from decaf_ros.ros import replies
 from decaf_ros.ros.dispatcher import Dispatcher
+from decaf_ros.ros.qos import SERVICE_QOS
 from decaf_ros.session.engine import Job
 from decaf_ros.session.grounding import STAGES
 
@@ -28,7 +31,7 @@ class TrackAction:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._goals: dict[bytes, _Goal] = {}
-        ActionServer(
+        _Server(
             dispatcher.node,
             TrackByLanguage,
             "~/track_by_language",
@@ -36,6 +39,10 @@ class TrackAction:
             handle_accepted_callback=self._accept,
             cancel_callback=self._cancel,
             callback_group=MutuallyExclusiveCallbackGroup(),  # goals queue in the order they came
+            goal_service_qos_profile=SERVICE_QOS,
+            result_service_qos_profile=SERVICE_QOS,
+            cancel_service_qos_profile=SERVICE_QOS,
+            feedback_pub_qos_profile=SERVICE_QOS,
             status_pub_qos_profile=_STATUS_QOS,
         )
 
@@ -56,6 +63,32 @@ class TrackAction:
             del self._goals[_key(handle)]
         goal.end(result.success)
         return result
+
+
+class _Server(ActionServer):
+    """rclpy's, but that it cancels every goal that it is asked to cancel."""
+
+    async def _execute_cancel_request(self, request_header_and_message: tuple[Any, Any]) -> None:
+        """rclpy removes goals that have just ended from the very list that it walks along, and so skips those behind them."""
+        header, request = request_header_and_message
+        with self._lock:
+            response = self._handle.process_cancel_request(request, self.action_type.Impl.CancelGoalService.Response)
+        response.goals_canceling = [each for each in response.goals_canceling if self._cancels(each)]
+        try:
+            with self._lock:
+                self._handle.send_cancel_response(header, response)
+        except RCLError as error:
+            self._node.get_logger().warning(f"whoever cancelled a goal was not answered: {error}")
+
+    def _cancels(self, goal: GoalInfo) -> bool:
+        """Whether it was not too late."""
+        handle = self._goal_handles.get(bytes(goal.goal_id.uuid))
+        if handle is None or self._cancel_callback(handle) != CancelResponse.ACCEPT:
+            return False
+        with contextlib.suppress(RCLError):
+            handle._update_state(GoalEvent.CANCEL_GOAL)
+            return True
+        return False
 
 
 class _Goal:

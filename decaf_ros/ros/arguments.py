@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rclpy.utilities import remove_ros_args
+from decaf_ros.text import brief, quoted
 
 
 def check_arguments(program: str, description: str, documentation: str, args: Sequence[str] | None = None) -> list[str]:
@@ -18,6 +18,8 @@ def check_arguments(program: str, description: str, documentation: str, args: Se
         documentation: where its parameters and topics are described.
         args: what follows the name on the command line; ``None`` for this process's own.
     """
+    from rclpy.utilities import remove_ros_args  # so that decaf_web's parent process can use this module without ROS
+
     words = list(sys.argv if args is None else [program, *args])
     parser = argparse.ArgumentParser(
         prog=program,
@@ -25,20 +27,20 @@ def check_arguments(program: str, description: str, documentation: str, args: Se
         description=description,
         epilog=f"Parameters and topics: {documentation}",
     )
-    _, unknown = parser.parse_known_args(_outside_ros_args(words[1:]))
+    _, unknown = parser.parse_known_args(outside_ros_args(words[1:]))
     if unknown:
         given = " ".join(unknown)
         parser.error(
-            f"nothing is known of {given!r}: parameters (-p) and remappings (-r) come after --ros-args, which is missing"
+            f"nothing is known of {quoted(given)}: parameters (-p) and remappings (-r) come after --ros-args, which is missing"
         )
     try:
         remove_ros_args(words)
     except RuntimeError as error:  # rclpy.init would raise the same
-        parser.error(f"ROS cannot read its arguments: {error}")
+        parser.error(f"ROS cannot read its arguments: {brief(error)}")
     return words
 
 
-def _outside_ros_args(words: Sequence[str]) -> list[str]:
+def outside_ros_args(words: Sequence[str]) -> list[str]:
     """What does not stand between ``--ros-args`` and ``--``.
 
     ROS itself would take ``name:=value`` anywhere, as ROS 1 did: for a remapping, also where a parameter is meant.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import rclpy
-from action_msgs.srv import CancelGoal
+from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -26,6 +26,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from decaf_ros.action import TrackByLanguage
+from decaf_ros.ros.qos import SERVICE_QOS
 from decaf_ros.srv import AddObject, ListQueries, Query, RemoveObject, RemoveQuery, RerunQuery
 
 MessageT = TypeVar("MessageT")
@@ -39,6 +40,7 @@ _SERVICES = {
     "list_queries": ListQueries,
     "reset": Trigger,
 }
+PARTS = ("camera", "tracking", "queries", "depth")  # of the node, each with its own diagnostics
 _LOOK_SECONDS = 0.5
 # Made when they are first called: in an enclave, a client that only asks may not make them.
 _MANAGEMENT_SERVICES = {"change_state": ChangeState, "get_state": GetState}
@@ -61,8 +63,14 @@ class DecafClient:
             service: self._make_client(service, kind) for service, kind in _SERVICES.items()
         }
         self._clients_lock = threading.Lock()
-        self._tracking: ActionClient[Any, Any, Any] = ActionClient(
-            self.node, TrackByLanguage, f"{self.target}/track_by_language"
+        self._tracking = _TrackingClient(
+            self.node,
+            TrackByLanguage,
+            f"{self.target}/track_by_language",
+            goal_service_qos_profile=SERVICE_QOS,
+            result_service_qos_profile=SERVICE_QOS,
+            cancel_service_qos_profile=SERVICE_QOS,
+            feedback_sub_qos_profile=SERVICE_QOS,
         )
         self._diagnostics: dict[str, tuple[float, DiagnosticStatus]] = {}
         self.subscribe("/diagnostics", DiagnosticArray, self._note_diagnostics)
@@ -134,14 +142,21 @@ class DecafClient:
         if not self._tracking.wait_for_server(timeout_s):
             raise TimeoutError(f"there is no action {self.target}/track_by_language: is the node running, and configured?")
         request = TrackByLanguage.Goal(expression=expression, window_seconds=window_seconds, replace=replace)
+        goal_id = self._tracking.new_goal_id()
 
         async def send() -> tuple[ClientGoalHandle[Any, Any, Any], Future[Any]]:
-            handle = await self._tracking.send_goal_async(request, lambda message: on_feedback(message.feedback))
+            handle = await self._tracking.send_goal_async(request, lambda message: on_feedback(message.feedback), goal_id)
             assert handle is not None
             return handle, handle.get_result_async()
 
         # rclpy's action client loses answers that come while another thread sends.
-        handle, response = self.wait_for(self.run(send), timeout_s)
+        sending = self.run(send)
+        try:
+            handle, response = self.wait_for(sending, timeout_s, self._tracking.server_is_ready)
+        except TimeoutError:
+            self.run(lambda: self._tracking.forget(goal_id))
+            self.run(sending.cancel)
+            raise
         return Goal(self, handle, response, self._tracking.server_is_ready)
 
     def rerun_query(self, query_id: int, timeout_s: float = 120.0) -> RerunQuery.Response:
@@ -199,7 +214,10 @@ class DecafClient:
             raise
 
     def call_async(self, service: str, request: Any, timeout_s: float = 10.0) -> Future[Any]:
-        """Call a service without waiting for the answer, only for the service to be there; see :meth:`wait_for`."""
+        """Call a service without waiting for the answer, only for the service to be there; see :meth:`wait_for`.
+
+        Whoever waits no more cancels the future, which is else kept until the answer comes.
+        """
         return self._service(service, timeout_s).call_async(request)
 
     def _service(self, service: str, timeout_s: float) -> Client[Any, Any]:
@@ -233,6 +251,8 @@ class DecafClient:
                 raise TimeoutError(f"{self.target} did not answer within {timeout_s:g} s")
             if not is_there() and not done.wait(_LOOK_SECONDS):  # its last answer may be on its way
                 raise TimeoutError(f"{self.target} went away before it answered")
+        if future.cancelled():
+            raise TimeoutError(f"nobody waits for this answer of {self.target} any more")
         return future.result()
 
     def set_parameter(self, name: str, value: Any, node: str = "", timeout_s: float = 60.0) -> tuple[bool, str]:
@@ -244,7 +264,9 @@ class DecafClient:
         Raises:
             TimeoutError: no answer came.
         """
-        client: Client[Any, Any] = self.node.create_client(SetParameters, f"{node or self.target}/set_parameters")
+        client: Client[Any, Any] = self.node.create_client(
+            SetParameters, f"{node or self.target}/set_parameters", qos_profile=SERVICE_QOS
+        )
         try:
             if not client.wait_for_service(timeout_s):
                 raise TimeoutError(f"there is no service {client.srv_name}")
@@ -255,7 +277,7 @@ class DecafClient:
             self.node.destroy_client(client)
 
     def diagnostics(self, part: str, max_age_s: float = math.inf) -> DiagnosticStatus | None:
-        """The newest status of one part of the node: "camera", "tracking" or "queries"; ``None`` before the first.
+        """The newest status of one of the ``PARTS`` of the node; ``None`` before the first.
 
         Args:
             part: of the node.
@@ -285,11 +307,13 @@ class DecafClient:
         raise TimeoutError(f"{self.target} is not ready: {status.message if status else 'it sends no diagnostics'}")
 
     def _make_client(self, service: str, kind: type[Any]) -> Client[Any, Any]:
-        return self.node.create_client(kind, f"{self.target}/{service}")
+        return self.node.create_client(kind, f"{self.target}/{service}", qos_profile=SERVICE_QOS)
 
     def _note_diagnostics(self, message: DiagnosticArray) -> None:
+        """Of the target alone: others send theirs to the same topic, under any number of names."""
         now = time.monotonic()
-        self._diagnostics.update({status.name: (now, status) for status in message.status})
+        mine = {f"{self.target}: {part}" for part in PARTS}
+        self._diagnostics.update({status.name: (now, status) for status in message.status if status.name in mine})
 
     def _spin(self) -> None:
         """Whatever a callback raises, the next one is called: else every later call would blame the node for its silence."""
@@ -300,7 +324,32 @@ class DecafClient:
             except ExternalShutdownException:
                 return
             except Exception as error:
+                if self._closed:  # rclpy's own, about what was destroyed
+                    return
                 self.node.get_logger().error(f"a callback failed: {''.join(traceback.format_exception(error))}")
+
+
+class _TrackingClient(ActionClient[Any, Any, Any]):
+    """rclpy's, but that nothing is kept of goals that nobody waits for. For one thread."""
+
+    def new_goal_id(self) -> Any:
+        """For ``send_goal_async``."""
+        return self._generate_random_uuid()
+
+    def send_goal_async(self, goal: Any, feedback_callback: Any = None, goal_uuid: Any = None) -> Future[Any]:
+        count = len(self._futures)
+        accepted: Future[Any] = super().send_goal_async(goal, feedback_callback, goal_uuid)
+        for future in self._futures[count:]:  # rclpy makes two, and only one of them ever ends
+            if future is not accepted:
+                self.remove_future(future)
+        return accepted
+
+    def forget(self, goal_id: Any) -> None:
+        """Wait no longer for a goal to be accepted."""
+        for number, known in list(self._goal_sequence_number_to_goal_id.items()):
+            if known == goal_id:
+                self._pending_goal_requests[number].cancel()
+        self._feedback_callbacks.pop(bytes(goal_id.uuid), None)
 
 
 class Listening:
@@ -337,16 +386,25 @@ class Goal:
             TimeoutError: no answer came.
         """
 
-        async def send() -> CancelGoal.Response:
-            return await self._handle.cancel_goal_async()
-
-        return bool(self._client.wait_for(self._client.run(send), timeout_s).goals_canceling)
+        sent = self._client.wait_for(self._client.run(self._handle.cancel_goal_async), timeout_s)
+        try:
+            return bool(self._client.wait_for(sent, timeout_s, self._is_there).goals_canceling)
+        except TimeoutError:
+            self._client.run(sent.cancel)
+            raise
 
     def wait(self, timeout_s: float = 120.0) -> tuple[int, TrackByLanguage.Result]:
         """How it ended, as one of GoalStatus (SUCCEEDED, CANCELED or ABORTED), and the result.
 
         Raises:
-            TimeoutError: it has not ended, or the node went away.
+            TimeoutError: it has not ended, the node went away, or knows the goal no more.
         """
-        response = self._client.wait_for(self._response, timeout_s, self._is_there)
+        try:
+            response = self._client.wait_for(self._response, timeout_s, self._is_there)
+        except TimeoutError:
+            if not self._is_there():
+                self._client.run(self._response.cancel)
+            raise
+        if response.status == GoalStatus.STATUS_UNKNOWN:
+            raise TimeoutError(f"{self._client.target} knows this goal no more: results are kept for some seconds only")
         return response.status, response.result

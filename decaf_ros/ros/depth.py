@@ -14,8 +14,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from decaf_ros.datatypes import Frame
 from decaf_ros.geometry import DepthView, Intrinsics, metres_from_depth
-from decaf_ros.imaging import stamp_to_ns
+from decaf_ros.image_files import check_size
+from decaf_ros.imaging import checked_stamp_ns, stamp_to_ns
 from decaf_ros.session.stamps import StampWatch
+from decaf_ros.text import quoted
 
 try:
     from message_filters import ApproximateTimeSynchronizer, SimpleFilter
@@ -120,11 +122,9 @@ class DepthCamera:
             self._problem = self._what_is_missing()
             return None
         try:
-            view = depth_view(depth, info, frame.size_hw)
+            view = depth_view(depth, info, frame.size_hw, int(self._node.get_parameter("max_image_pixels").value))
         except ValueError as error:
-            self._rejected += 1
-            self._problem = f"depth image rejected: {error}"
-            self._node.get_logger().warning(self._problem, throttle_duration_sec=_WARNING_PERIOD_SECONDS)
+            self._reject(error)
             return None
         self._used += 1
         self._problem = _frame_id_problem(depth.header.frame_id, frame.frame_id)
@@ -162,10 +162,20 @@ class DepthCamera:
     def _on_info(self, info: CameraInfo) -> None:
         self._info = info
 
+    def _reject(self, error: ValueError) -> None:
+        self._rejected += 1
+        self._problem = f"depth image rejected: {error}"
+        self._node.get_logger().warning(self._problem, throttle_duration_sec=_WARNING_PERIOD_SECONDS)
+
     def _on_depth(self, depth: Image) -> None:
         self._received += 1
         self._heard = True
-        self._note_stamp("depth", stamp_to_ns(depth.header.stamp))
+        try:
+            stamp_ns = checked_stamp_ns(depth.header.stamp)
+        except ValueError as error:  # message_filters has no such stamps
+            self._reject(error)
+            return
+        self._note_stamp("depth", stamp_ns)
         with self._lock:
             self._recent.append(depth)
             self._reserve(depth)
@@ -235,17 +245,20 @@ class DepthCamera:
                 )
 
 
-def depth_view(depth: Image, info: CameraInfo, image_size_hw: tuple[int, int]) -> DepthView:
+def depth_view(depth: Image, info: CameraInfo, image_size_hw: tuple[int, int], max_pixels: int | None = None) -> DepthView:
     """Decode a depth image and scale the intrinsics to it.
 
     Args:
         depth: 32FC1 in metres or 16UC1 in millimetres, of the same view as the camera image.
         info: of the camera image or of the depth image.
         image_size_hw: height and width of the camera image.
+        max_pixels: larger depth images are refused.
 
     Raises:
-        ValueError: a broken image, another encoding, an uncalibrated camera, or images that cannot show the same view.
+        ValueError: a broken or too large image, another encoding, a camera that is not calibrated or could not exist, or images
+            that cannot show the same view.
     """
+    check_size(depth.width, depth.height, max_pixels)
     metres = metres_from_depth(depth_samples(depth))
     height, width = metres.shape
     return DepthView(metres, intrinsics_from_info(info).scaled_to(image_size_hw).scaled_to((height, width)))
@@ -254,7 +267,7 @@ def depth_view(depth: Image, info: CameraInfo, image_size_hw: tuple[int, int]) -
 def depth_samples(image: Image) -> np.ndarray:
     """``(H, W)`` in native byte order: float32 metres of 32FC1, uint16 millimetres of 16UC1; see :func:`depth_view`."""
     if image.encoding not in _DEPTH_TYPES:
-        raise ValueError(f"its encoding is '{image.encoding}', but depth is 32FC1 (metres) or 16UC1 (millimetres)")
+        raise ValueError(f"its encoding is {quoted(image.encoding)}, but depth is 32FC1 (metres) or 16UC1 (millimetres)")
     native = _DEPTH_TYPES[image.encoding]
     row_bytes, data_bytes = image.width * native.itemsize, image.height * image.step
     if 0 in (image.width, image.height) or image.step < row_bytes or len(image.data) < data_bytes:
@@ -290,6 +303,6 @@ def _frame_id_problem(depth_frame_id: str, image_frame_id: str) -> str:
     if depth_frame_id == image_frame_id:
         return ""
     return (
-        f"depth is in frame '{depth_frame_id}', the image in '{image_frame_id}': places are wrong by what lies between, unless "
-        "depth is registered to the image (such as RealSense's aligned_depth_to_color)"
+        f"depth is in frame {quoted(depth_frame_id)}, the image in {quoted(image_frame_id)}: places are wrong by what lies "
+        "between, unless depth is registered to the image (such as RealSense's aligned_depth_to_color)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,11 +16,14 @@ from rclpy.node import Node
 from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.painter import Painter
+from decaf_ros.ros.shared_memory import free_shared_memory_mib
 from decaf_ros.ros.statistics import CameraStatistics
-from decaf_ros.session.engine import Engine
+from decaf_ros.session.engine import Activity, Engine
+from decaf_ros.text import brief
 
 _PERIOD_SECONDS = 1.0
 _WARNING_PERIOD_SECONDS = 5.0
+_LONGEST_MESSAGE = 2000  # characters: what is wrong with two models
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class NodeDiagnostics:
     Args:
         node: for its name, parameters and clock.
         health: of the node, at any time.
+        activity: what its worker is at.
         camera: its topic.
         statistics: what became of the images.
         engine: what became of the queries.
@@ -54,6 +59,7 @@ class NodeDiagnostics:
         self,
         node: Node,
         health: Callable[[], Health],
+        activity: Callable[[], Activity],
         camera: Camera,
         statistics: CameraStatistics,
         engine: Engine,
@@ -62,6 +68,7 @@ class NodeDiagnostics:
     ) -> None:
         self._node = node
         self._health = health
+        self._activity = activity
         self._camera = camera
         self._statistics = statistics
         self._engine = engine
@@ -110,14 +117,17 @@ class NodeDiagnostics:
             "reacquired": counters.reacquired,
             "pictures_skipped": self._painter.skipped,
             "memory_rss_mib": process_memory_mib(),
+            "shared_memory_free_mib": free_shared_memory_mib(),
         }
         return self._status("tracking", "", DiagnosticStatus.OK, values)
 
     def _query_status(self) -> DiagnosticStatus:
-        queries, health = self._engine.session.queries, self._health()
+        queries, health, activity = self._engine.session.queries, self._health(), self._activity()
         values = {
             "state": health.state,
-            "stage": self._engine.stage,
+            "stage": activity.stage,
+            "stage_seconds": time.monotonic() - activity.since,
+            "stage_query": activity.query_id or "",
             "pending": self._engine.pending_queries,
             "active": len(queries),
             "in_doubt": len(self._engine.session.queries_in_doubt()),
@@ -132,7 +142,7 @@ class NodeDiagnostics:
         return DiagnosticStatus(
             level=level if problem else DiagnosticStatus.OK,
             name=f"{self._node.get_fully_qualified_name()}: {part}",
-            message=problem or "ok",
+            message=brief(problem, _LONGEST_MESSAGE) or "ok",
             hardware_id="decaf_ros",
             values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
         )
@@ -144,4 +154,4 @@ def process_memory_mib() -> float:
 
 
 def _text(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f"{value:.1f}" if isinstance(value, float) else brief(value)

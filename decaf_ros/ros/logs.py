@@ -6,6 +6,8 @@ import logging
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+_LONGEST = 20_000  # characters: a traceback
+
 
 class RosLogHandler(logging.Handler):
     """Hands records of Python's ``logging`` on to a ROS logger."""
@@ -16,11 +18,11 @@ class RosLogHandler(logging.Handler):
         self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the record, with its traceback if it has one.
+        """Log the record, with its traceback if it has one. Nothing that a library quotes in it reaches a terminal's controls.
 
         rclpy remembers the severity of every line that logs, hence one line for each.
         """
-        text = self.format(record)
+        text = _printable(self.format(record))
         if record.levelno >= logging.ERROR:
             self._logger.error(text)
         elif record.levelno >= logging.WARNING:
@@ -29,6 +31,11 @@ class RosLogHandler(logging.Handler):
             self._logger.info(text)
         else:
             self._logger.debug(text)
+
+
+def _printable(text: str) -> str:
+    shown = "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text[:_LONGEST])
+    return shown if len(text) <= _LONGEST else f"{shown}... ({len(text)} characters)"
 
 
 def forward_logs(logger: RcutilsLogger, package: str = "decaf_ros") -> logging.Handler:

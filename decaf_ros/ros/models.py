@@ -6,6 +6,7 @@ import ctypes
 import gc
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -22,6 +23,7 @@ from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.ros.parameters import Value, names_for, settings_for
+from decaf_ros.text import brief, quoted
 
 # By the parameter that names a model: what its weights depend on, ...
 _WEIGHT_PARAMETERS = {
@@ -62,6 +64,7 @@ class Models:
 
     Attributes:
         turn: held by whoever loads or releases models, and what comes with it.
+        loading: the parameter whose model is being loaded, and since when, by ``time.monotonic``; ``None`` for none.
     """
 
     def __init__(self) -> None:
@@ -69,6 +72,7 @@ class Models:
         self._loaded: dict[str, LoadedModel] = {}
         self._problems: dict[str, str] = {}
         self._interrupted = False
+        self.loading: tuple[str, float] | None = None
         self._pending: Future[Any] = Future()
 
     @property
@@ -139,13 +143,15 @@ class Models:
             with suppress(InvalidStateError):  # nobody waits any more
                 try:
                     pending.set_result(_load(name, values))
-                except ModelNotFound as error:
-                    pending.set_exception(error)
+                except BaseException as error:  # or who waits would wait for ever
+                    pending.set_exception(error if isinstance(error, ModelNotFound) else ModelNotFound(brief(error)))
 
         threading.Thread(target=work, name="decaf-loader", daemon=True).start()
+        self.loading = name, time.monotonic()
         try:
             return pending.result()
         finally:
+            self.loading = None
             self._pending = Future()  # the other one holds the model, or what there was of it
 
     def adopt(self, loaded: Mapping[str, LoadedModel]) -> None:
@@ -162,8 +168,12 @@ class Models:
     def interrupt(self) -> None:
         """Let nobody wait for a model any more, now or later: the node ends."""
         self._interrupted = True
+        self.give_up_loading("the node is shutting down")
+
+    def give_up_loading(self, reason: str) -> None:
+        """Let who waits for a model wait no longer; what is being loaded is thrown away once it is there."""
         with suppress(InvalidStateError):
-            self._pending.set_exception(ModelNotFound("given up: the node is shutting down"))
+            self._pending.set_exception(ModelNotFound(f"given up: {reason}"))
 
 
 def _give_memory_back() -> None:
@@ -181,11 +191,12 @@ def _with_options(mllm: ChatAdapter, values: Mapping[str, Value]) -> ChatAdapter
     try:
         return mllm.with_options(settings_for(MllmOptions, values))
     except ValueError as error:
-        raise ModelNotFound(f"{values['mllm_model']!r} cannot read images so: {error}") from error
+        raise ModelNotFound(f"{quoted(str(values['mllm_model']))} cannot read images so: {error}") from error
 
 
 def _load(name: str, values: Mapping[str, Value]) -> Any:
-    logger.info("loading %s %s", name, values[name])
+    model_id = quoted(str(values[name]))
+    logger.info("loading %s %s", name, model_id)
     try:
         device, dtype = resolve_device(str(values["device"])), resolve_dtype(str(values["dtype"]))
         if name == "mllm_model":
@@ -202,14 +213,13 @@ def _load(name: str, values: Mapping[str, Value]) -> Any:
     except ModelNotFound:
         raise
     except ValueError as error:  # a setting that this model or machine cannot have
-        raise ModelNotFound(f"{values[name]!r} cannot be loaded: {error}") from error
+        raise ModelNotFound(f"{model_id} cannot be loaded: {error}") from error
     except Exception as error:  # whatever a foreign file or a full GPU brings about, the node goes on
-        logger.exception("%s %s", name, values[name])
+        logger.exception("%s %s", name, model_id)
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            cause = str(error).strip().splitlines()[0]
             way_out = "install a C++ compiler such as g++, or set compile_tracker to false"
-            raise ModelNotFound(f"{values[name]!r} cannot be compiled: {cause}; {way_out}") from error
-        raise ModelNotFound(f"{values[name]!r} cannot be loaded: {type(error).__name__}: {error}") from error
+            raise ModelNotFound(f"{model_id} cannot be compiled: {brief(error, 200)}; {way_out}") from error
+        raise ModelNotFound(f"{model_id} cannot be loaded: {type(error).__name__}: {brief(error)}") from error
 
 
 def resolve_dtype(name: str) -> torch.dtype | None:

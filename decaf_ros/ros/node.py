@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.action.server import RCLError
 from rclpy.callback_groups import CallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import ROSClock
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -37,6 +37,7 @@ from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.diagnostics import Health, NodeDiagnostics
 from decaf_ros.ros.dispatcher import Dispatcher
+from decaf_ros.ros.ending import Ending
 from decaf_ros.ros.entities import EntityGroup, IndependentCallbackGroup
 from decaf_ros.ros.executor import CameraFirstExecutor
 from decaf_ros.ros.images import ImageInput
@@ -44,6 +45,7 @@ from decaf_ros.ros.logs import forward_logs
 from decaf_ros.ros.models import MODEL_PARAMETERS, Models
 from decaf_ros.ros.objects_3d import SpacePublisher
 from decaf_ros.ros.painter import Painter
+from decaf_ros.ros.parameter_services import LimitedParameterService
 from decaf_ros.ros.parameters import (
     ParameterError,
     Value,
@@ -55,14 +57,17 @@ from decaf_ros.ros.parameters import (
 )
 from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, publish_asynchronously
 from decaf_ros.ros.services import Services
+from decaf_ros.ros.shared_memory import shared_memory_problem
+from decaf_ros.ros.startup import start_ros
 from decaf_ros.ros.statistics import CameraStatistics
-from decaf_ros.session.engine import Engine
+from decaf_ros.session.engine import Activity, Engine
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.session import TrackingSession
+from decaf_ros.text import brief
 
 _CALLBACK_THREADS = 4
 _WARNING_PERIOD_SECONDS = 5.0
-_LAST_ANSWERS_SECONDS = 5.0
+_LAST_ANSWERS_SECONDS = 1.0
 _LAST_MESSAGES_SECONDS = 0.3
 _WAY_OUT = {
     "unconfigured": "configure and activate it with ros2 lifecycle set",
@@ -91,7 +96,8 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def __init__(self) -> None:
         self._group_of_rclpy = IndependentCallbackGroup()
-        Node.__init__(self, "decaf_node")
+        Node.__init__(self, "decaf_node", start_parameter_services=False)
+        self._parameter_services = LimitedParameterService(self)
         # Reentrant: the state can be asked for during a transition. (The state machine allows one transition at a time.)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._setting = threading.RLock()
@@ -116,7 +122,9 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._painter = Painter()
         self._dispatcher = Dispatcher(self, self._engine, lambda: self.health().problem, self._camera.hint)
         self._query_heat_maps = QueryHeatMaps(self, self._asked_queries)
-        NodeDiagnostics(self, self.health, self._camera, self._statistics, self._engine, self._painter, self._depth)
+        NodeDiagnostics(
+            self, self.health, self.activity, self._camera, self._statistics, self._engine, self._painter, self._depth
+        )
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, "add_post_set_parameters_callback"):  # since Iron
             self.add_post_set_parameters_callback(self._apply_parameters)
@@ -149,6 +157,7 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop following, forget objects and queries, and free the models' memory."""
+        self.models.give_up_loading("the node is being deactivated")  # for a parameter that is being changed
         return self._attempt(self._release)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -157,6 +166,7 @@ class DecafNode(LifecycleNodeMixin, Node):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release what there is. Publishers and services stay until the node goes, for answers that are on their way."""
+        self.models.give_up_loading("the node is shutting down")
         return self._attempt(self._release)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -169,9 +179,9 @@ class DecafNode(LifecycleNodeMixin, Node):
             with self.models.turn:
                 step()
         except (ModelNotFound, ValueError) as error:
-            return self._note_failure(str(error), TransitionCallbackReturn.FAILURE)
+            return self._note_failure(brief(error), TransitionCallbackReturn.FAILURE)
         except Exception as error:
-            return self._note_failure(f"{type(error).__name__}: {error}", TransitionCallbackReturn.ERROR)
+            return self._note_failure(f"{type(error).__name__}: {brief(error)}", TransitionCallbackReturn.ERROR)
         return TransitionCallbackReturn.SUCCESS
 
     def _note_failure(self, cause: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
@@ -225,6 +235,18 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._release()
         self._interfaces.destroy()
 
+    def activity(self) -> Activity:
+        """What the worker is at, or, when it has nothing to do, which model is being loaded."""
+        activity, loading = self._engine.activity, self.models.loading
+        return activity if loading is None or activity.stage != "idle" else Activity(f"loading {loading[0]}", loading[1])
+
+    def whereabouts(self) -> str:
+        """What the node and its worker are at, in a line."""
+        activity = self.activity()
+        whose = f" of query {activity.query_id}" if activity.query_id else ""
+        since = f" for {time.monotonic() - activity.since:.1f} s" if activity.stage != "idle" else ""
+        return f"the state is {self.state()}, the worker's stage: {activity.stage}{whose}{since}"
+
     @property
     def has_unanswered(self) -> bool:
         """Whether somebody waits for an answer."""
@@ -259,7 +281,7 @@ class DecafNode(LifecycleNodeMixin, Node):
             check_values(current_values(self) | changes)
             self._staged = self._stage_models(changes)
         except (ModelNotFound, ValueError) as error:
-            return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=False, reason=brief(error))
         if not hasattr(self, "add_post_set_parameters_callback"):
             self._apply_parameters(parameters)
         return SetParametersResult(successful=True)
@@ -323,46 +345,67 @@ class DecafNode(LifecycleNodeMixin, Node):
         self.get_logger().warning(f"frame rejected: {reason}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None, ending: Ending | None = None) -> None:
     """Run the node until it is interrupted, and end the process."""
+    ending = ending or Ending("decaf_node")
+    ending.expendable = False
     words = check_arguments("decaf_node", "Tracks what a sentence refers to.", "docs/parameters.md and docs/topics.md", args)
     publish_asynchronously()
+    shortage = shared_memory_problem()
     cv2.setNumThreads(1)  # images are drawn and encoded beside the models, which have all cores
     # rclpy's own handlers end the ROS context at once, under the hands of threads that publish.
-    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
+    start_ros("decaf_node", words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = DecafNode()
     except ParameterError as error:
         rclpy.logging.get_logger("decaf_node").fatal(str(error))
         raise SystemExit(1) from error
+    except (RCLError, NameValidationException) as error:
+        rclpy.logging.get_logger("decaf_node").fatal(
+            f"ROS refuses the node: {brief(error)}; check its names and remappings (-r)"
+        )
+        raise SystemExit(1) from error
+    if shortage:
+        node.get_logger().warning(shortage)
+    run(node, ending)
+
+
+def run(node: DecafNode, ending: Ending) -> None:
+    """Run a node until the process is to end, and end the process, with status 0 if all went well."""
+    ending.whereabouts = node.whereabouts
+    ending.stage = "running"
     executor = CameraFirstExecutor(_CALLBACK_THREADS)
     executor.add_node(node)
     if node.get_parameter("autostart").value and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         executor.create_task(node.trigger_activate)
     try:
-        _spin(executor, node, interrupted.is_set)
+        _spin(executor, node, ending.asked.is_set)
     finally:
-        _end(executor, node)
+        ending.begin("the end of the ROS context")  # if it was not a signal
+        _end(executor, node, ending)
     # Python would take seconds to clear what torch brought along, while launch waits for 5 before it kills; and a thread that
     # still reads a model, which nobody can stop, would crash on the way.
     sys.stdout.flush()
     os._exit(0)
 
 
-def _end(executor: CameraFirstExecutor, node: DecafNode) -> None:
+def _end(executor: CameraFirstExecutor, node: DecafNode, ending: Ending) -> None:
     """Leave whatever state the node is in, and answer who still waits."""
+    node.get_logger().info(f"ending, from the state {node.state()}")
     node.models.interrupt()
     for _ in range(2):  # a second time for a transition that begins in the very moment between
-        _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)  # one that is on its way comes to its end
+        ending.stage = "waiting for a transition to come to its end"
+        _spin(executor, node, lambda: node.state() in _STATES_TO_LEAVE)
         if node.state() != "finalized":
+            ending.stage = "stopping its threads"
             with contextlib.suppress(RCLError):
                 node.trigger_shutdown()
+    ending.stage = "answering who still waits"
     _spin(executor, node, lambda: not node.has_unanswered, _LAST_ANSWERS_SECONDS)
     _spin(executor, node, lambda: False, _LAST_MESSAGES_SECONDS)  # results of goals follow their answers, and DDS sends
+    ending.stage = "waiting for callbacks that run"
     executor.shutdown()
+    ending.stage = "leaving ROS"
     node.destroy_node()
     rclpy.try_shutdown()
 
@@ -376,7 +419,7 @@ def _spin(executor: CameraFirstExecutor, node: Node, until: Callable[[], bool], 
         except ExternalShutdownException:
             return
         except Exception as error:
-            node.get_logger().error(f"a callback failed: {type(error).__name__}: {error}")
+            node.get_logger().error(f"a callback failed: {type(error).__name__}: {brief(error)}")
 
 
 if __name__ == "__main__":

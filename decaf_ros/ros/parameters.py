@@ -12,13 +12,17 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from decaf_ros import limits
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.ros.images import DEFAULT_MAX_PIXELS, IMAGE_TRANSPORTS
+from decaf_ros.text import brief, quoted
 
 Value = str | int | float | bool
 SettingsT = TypeVar("SettingsT")
 
+# Longer than any name, so that there is nothing near it.
+_NAME_CHARACTERS = 80
 # Parameters that exist on every node.
 _OF_ROS = ("use_sim_time", "start_type_description_service")
 
@@ -58,9 +62,13 @@ class Setting:
         return described
 
     def check(self, value: Value) -> None:
-        """Raise ``ValueError`` unless the value is one of the choices, if there are any."""
+        """Raise ``ValueError`` unless the value is one of the choices, if there are any, and a text is a short line."""
+        if isinstance(value, str):
+            limits.TEXT.require(len(value), self.name)
+            if not value.isprintable():
+                raise ValueError(f"{self.name} must be one line that can be printed, got {quoted(value)}")
         if self.choices and value not in self.choices:
-            raise ValueError(f"{self.name} must be one of {', '.join(self.choices)}; got {value!r}")
+            raise ValueError(f"{self.name} must be one of {', '.join(self.choices)}; got {quoted(str(value))}")
 
 
 _MODELS = "embedded, a local path, or a hub id such as"
@@ -268,12 +276,12 @@ def declare_parameters(node: Node) -> dict[str, Value]:
             declared: Parameter[Any] = node.declare_parameter(setting.name, setting.default, setting.descriptor())
             setting.check(declared.value)
         except (ParameterException, ValueError) as error:
-            raise ParameterError(f"parameter {setting.name}: {error}") from error
+            raise ParameterError(f"parameter {setting.name}: {brief(error)}") from error
     values = current_values(node)
     try:
         check_values(values)
     except ValueError as error:
-        raise ParameterError(f"parameter {error}") from error
+        raise ParameterError(f"parameter {brief(error)}") from error
     return values
 
 
@@ -285,8 +293,12 @@ def current_values(node: Node) -> dict[str, Value]:
 def unknown_parameters(given: Iterable[str]) -> list[str]:
     """What is wrong with each name that is no parameter of the node, and which one was probably meant."""
     unknown = [name for name in given if name not in _BY_NAME and name not in _OF_ROS and not name.startswith("qos_overrides.")]
-    meant = {name: difflib.get_close_matches(name, _BY_NAME, n=1) for name in unknown}
-    return [f"there is no parameter {name}" + "".join(f": did you mean {each}?" for each in meant[name]) for name in unknown]
+    return [f"there is no parameter {brief(name, _NAME_CHARACTERS)}{_meant(name)}" for name in unknown]
+
+
+def _meant(name: str) -> str:
+    nearest = difflib.get_close_matches(name, _BY_NAME, n=1) if len(name) <= _NAME_CHARACTERS else []
+    return "".join(f": did you mean {each}?" for each in nearest)
 
 
 def check_values(values: Mapping[str, Any]) -> None:
@@ -296,7 +308,8 @@ def check_values(values: Mapping[str, Any]) -> None:
         values: of all parameters, as they are to be; others than the node's own are ignored.
 
     Raises:
-        ValueError: a word that is none of its parameter's choices, or a number that the session or a query refuses.
+        ValueError: a word that is none of its parameter's choices, a text too long or not to be printed, or a number that the
+            session or a query refuses.
     """
     for name, value in values.items():
         if name in _BY_NAME:

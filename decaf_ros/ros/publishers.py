@@ -33,6 +33,7 @@ from decaf_ros.ros.conversions import (
     tracked_objects,
 )
 from decaf_ros.ros.painter import Painter
+from decaf_ros.text import brief
 
 # RViz subscribes reliable by default, and gets nothing from a publisher that offers less. "Keep last" lets a new message take
 # the place of one that a slow subscriber has not acknowledged; "keep all" would wait for it.
@@ -206,7 +207,7 @@ def publish_heard(*outputs: tuple[Publisher[Any], Callable[[], object]]) -> None
             try:
                 publisher.publish(message)
             except RCLError as error:  # Fast DDS, when a subscriber holds up the sending for long
-                _logger.warning(f"{publisher.topic_name}: {error}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
+                _logger.warning(f"{publisher.topic_name}: {brief(error)}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)
 
 
 def is_heard(*publishers: Publisher[Any]) -> bool:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_srvs.srv import Trigger
 
+from decaf_ros import limits
 from decaf_ros.datatypes import BoolArray, ObjectPrompt
 from decaf_ros.imaging import frame_from_image, stamp_to_ns
 from decaf_ros.ros import replies
 from decaf_ros.ros.dispatcher import Dispatcher
+from decaf_ros.ros.qos import SERVICE_QOS
 from decaf_ros.session.engine import Job
 from decaf_ros.session.session import SessionError
 from decaf_ros.srv import AddObject, ListQueries, Query, RemoveObject, RemoveQuery, RerunQuery
+from decaf_ros.text import quoted
 
 
 class Services:
@@ -26,7 +32,7 @@ class Services:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._engine = dispatcher.engine
-        offer = dispatcher.node.create_service
+        offer = partial(dispatcher.node.create_service, qos_profile=SERVICE_QOS)
         # Reentrant: a query that waits for its result must not keep the next one from queueing.
         waiting, quick = ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
         offer(Query, "~/query", self._query, callback_group=waiting)
@@ -51,8 +57,9 @@ class Services:
 
     async def _add_object(self, request: AddObject.Request, response: AddObject.Response) -> AddObject.Response:
         def submit() -> Job:
-            label = self._engine.checked_expression(request.label) if request.label else ""
-            return self._engine.add_object(object_prompt(request), label, stamp_to_ns(request.stamp) or None)
+            self._engine.require_room()  # a mask takes a while to decode
+            max_pixels = int(self._dispatcher.node.get_parameter("max_image_pixels").value)
+            return self._engine.add_object(object_prompt(request, max_pixels), request.label, _stamp_ns(request.stamp))
 
         await self._dispatcher.answer(self._dispatcher.ask(submit), response, replies.fill_added)
         return response
@@ -90,21 +97,38 @@ class Services:
         return response
 
 
-def object_prompt(request: AddObject.Request) -> ObjectPrompt:
+def object_prompt(request: AddObject.Request, max_pixels: int) -> ObjectPrompt:
     """What a request points at.
 
+    Args:
+        request: with points, a box or a mask.
+        max_pixels: of the mask.
+
     Raises:
-        SessionError: it says too little, contradicts itself, or its mask cannot be decoded.
+        SessionError: it says too much or too little, contradicts itself, or its mask cannot be decoded.
     """
     try:
+        limits.POINTS.require(len(request.on_points) + len(request.off_points), "the request")
         return ObjectPrompt(
             _pixels(request.on_points),
             _pixels(request.off_points),
             _corners(request.box) if request.box.width else None,
-            _mask_hw(request.mask) if request.mask.width else None,
+            _mask_hw(request.mask, max_pixels) if request.mask.width else None,
         )
     except ValueError as error:
         raise SessionError(str(error)) from error
+
+
+def _stamp_ns(stamp: Time) -> int | None:
+    if stamp.sec < 0:
+        raise SessionError(
+            f"the stamp of the request is negative ({stamp.sec} s): copy it from a camera image, or from a result"
+        )
+    try:
+        limits.STAMP.require(stamp.nanosec, "the stamp of the request")
+    except ValueError as error:
+        raise SessionError(str(error)) from error
+    return stamp_to_ns(stamp) or None
 
 
 def _pixels(points: list[Point]) -> tuple[tuple[float, float], ...]:
@@ -116,9 +140,10 @@ def _corners(box: RegionOfInterest) -> tuple[float, float, float, float]:
     return x_min, y_min, x_min + box.width, y_min + box.height
 
 
-def _mask_hw(mask: Image) -> BoolArray:
+def _mask_hw(mask: Image, max_pixels: int) -> BoolArray:
+    limits.PIXELS.require(mask.width * mask.height, "the mask of the request", max_pixels)
     if mask.encoding != "mono8":
-        raise ValueError(f"the mask must be mono8, got '{mask.encoding}'")
+        raise ValueError(f"the mask must be mono8, got {quoted(mask.encoding)}")
     try:
         mask_hw: BoolArray = frame_from_image(mask).image_rgb[..., 0] > 0
     except ValueError as error:

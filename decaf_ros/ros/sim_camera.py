@@ -8,20 +8,27 @@ import cv2
 import numpy as np
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.action.server import RCLError
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from decaf_ros import limits
 from decaf_ros.datatypes import Float32Array, UInt8Array
 from decaf_ros.ros.arguments import check_arguments
 from decaf_ros.ros.conversions import image_from_array, make_header
+from decaf_ros.ros.ending import Ending
+from decaf_ros.ros.startup import start_ros
 from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
+from decaf_ros.text import brief, quoted
 
 _DEPTH = 10
+_LOOK_SECONDS = 0.1  # how often it is looked whether the process is to end
 _DOCUMENTATION = "ros2 param list /sim_camera, and ros2 param describe, once it runs"
 _RELIABILITY = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
 
@@ -149,26 +156,35 @@ def _declare(node: Node) -> None:
 def _require_choice(node: Node, name: str, choices: tuple[str, ...]) -> None:
     value = node.get_parameter(name).value
     if value not in choices:
-        raise ValueError(f"parameter {name} must be one of {', '.join(choices)}; got {value!r}")
+        raise ValueError(f"parameter {name} must be one of {', '.join(choices)}; got {quoted(str(value))}")
 
 
 def _require_seeds(seeds: Sequence[int]) -> None:
+    limits.SEEDS.require(len(seeds), "the parameter seeds")
     if not seeds or min(seeds) < 0:
         raise ValueError("seeds must be one or more numbers from 0 on")
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: Sequence[str] | None = None, ending: Ending | None = None) -> None:
     """Run the node until it is interrupted."""
-    rclpy.init(args=check_arguments("decaf_sim_camera", "A simulated camera.", _DOCUMENTATION, args))
+    ending = ending or Ending("decaf_sim_camera")
+    ending.expendable = False
+    words = check_arguments("decaf_sim_camera", "A simulated camera.", _DOCUMENTATION, args)
+    start_ros("decaf_sim_camera", words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = SimCamera()
-    except (ParameterException, ValueError) as error:
-        raise SystemExit(f"decaf_sim_camera: {error}") from error
+    except (ParameterException, RCLError, ValueError) as error:
+        raise SystemExit(f"decaf_sim_camera: {brief(error)}") from error
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    ending.stage = "filming"
     try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+        while not ending.asked.is_set():
+            executor.spin_once(timeout_sec=_LOOK_SECONDS)
+    except ExternalShutdownException:
         pass
     finally:
+        ending.stage = "leaving ROS"
         node.destroy_node()
         rclpy.try_shutdown()
 

@@ -15,10 +15,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from decaf_ros import limits
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent
+from decaf_ros.models.wanted import while_wanted
 from decaf_ros.session.grounding import Grounder, Grounding, StageClock
 from decaf_ros.session.objects import FoundObject
 from decaf_ros.session.session import (
@@ -30,7 +32,7 @@ from decaf_ros.session.session import (
     UnknownIdError,
 )
 from decaf_ros.session.slot import Slot
-from decaf_ros.text import checked_line
+from decaf_ros.text import brief, checked_line, quoted
 
 _FAILURES_KEPT = 32
 _STOPPED = "the node is being deactivated or shut down"
@@ -38,6 +40,7 @@ _PAUSE_GROWTH = 1.5
 _IDLE_SECONDS = 0.25  # how often an idle worker looks whether an object is in doubt
 _POLL_SECONDS = 0.05  # how often a query that waits for a frame looks whether it is still wanted
 _ROUNDING = 1e-6  # relative: whoever asks may know a limit as a float32
+_QUIET_SECONDS = 60.0  # until the same trouble is told again
 
 T = TypeVar("T")
 
@@ -127,27 +130,43 @@ class _Attempts:
     stamp_ns: int | None = None
 
 
+@dataclass(frozen=True)
+class Activity:
+    """What the worker is at.
+
+    Attributes:
+        stage: "waiting for an image", one of ``grounding.STAGES``, "pointing out", "refresh" of the heat maps, one that begins
+            with "re-acquire" while objects in doubt are looked for, or "idle".
+        since: when it began, in seconds of ``time.monotonic``.
+        query_id: whose it is; 0 for none, or all.
+    """
+
+    stage: str = "idle"
+    since: float = field(default_factory=time.monotonic)
+    query_id: int = 0
+
+
 class _MakingWayError(SessionError):
     """Work of the worker's own is abandoned, since somebody asks for something."""
 
 
 @dataclass(eq=False)
 class Job:
-    """A query on its way.
+    """A query on its way, or work of the worker's own.
 
     Attributes:
-        query_id: from 1 on; that of the old one for a query that is asked again.
+        query_id: from 1 on; that of the old one for a query that is asked again; 0 for work that is for all of them.
         expression: the sentence; "" for an object that is pointed out.
-        work: what the worker does.
+        work: what the worker does; only a query has a result.
         on_stage: called on the worker with each stage that begins.
         future: completed with the result or a :class:`SessionError`.
         given_up: why nobody wants the result any more, and the worker stops at the next step; "" while somebody does.
-        makes_way: whether it is abandoned for any other that waits.
+        makes_way: whether it is the worker's own, and abandoned for any other that waits.
     """
 
     query_id: int
     expression: str
-    work: Callable[[Job], QueryResult] = field(repr=False)
+    work: Callable[[Job], Any] = field(repr=False)
     on_stage: Callable[[str], None] = lambda stage: None
     future: Future[QueryResult] = field(default_factory=Future)
     given_up: str = ""
@@ -162,6 +181,10 @@ class Engine:
         grounder: answers queries; ``None`` until there are models.
         listener: hears of results.
         clock: seconds, for the pauses between refreshes and between attempts to re-acquire.
+
+    Attributes:
+        session: what is followed.
+        activity: what the worker is at.
     """
 
     def __init__(
@@ -172,7 +195,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.session = session
-        self.stage = "idle"
+        self.activity = Activity()
         self._grounder = grounder
         self._listener = listener
         self._clock = clock
@@ -180,6 +203,8 @@ class Engine:
         self._frames: Slot[Callable[[], Frame]] = Slot()
         self._jobs: deque[Job] = deque()
         self._current: Job | None = None
+        self._upkeep: Job | None = None
+        self._said = ("", -math.inf)
         self._failed: deque[QueryStatus] = deque(maxlen=_FAILURES_KEPT)
         self._attempts: defaultdict[int, _Attempts] = defaultdict(_Attempts)
         self._refreshed: tuple[int, tuple[int, ...]] | None = None
@@ -246,8 +271,7 @@ class Engine:
             SessionError: the sentence or the window is not acceptable, or too many queries wait or are active.
         """
         expression, window_seconds = self.checked_expression(expression), self._checked_window(window_seconds)
-        if not replace:
-            self._require_room_for_query()
+        self.require_room(active=not replace)
         query_id = self.session.new_query_id()
         return self._queue(Job(query_id, expression, lambda job: self._ground(job, window_seconds, replace), on_stage))
 
@@ -277,21 +301,31 @@ class Engine:
             SessionError: the label is not acceptable, or too many queries wait or are active.
         """
         label = self._checked_text(label, "label")
-        self._require_room_for_query()
+        self.require_room()
         query_id = self.session.new_query_id()
         return self._queue(Job(query_id, "", lambda job: self._point_out(job, prompt, label, stamp_ns)))
 
     def _queue(self, job: Job) -> Job:
         with self._work_ready:
-            if self._stopped:
-                raise SessionError(_STOPPED)
-            if len(self._jobs) >= self._config.max_pending_queries:
-                raise SessionError(
-                    f"{len(self._jobs)} queries are waiting already (parameter max_pending_queries): try again later"
-                )
+            self._require_queue()
             self._jobs.append(job)
             self._work_ready.notify()
         return job
+
+    def _require_queue(self) -> None:
+        if self._stopped:
+            raise SessionError(_STOPPED)
+        if len(self._jobs) >= self._config.max_pending_queries:
+            raise SessionError(
+                f"{len(self._jobs)} queries are waiting already (parameter max_pending_queries): try again later"
+            )
+
+    def require_room(self, active: bool = True) -> None:
+        """Raise :class:`SessionError`, with the limit, unless one more query may wait, and be ``active`` in the end."""
+        with self._work_ready:
+            self._require_queue()
+        if active:
+            self._require_room_for_query()
 
     def _require_room_for_query(self) -> None:
         # Those under way may replace or fail, but then there is room again. One that is asked again has its place.
@@ -324,6 +358,8 @@ class Engine:
             unwanted = [job for job in under_way if job is not None and query_id in (None, job.query_id)]
             for job in unwanted:
                 job.given_up = reason
+            if self._upkeep is not None and query_id in (None, self._upkeep.query_id):
+                self._upkeep.given_up = reason
             waiting = [job for job in self._jobs if job.given_up]
             self._jobs = deque(job for job in self._jobs if not job.given_up)
         for job in waiting:
@@ -373,7 +409,9 @@ class Engine:
             if self._current is not None:
                 under_way[self._current.query_id] = (self._current, QueryState.RUNNING)
         statuses |= {job.query_id: QueryStatus(job.query_id, job.expression, state) for job, state in under_way.values()}
-        owners = self.session.object_ids
+        followed = defaultdict(list)
+        for object_id, owner in self.session.object_ids.items():
+            followed[owner].append(object_id)
         for record in self.session.queries:
             _, state = under_way.get(record.query_id, (None, QueryState.ACTIVE))  # one that is asked again keeps its objects
             statuses[record.query_id] = QueryStatus(
@@ -381,7 +419,7 @@ class Engine:
                 record.expression,
                 state,
                 object_name=record.object_name,
-                object_ids=tuple(sorted(each for each, owner in owners.items() if owner == record.query_id)),
+                object_ids=tuple(sorted(followed[record.query_id])),
                 reference_stamp_ns=record.reference_stamp_ns,
             )
         return tuple(sorted(statuses.values(), key=lambda status: status.query_id))
@@ -404,15 +442,10 @@ class Engine:
 
     def _checked_text(self, given: str, what: str) -> str:
         try:
-            text = checked_line(given, what)
+            limits.EXPRESSION.require(len(given.strip()), f"the {what}", self._config.max_expression_length)
+            return checked_line(given, what)
         except ValueError as error:
             raise SessionError(str(error)) from error
-        if len(text) > self._config.max_expression_length:
-            raise SessionError(
-                f"the {what} has {len(text)} characters, at most {self._config.max_expression_length} are allowed "
-                "(parameter max_expression_length)"
-            )
-        return text
 
     def _checked_window(self, window_seconds: float | None) -> float | None:
         longest = self._config.window_seconds
@@ -430,15 +463,25 @@ class Engine:
         while not self._stopped:
             try:
                 step()
-            except Exception:
-                logger.exception("internal error")
+            except Exception as error:
+                self._complain("internal error", error)
+                time.sleep(_POLL_SECONDS)  # it may fail again at once
 
     def _tell(self, hear: Callable[[T], None], what: T) -> None:
         """Let somebody hear of something. What goes wrong there must cost no query its answer and no thread its life."""
         try:
             hear(what)
-        except Exception:
-            logger.exception("%s failed", getattr(hear, "__qualname__", hear))
+        except Exception as error:
+            self._complain(f"{getattr(hear, '__qualname__', hear)} failed", error)
+
+    def _complain(self, trouble: str, error: Exception) -> None:
+        """Log what goes wrong, once a minute as long as it is the same: it may do so on every frame."""
+        cause = f"{trouble}: {type(error).__name__}: {brief(error)}"
+        said, quiet_until = self._said
+        if cause != said or time.monotonic() >= quiet_until:
+            self._said = cause, time.monotonic() + _QUIET_SECONDS
+            expected = isinstance(error, ValueError)  # something that models or settings cannot do
+            logger.log(logging.WARNING if expected else logging.ERROR, "%s", cause, exc_info=not expected)
 
     def _tell_events(self) -> None:
         events = self.session.take_events()
@@ -457,10 +500,10 @@ class Engine:
         try:
             segmentation = self.session.push(decode())
         except (ValueError, SessionError) as error:  # what came from outside is wrong, or a model is missing
-            self._tell(self._listener.on_rejected_frame, str(error))
+            self._tell(self._listener.on_rejected_frame, brief(error))
         except Exception as error:  # the node goes on, whatever happens to one frame
-            logger.exception("a frame could not be followed")
-            self._tell(self._listener.on_rejected_frame, f"internal error: {error}")
+            self._complain("a frame could not be followed", error)
+            self._tell(self._listener.on_rejected_frame, f"internal error: {type(error).__name__}: {brief(error)}")
         else:
             if segmentation is not None:
                 self._tell(self._listener.on_segmentation, segmentation)
@@ -478,14 +521,16 @@ class Engine:
         """Do what is most urgent, if anything: a query, an object in doubt, or the heat maps; the worker does little else."""
         with self._work_ready:
             job = self._current = self._jobs.popleft() if self._jobs else None
-        if job is not None:
-            self._answer(job)
-        elif (record := self._query_to_ask_again()) is not None:
-            self._reacquire(record)
-        elif self._clock() >= self._next_refresh():
-            self._last_refresh = self._clock()
-            self._refresh()
-        self.stage = "idle"
+        try:
+            if job is not None:
+                self._answer(job)
+            elif (record := self._query_to_ask_again()) is not None:
+                self._reacquire(record)
+            elif self._clock() >= self._next_refresh():
+                self._refresh()
+        finally:
+            if self.activity.stage != "idle":
+                self.activity = Activity()
 
     def _next_refresh(self) -> float:
         """When the heat maps are due, by the engine's clock."""
@@ -493,15 +538,16 @@ class Engine:
 
     def _answer(self, job: Job) -> None:
         try:
-            result = job.work(job)
+            with while_wanted(lambda: self._require_wanted(job)):
+                result = job.work(job)
         except SessionError as error:
             self._fail(job, error)
         except ValueError as error:  # the sentence or the prompt is one that the model cannot take
-            logger.warning("the query %r was refused: %s", job.expression, error)
-            self._fail(job, SessionError(str(error)))
+            logger.warning("the query %s was refused: %s", quoted(job.expression), brief(error))
+            self._fail(job, SessionError(brief(error)))
         except Exception as error:  # the node goes on, and the caller learns the cause
-            logger.exception("the query %r failed", job.expression)
-            self._fail(job, SessionError(f"internal error: {type(error).__name__}: {error}"))
+            logger.exception("the query %s failed", quoted(job.expression))
+            self._fail(job, SessionError(f"internal error: {type(error).__name__}: {brief(error)}"))
         else:
             self._current = None
             job.future.set_result(result)
@@ -546,13 +592,29 @@ class Engine:
         grounder = self._grounder
         if grounder is None or grounder.tracker is not snapshot.clip[-1].tracker:
             raise SupersededError("given up: the models are being changed; ask again")
-        clock = StageClock(lambda stage: self._enter(stage, job, snapshot), lambda: self._require_wanted(job))
+
+        def check() -> None:
+            self._require_wanted(job)
+            self.session.check(snapshot)
+
+        with while_wanted(check):
+            return self._grounded_in(snapshot, job, grounder, StageClock(lambda stage: self._enter(stage, job), check), arrive)
+
+    def _grounded_in(
+        self,
+        snapshot: Snapshot,
+        job: Job,
+        grounder: Grounder,
+        clock: StageClock,
+        arrive: Callable[[Snapshot, QueryRecord, list[FoundObject], Callable[[], None]], Segmentation],
+    ) -> QueryResult:
         grounding = grounder.ground(snapshot.clip, job.expression, clock)
         if not grounding.objects:
-            raise SessionError(f"nothing was found for {job.expression!r}; the objects followed so far are kept")
+            raise SessionError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
         newest = snapshot.clip[-1].frame
         name, confident = grounding.attention.object_name, grounding.confident
         record = QueryRecord(job.query_id, job.expression, name, newest.stamp_ns, confident)
+        heat = HeatMap(newest, job.query_id, grounding.attention.heat_thw[-1].numpy())
         with clock.stage("catch_up"):
             tracks = grounder.build_tracks(grounding, snapshot.clip, clock)
             appearances = grounder.appearances(grounding, snapshot.clip)
@@ -561,12 +623,13 @@ class Engine:
                 for track, item, appearance in zip(tracks, grounding.objects, appearances, strict=True)
             ]
             segmentation = arrive(snapshot, record, found, clock.check)
-        self._tell(self._listener.on_heat_map, HeatMap(newest, record.query_id, grounding.attention.heat_thw[-1].numpy()))
+        self._tell(self._listener.on_heat_map, heat)
         return QueryResult(record, segmentation, grounding, clock.latency_ms)
 
     def _point_out(self, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: int | None) -> QueryResult:
         """Follow an object that somebody points out."""
         self._await_frame(job)
+        self.activity = Activity("pointing out", query_id=job.query_id)
         clock = StageClock(lambda stage: self._tell(job.on_stage, stage), lambda: self._require_wanted(job))
         record = QueryRecord(job.query_id, "", label, stamp_ns or 0, confident=True)
         with clock.stage("prompting"):
@@ -580,15 +643,14 @@ class Engine:
         """
         deadline = time.monotonic() + self._config.frame_wait_seconds
         self._require_wanted(job)
+        self.activity = Activity("waiting for an image", query_id=job.query_id)
         while not self.session.wait_for_frame(min(_POLL_SECONDS, deadline - time.monotonic())):
             self._require_wanted(job)
             if time.monotonic() >= deadline:
                 break
 
-    def _enter(self, stage: str, job: Job, snapshot: Snapshot) -> None:
-        self._require_wanted(job)
-        self.session.check(snapshot)
-        self.stage = stage
+    def _enter(self, stage: str, job: Job) -> None:
+        self.activity = Activity(f"re-acquire: {stage}" if job.makes_way else stage, query_id=job.query_id)
         self._tell(job.on_stage, stage)
 
     def _require_wanted(self, job: Job) -> None:
@@ -629,21 +691,41 @@ class Engine:
             makes_way=True,
         )
         stamp_ns = self._newest_stamp_ns()
+        if self._keep_up(job, f"query {record.query_id} could not be asked again"):
+            attempts = self._attempts[record.query_id]  # forgotten once all is well again
+            attempts.count, attempts.ended, attempts.stamp_ns = attempts.count + 1, self._clock(), stamp_ns
+
+    def _keep_up(self, job: Job, failure: str) -> bool:
+        """Do work of the worker's own, unless somebody asks for something meanwhile. Whether it ended, well or not.
+
+        Args:
+            job: the work.
+            failure: what to say when it cannot be done.
+        """
+        with self._work_ready:
+            self._upkeep = job
         try:
-            job.work(job)
+            with while_wanted(lambda: self._require_wanted(job)):
+                job.work(job)
         except _MakingWayError:  # as if it had not begun
-            return
-        except (SessionError, ValueError) as error:
-            logger.debug("query %d, asked again: %s", record.query_id, error)
-        except Exception:
-            logger.exception("query %d could not be asked again", record.query_id)
+            return False
+        except SessionError as error:
+            logger.debug("%s: %s", failure, brief(error))
+        except Exception as error:
+            self._complain(failure, error)
         finally:
+            self._upkeep = None
             self.session.end_query()
             self._tell_events()
-        attempts = self._attempts[record.query_id]  # forgotten once all is well again
-        attempts.count, attempts.ended, attempts.stamp_ns = attempts.count + 1, self._clock(), stamp_ns
+        return True
 
     def _refresh(self) -> None:
+        """Refresh the heat maps, now if nobody asks for anything, or else when there is time again."""
+        last, self._last_refresh = self._last_refresh, self._clock()
+        if not self._keep_up(Job(0, "", self._refresh_maps, makes_way=True), "the heat maps could not be refreshed"):
+            self._last_refresh = last
+
+    def _refresh_maps(self, _: Job) -> None:
         """Compute the heat maps of all queries anew on the newest frame, and score their objects by them."""
         queries = [record for record in self.session.queries if record.expression]
         newest, grounder = self.session.newest, self._grounder
@@ -653,15 +735,12 @@ class Engine:
         subject = (stored.frame.stamp_ns, tuple(record.query_id for record in queries))
         if subject == self._refreshed:  # no new frame came: the maps would be the same
             return
-        self.stage = "refresh"
-        try:
-            maps = grounder.refresh(stored.frame, [(record.expression, record.object_name) for record in queries])
-            for record, values in zip(queries, maps, strict=True):
-                heat = HeatMap(stored.frame, record.query_id, values.numpy())
-                self.session.note_heat_map(heat, segmentation.objects, stored)
-                self._tell(self._listener.on_heat_map, heat)
-            self._refreshed = subject
-            if self.session.suspects():  # one heat map may err: look again at once
-                self._last_refresh = -math.inf
-        except Exception:
-            logger.exception("the heat maps could not be refreshed")
+        self.activity = Activity("refresh")
+        maps = grounder.refresh(stored.frame, [(record.expression, record.object_name) for record in queries])
+        for record, values in zip(queries, maps, strict=True):
+            heat = HeatMap(stored.frame, record.query_id, values.numpy())
+            self.session.note_heat_map(heat, segmentation.objects, stored)
+            self._tell(self._listener.on_heat_map, heat)
+        self._refreshed = subject
+        if self.session.suspects():  # one heat map may err: look again at once
+            self._last_refresh = -math.inf

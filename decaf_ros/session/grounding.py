@@ -16,6 +16,7 @@ from decaf_ros.method import fusion, points, scoring
 from decaf_ros.models import prompts
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, Reply, VideoMllm, VisualPrefix
 from decaf_ros.session.frames import StoredFrame, window_of
+from decaf_ros.session.objects import NOT_FINITE
 
 STAGES = ("prefill", "rollout", "fusion", "prompting", "catch_up")
 
@@ -148,6 +149,9 @@ class Grounder:
             clip: key frames, oldest first.
             expression: the sentence.
             clock: told about stages; takes their time.
+
+        Raises:
+            ValueError: attention or masks are not finite; the message names the way out.
         """
         clock = clock or StageClock()
         window = window_of(list(clip))
@@ -158,7 +162,7 @@ class Grounder:
             candidates = self._candidates(features, found, clock)
             tracklets = self._scored(candidates, features, attention.heat_thw, clock)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self._config.tracklet_threshold]
-        objects = merge_same(passed or tracklets[:1], self._config.nms_iou)
+        objects = merge_same(passed or tracklets[:1], self._config.nms_iou, clock.check)
         return Grounding(window, attention, tuple(found), tuple(tracklets), tuple(objects), confident=bool(passed))
 
     def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
@@ -253,20 +257,24 @@ class Grounder:
                     old.current_mask_hw = output.mask_hw
             on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
             if on_frame:
-                alive = self._compete(alive, self._proposals(here, on_frame))
+                alive = self._compete(alive, self._proposals(here, on_frame, clock.check))
                 for newcomer in alive:
                     if newcomer.track is None:
                         newcomer.track = self.tracker.start_track(here, newcomer.key_mask_hw)
         return alive
 
-    def _proposals(self, features: FrameFeatures, on_frame: Sequence[PointPrompt]) -> list[_Candidate]:
+    def _proposals(
+        self, features: FrameFeatures, on_frame: Sequence[PointPrompt], check: Callable[[], None]
+    ) -> list[_Candidate]:
         proposals = self.tracker.propose(features, [prompt.xy_px for prompt in on_frame])
+        if not proposals.predicted_iou_p.isfinite().all():
+            raise ValueError(NOT_FINITE)
         iou = proposals.predicted_iou_p.tolist()
         scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
         masks = proposals.masks_phw
         return [
             _Candidate(on_frame[i], iou[i], mask, mask)
-            for i in points.suppress(masks, scores, self._config.nms_iou)
+            for i in points.suppress(masks, scores, self._config.nms_iou, check)
             for mask in [masks[i].copy()]  # a view would keep the masks of all points
         ]
 
@@ -289,7 +297,11 @@ class Grounder:
             clock.check()
             rows = [row for row, candidate in enumerate(candidates) if candidate.prompt.key_index == key_index]
             masks[rows] = self.tracker.propagate(features, key_index, np.stack([candidates[row].key_mask_hw for row in rows]))
-        consistency = scoring.normalise_positive(scoring.attention_consistency(torch.from_numpy(masks), heat_thw))
+        agreements = []
+        for mask in torch.from_numpy(masks)[:, None]:
+            clock.check()
+            agreements.append(scoring.attention_consistency(mask, heat_thw))
+        consistency = scoring.normalise_positive(torch.cat(agreements))
         scores = scoring.tracklet_scores(
             torch.tensor([candidate.prompt.attention for candidate in candidates]),
             torch.tensor([candidate.predicted_iou for candidate in candidates]),
@@ -328,10 +340,16 @@ def fuse(rollouts: dict[str, torch.Tensor], temporal_stride: int, frame_count: i
     return fusion.normalise(alone)
 
 
-def merge_same(tracklets: Sequence[Tracklet], iou_threshold: float) -> list[GroundedObject]:
-    """Tracklets, best first, that overlap by more than the threshold on any common frame become one object."""
+def merge_same(
+    tracklets: Sequence[Tracklet], iou_threshold: float, check: Callable[[], None] = lambda: None
+) -> list[GroundedObject]:
+    """Tracklets, best first, that overlap by more than the threshold on any common frame become one object.
+
+    ``check`` is called before each of them, and raises to abandon the work.
+    """
     groups: list[list[Tracklet]] = []
     for tracklet in tracklets:
+        check()
         same = [group for group in groups if any(_same_object(tracklet, member, iou_threshold) for member in group)]
         merged = [member for group in same for member in group] + [tracklet]
         groups = [group for group in groups if group not in same] + [merged]

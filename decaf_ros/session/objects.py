@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from decaf_ros.models.protocols import ObjectTrack, TrackOutput
 
 _PRESENCE_THRESHOLD = 0.5
 _SAME_PLACE_IOU = 0.5
+NOT_FINITE = (
+    "the mask model's numbers are not finite: it overflows in its number format; use bfloat16 or float32 (parameter dtype)"
+)
 
 
 def object_mask(
@@ -25,15 +29,19 @@ def object_mask(
     output: TrackOutput,
     attention_consistency: float = float("nan"),
 ) -> ObjectMask:
-    """What the tracker says of an object on one frame: lost, with an empty mask, unless it is there and has pixels."""
-    visible = output.presence >= _PRESENCE_THRESHOLD and bool(output.mask_hw.any())
+    """What the tracker says of an object on one frame: lost, with an empty mask, unless it is there and has pixels.
+
+    One whose presence is not finite, as the model overflowed, is not there.
+    """
+    presence = output.presence if math.isfinite(output.presence) else 0.0
+    visible = presence >= _PRESENCE_THRESHOLD and bool(output.mask_hw.any())
     return ObjectMask(
         object_id=object_id,
         query_id=query_id,
         label=label,
         mask_hw=output.mask_hw if visible else np.zeros_like(output.mask_hw),
         score=score,
-        presence=output.presence,
+        presence=presence,
         visibility=Visibility.VISIBLE if visible else Visibility.LOST,
         attention_consistency=attention_consistency,
     )

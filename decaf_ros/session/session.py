@@ -7,10 +7,13 @@ calls the query methods; a lock that is never held while a language model runs k
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +24,7 @@ from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectMask, ObjectPro
 from decaf_ros.method import scoring
 from decaf_ros.models.protocols import MaskTracker, ObjectTrack, TrackOutput
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
-from decaf_ros.session.objects import FoundObject, LiveObject, recognise
+from decaf_ros.session.objects import NOT_FINITE, FoundObject, LiveObject, recognise
 from decaf_ros.session.stamps import StampWatch
 
 LARGEST_OBJECT_ID = 65535
@@ -110,7 +113,9 @@ class TrackingSession:
         self._epoch = 0
         self._epoch_reason = ""
         self._next_object_id = 1
-        self._last_query_id = 0
+        self._query_ids = itertools.count(1)
+        # Made anew with each change: whoever asks does not wait for the lock, which is held while masks are computed.
+        self._overview: tuple[tuple[QueryRecord, ...], dict[int, int]] = ((), {})
         self._events: list[TrackEvent] = []
         self._stamps = StampWatch()
         self._silent_until = 0.0
@@ -221,9 +226,7 @@ class TrackingSession:
 
     def new_query_id(self) -> int:
         """An id that no query had before."""
-        with self._lock:
-            self._last_query_id += 1
-            return self._last_query_id
+        return next(self._query_ids)
 
     def join(
         self,
@@ -295,7 +298,7 @@ class TrackingSession:
             masks = _carry(tracks, kept, masks, check)
             if len(passed) <= _HANDOVER_FRAMES:
                 break
-        with self._lock:
+        with self._changing():
             passed = self._drain(snapshot)
             self.counters.catch_up_skipped += len(passed[:-_HANDOVER_FRAMES])
             masks = _carry(tracks, passed[-_HANDOVER_FRAMES:], masks, check)
@@ -403,6 +406,8 @@ class TrackingSession:
         check()
         tracker = clip[0].tracker
         track, output = tracker.prompt(clip[0].features(), prompt)
+        if not math.isfinite(output.presence):
+            raise SessionError(NOT_FINITE)
         if not output.mask_hw.any():
             raise SessionError("nothing is where the prompt points: give more points, or a box")
         appearance = tracker.appearance(clip[0].features(), output.mask_hw)
@@ -475,14 +480,12 @@ class TrackingSession:
     @property
     def queries(self) -> tuple[QueryRecord, ...]:
         """All queries that were answered and not removed, oldest first."""
-        with self._lock:
-            return tuple(self._state.queries.values())
+        return self._overview[0]
 
     @property
     def object_ids(self) -> dict[int, int]:
         """Query id by object id, of all objects that are followed."""
-        with self._lock:
-            return {each.object_id: each.query_id for each in self._state.objects}
+        return dict(self._overview[1])
 
     def remove_object(self, object_id: int) -> None:
         """Stop following one object.
@@ -490,10 +493,9 @@ class TrackingSession:
         Raises:
             UnknownIdError: there is no such object; the message lists those there are.
         """
-        with self._lock:
-            known = [each.object_id for each in self._state.objects]
-            if object_id not in known:
-                raise UnknownIdError(f"no object has id {object_id}; followed are: {_listed(known)}")
+        self._require_object(object_id)
+        with self._changing():
+            self._require_object(object_id)
             self._keep_objects([each for each in self._state.objects if each.object_id != object_id])
 
     def remove_query(self, query_id: int) -> tuple[int, ...]:
@@ -502,7 +504,8 @@ class TrackingSession:
         Raises:
             UnknownIdError: there is no such query; the message lists those there are.
         """
-        with self._lock:
+        self._require_query(query_id)
+        with self._changing():
             self._require_query(query_id)
             del self._state.queries[query_id]
             removed = tuple(each.object_id for each in self._state.objects if each.query_id == query_id)
@@ -511,14 +514,14 @@ class TrackingSession:
 
     def set_tracker(self, tracker: MaskTracker | None) -> None:
         """Use another mask model, or none. What the old one remembers means nothing to it, so this is a :meth:`reset`, too."""
-        with self._lock:
+        with self._changing():
             self._new_epoch("another mask model was loaded")
             self._forget()
             self._tracker = tracker
 
     def reset(self, reason: str = "a reset was asked for") -> None:
         """Forget all objects, queries and frames, and give up queries in flight for a reason. Ids are not used again."""
-        with self._lock:
+        with self._changing():
             self._new_epoch(reason)
             self._forget()
 
@@ -529,20 +532,36 @@ class TrackingSession:
 
     def require_room_for_query(self, waiting: int = 0) -> None:
         """Raise :class:`SessionError` unless one more query may be active, beside some that wait."""
-        with self._lock:
-            active = len(self._state.queries)
+        active = len(self.queries)
         if active + waiting >= self.config.max_queries:
             named = f"{active} queries are active" + (f" and {waiting} wait" if waiting else "")
             raise SessionError(f"{named} already (parameter max_queries): remove one, or replace them all")
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """The lock, for who changes which queries and objects there are."""
+        with self._lock:
+            try:
+                yield
+            finally:
+                owners = {each.object_id: each.query_id for each in self._state.objects}
+                self._overview = tuple(self._state.queries.values()), owners
+
     def _require_query(self, query_id: int) -> None:
-        if query_id not in self._state.queries:
-            raise UnknownIdError(f"no query has id {query_id}; known are: {_listed(list(self._state.queries))}")
+        known = [record.query_id for record in self.queries]
+        if query_id not in known:
+            raise UnknownIdError(f"no query has id {query_id}; known are: {_listed(known)}")
+
+    def _require_object(self, object_id: int) -> None:
+        known = list(self.object_ids)
+        if object_id not in known:
+            raise UnknownIdError(f"no object has id {object_id}; followed are: {_listed(known)}")
 
     def _keep_objects(self, objects: list[LiveObject]) -> None:
         if self._state.latest is not None:
             frame = self._state.latest.frame
-            gone = (each for each in self._state.objects if each not in objects)
+            staying = {each.object_id for each in objects}
+            gone = (each for each in self._state.objects if each.object_id not in staying)
             self._events += [each.event(EventKind.REMOVED, frame) for each in gone]
         self._state.objects = objects
         if self._state.latest is not None:

@@ -15,14 +15,17 @@ from std_srvs.srv import Trigger
 
 from decaf_ros.drawing import object_colour
 from decaf_ros.msg import QueryInfo, StageLatency, TrackedObject, TrackedObjectArray
-from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.client import PARTS, DecafClient
 from decaf_ros.srv import ListQueries, Query, RemoveObject, RemoveQuery
+from decaf_ros.text import brief
 from decaf_ros.web.topics import LazyTopic
 
 _PERIOD_SECONDS = 0.5
 # Diagnostics come once a second.
 _SILENCE_SECONDS = 5.0
 _CALL_SECONDS = 30.0
+# Anybody may send diagnostics in the node's name: of more than it has itself, nothing is kept.
+_MAX_FIGURES = 100
 
 _LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warning"}
 _PRESENCES = {"active": "online", "": "waiting"}
@@ -44,10 +47,12 @@ class NodeLink:
 
     Args:
         client: of the node.
+        answer_s: how long a question may take.
     """
 
-    def __init__(self, client: DecafClient) -> None:
+    def __init__(self, client: DecafClient, answer_s: float) -> None:
         self._client = client
+        self._answer_s = answer_s
         self._loop = asyncio.get_running_loop()
         self._objects = LazyTopic(client, "~/objects", TrackedObjectArray)
         self._name = client.target
@@ -65,7 +70,10 @@ class NodeLink:
     async def watch_presence(self) -> None:
         """Note for ever whether the node is there, or another one in its place."""
         while True:
-            self._note_presence()
+            try:
+                self._note_presence()
+            except Exception as error:  # rclpy has errors of its own
+                self._client.node.get_logger().error(f"the node cannot be looked for: {brief(error)}")
             await asyncio.sleep(_PERIOD_SECONDS)
 
     async def watch_queries(self) -> None:
@@ -86,10 +94,9 @@ class NodeLink:
             self._viewers -= 1
 
     async def catch_up(self) -> None:
-        """Ask for the queries, which nobody did while nobody looked at them. A node that hangs is not waited for."""
+        """Ask for the queries, which nobody did while nobody looked at them."""
         if self._viewers == 1:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._refresh_queries(), _PERIOD_SECONDS)
+            await self._refresh_queries(_PERIOD_SECONDS)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that the page shows, but for the images, ready for JSON."""
@@ -105,12 +112,12 @@ class NodeLink:
     # --- services ---
 
     async def query(self, expression: str, replace: bool) -> dict[str, Any]:
-        """Ask, and wait for the answer however long it takes; every viewer sees it as the last one.
+        """Ask, and wait for the answer; every viewer sees it as the last one.
 
         Raises:
-            NodeUnavailableError: there will be no answer.
+            NodeUnavailableError: there will be no answer, or it takes too long.
         """
-        response = await self._call("query", Query.Request(expression=expression, replace=replace), timeout_s=None)
+        response = await self._call("query", Query.Request(expression=expression, replace=replace), self._answer_s)
         answer = {
             "success": response.success,
             "message": response.message,
@@ -121,7 +128,7 @@ class NodeLink:
         }
         if response.success:
             self._last_answer = answer
-        await self._refresh_queries()
+        await self._refresh_queries(_PERIOD_SECONDS)
         return answer
 
     async def remove_object(self, object_id: int) -> dict[str, Any]:
@@ -139,16 +146,21 @@ class NodeLink:
 
     async def _change(self, service: str, request: Any) -> dict[str, Any]:
         response = await self._call(service, request)
-        await self._refresh_queries()
+        await self._refresh_queries(_PERIOD_SECONDS)
         return {"success": response.success, "message": response.message}
 
-    async def _refresh_queries(self) -> None:
+    async def _refresh_queries(self, patience_s: float | None = None) -> None:
+        """A node that hangs is waited for no longer than that, and what is known stays."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._list_queries(), patience_s)
+
+    async def _list_queries(self) -> None:
         try:
             self._queries = list((await self._call("list_queries", ListQueries.Request())).queries)
         except NodeUnavailableError:
             self._queries = []
 
-    async def _call(self, service: str, request: Any, timeout_s: float | None = _CALL_SECONDS) -> Any:
+    async def _call(self, service: str, request: Any, timeout_s: float = _CALL_SECONDS) -> Any:
         try:
             future = self._client.call_async(service, request, timeout_s=0.0)
         except TimeoutError as error:
@@ -162,7 +174,7 @@ class NodeLink:
         self._calls.add(answer)
         try:
             return await asyncio.wait_for(answer, timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise NodeUnavailableError(f"{self._name} did not answer within {timeout_s:g} s") from None
         finally:
             self._calls.discard(answer)
@@ -211,10 +223,11 @@ class NodeLink:
 
     def _keep_diagnostics(self, message: DiagnosticArray) -> None:
         prefix = f"{self._name}: "
-        mine = {status.name.removeprefix(prefix): status for status in message.status if status.name.startswith(prefix)}
-        if mine:
-            self._diagnostics.update(mine)
-            self._heard = time.monotonic()
+        for status in message.status:
+            part = status.name.removeprefix(prefix)
+            if status.name.startswith(prefix) and part in PARTS:
+                self._diagnostics[part] = status
+                self._heard = time.monotonic()
 
 
 def _full_name(endpoint: TopicEndpointInfo) -> str:
@@ -258,6 +271,6 @@ def _status_summary(part: str, status: DiagnosticStatus) -> dict[str, Any]:
     return {
         "part": part,
         "level": _LEVELS.get(status.level, "error"),
-        "message": status.message,
-        "values": [{"name": pair.key, "text": pair.value} for pair in status.values],
+        "message": brief(status.message),
+        "values": [{"name": brief(pair.key), "text": brief(pair.value)} for pair in status.values[:_MAX_FIGURES]],
     }

@@ -1,28 +1,27 @@
-"""decaf_web: a page to watch decaf_node and to ask it, on a process of its own."""
+"""decaf_web: a page to watch decaf_node and to ask it, on a process of its own, which is started again when it crashes."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import re
-import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import rclpy
-from aiohttp import web
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
-
-from decaf_ros.ros.client import DecafClient
-from decaf_ros.web.access import TOKEN_VARIABLE, AccessError, AccessPolicy, find_token, is_loopback, make_token
-from decaf_ros.web.server import make_app
+from decaf_ros.ros.arguments import outside_ros_args
+from decaf_ros.text import brief, quoted
+from decaf_ros.web.access import HEADERS, TOKEN_VARIABLE, AccessError, AccessPolicy, find_token, is_loopback, make_token
+from decaf_ros.web.connections import Connections, listen
+from decaf_ros.web.supervisor import STOP_SIGNALS, keep_running, take_signals
 
 DEFAULT_PORT = 8642
+DEFAULT_ANSWER_SECONDS = 300.0
+DEFAULT_MAX_QUESTIONS = 32
 _SHUTDOWN_SECONDS = 2.0
 _ANY_ADDRESS = ("0.0.0.0", "::")
+_MAX_SECONDS = 86400.0
 _MAX_NAME_LENGTH = 160  # DDS allows 255, with the namespace, and what topics and the action add
 _ROS_NAME = re.compile(r"(/|~/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 _HOST_NAME = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)
@@ -31,17 +30,21 @@ _HOST_NAME = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)
 def main(args: Sequence[str] | None = None) -> int:
     """Serve the page until interrupted; returns the exit status."""
     words = list(sys.argv if args is None else ["decaf_web", *args])
-    arguments = _parser().parse_args(remove_ros_args(words)[1:])
+    arguments = _parser().parse_args(outside_ros_args(words[1:]))
     try:
-        token = find_token(arguments.token_file)
+        chosen_token = find_token(arguments.token_file)
     except AccessError as error:
         return _fail(str(error))
-    # rclpy's own handlers would end the ROS context before the last answers are sent.
-    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        return asyncio.run(_serve(arguments, token))
-    finally:
-        rclpy.try_shutdown()
+        listening = listen(arguments.host, arguments.port)
+    except (OSError, OverflowError, UnicodeError) as error:
+        where = f"port {arguments.port} of {brief(arguments.host)}"
+        return _fail(f"cannot listen on {where}: {brief(error)}; see --port and --host")
+    token = chosen_token or (None if is_loopback(arguments.host) else make_token())
+    greeting = _greeting(arguments.host, listening[0].getsockname()[1], None if chosen_token else token)
+    policy = AccessPolicy(token, [arguments.host, *arguments.allow_host])
+    # What was chosen, opened and made up is inherited by each child.
+    return keep_running(lambda crash: _serve_with_ros(words, arguments, policy, listening, greeting, crash))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +74,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a name, besides this machine's own, by which browsers reach the page; can be given more than once",
     )
+    parser.add_argument(
+        "--answer-seconds",
+        type=_seconds,
+        default=DEFAULT_ANSWER_SECONDS,
+        metavar="S",
+        help="how long a question may take, minutes for a large model on a CPU (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-questions",
+        type=_count,
+        default=DEFAULT_MAX_QUESTIONS,
+        metavar="N",
+        help="how many questions of all tabs may be under way (default: %(default)s)",
+    )
     return parser
 
 
@@ -82,36 +99,75 @@ def _host(text: str) -> str:
 
 def _node_name(text: str) -> str:
     if len(text) > _MAX_NAME_LENGTH or not _ROS_NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a node, such as decaf_node or /left/decaf_node")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not the name of a node, such as decaf_node or /left/decaf_node")
     return text
 
 
 def _host_name(text: str) -> str:
     """As the ``Host`` header has it. Addresses of every kind are allowed without being named."""
     if not _HOST_NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name alone, such as robot.lan: leave out http:// and the port")
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a name alone, such as robot.lan: leave out http:// and the port"
+        )
     return text
 
 
-async def _serve(arguments: argparse.Namespace, chosen_token: str | None) -> int:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    token = chosen_token or (None if is_loopback(arguments.host) else make_token())
-    policy = AccessPolicy(token, [arguments.host, *arguments.allow_host])
-    with DecafClient(arguments.node, name="decaf_web") as client:
-        # No access log: its lines would have the token in them.
-        runner = web.AppRunner(make_app(client, policy), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, arguments.host, arguments.port).start()
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds <= _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a number of seconds above 0, up to a day ({_MAX_SECONDS:g})")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a whole number from 1 to 9999")
+    return int(text)
+
+
+def _serve_with_ros(
+    words: Sequence[str],
+    arguments: argparse.Namespace,
+    policy: AccessPolicy,
+    listening: Sequence[socket.socket],
+    greeting: str,
+    crash: str,
+) -> int:
+    """In the child. The parent needs neither ROS nor what draws images, and so has none of their threads and faults."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from decaf_ros.ros.client import DecafClient
+    from decaf_ros.ros.startup import start_ros
+    from decaf_ros.web.server import PageSettings, make_app
+
+    remark = f"decaf_web was restarted, {crash}" if crash else ""
+    settings = PageSettings(arguments.answer_seconds, arguments.max_questions, remark)
+
+    async def serve(client: DecafClient) -> None:
+        stop = asyncio.Event()
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        take_signals()
+        async with Connections(HEADERS).serving(make_app(client, policy, settings), listening, _SHUTDOWN_SECONDS):
             # Not to ROS's log, which goes over the network.
-            print(_greeting(arguments.host, runner.addresses[0][1], None if chosen_token else token), flush=True)
+            print(greeting, flush=True)
             await stop.wait()
-        except (OSError, OverflowError) as error:
-            return _fail(f"cannot listen on port {arguments.port} of {arguments.host}: {error}; see --port and --host")
-        finally:
-            await runner.cleanup()
+
+    try:
+        # rclpy's own handlers would end the ROS context before the last answers are sent.
+        start_ros("decaf_web", words, signal_handler_options=SignalHandlerOptions.NO)
+        client = DecafClient(arguments.node, name="decaf_web")
+    except Exception as error:  # arguments, a folder for logs, rights of an enclave, and whatever else ROS wants
+        return _fail(f"ROS cannot start: {brief(error)}")
+    try:
+        with client:
+            asyncio.run(serve(client))
+    finally:
+        rclpy.try_shutdown()
     return 0
 
 

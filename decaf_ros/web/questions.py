@@ -13,20 +13,48 @@ _KEPT = 50
 _ID_BYTES = 8
 
 
+class TooManyQuestionsError(Exception):
+    """As many questions as may be are under way."""
+
+
 class Questions:
-    """Who asks gets an id at once, and finds the outcome by it in :meth:`summary`. Belongs to one event loop.
+    """Asks the node, a bounded number of questions at a time. Belongs to one event loop.
+
+    Who does not want to wait gets an id at once, and finds the outcome by it in :meth:`summary`.
 
     Args:
         ask: sends an expression, and whether it takes the place of the others, to the node; waits for the answer.
+        limit: of questions under way.
     """
 
-    def __init__(self, ask: Callable[[str, bool], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, ask: Callable[[str, bool], Awaitable[dict[str, Any]]], limit: int) -> None:
         self._ask = ask
+        self._limit = limit
+        self._waiting = 0
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._outcomes: dict[str, dict[str, Any]] = {}
 
+    async def ask(self, expression: str, replace: bool) -> dict[str, Any]:
+        """Ask, and wait for the answer.
+
+        Raises:
+            TooManyQuestionsError: ask again later.
+            NodeUnavailableError: there will be no answer.
+        """
+        self._require_room()
+        self._waiting += 1
+        try:
+            return await self._ask(expression, replace)
+        finally:
+            self._waiting -= 1
+
     def put(self, expression: str, replace: bool) -> str:
-        """Begin to ask; the id of the question."""
+        """Begin to ask; the id of the question.
+
+        Raises:
+            TooManyQuestionsError: ask again later.
+        """
+        self._require_room()
         question = secrets.token_hex(_ID_BYTES)
         self._under_way[question] = asyncio.create_task(self._answer(question, expression, replace))
         return question
@@ -44,6 +72,12 @@ class Questions:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _require_room(self) -> None:
+        if self._waiting + len(self._under_way) >= self._limit:
+            raise TooManyQuestionsError(
+                f"{self._limit} questions are under way, and decaf_web takes no more (--max-questions): wait for an answer"
+            )
 
     async def _answer(self, question: str, expression: str, replace: bool) -> None:
         outcome = {"success": False, "message": "decaf_web failed: its output says more"}

@@ -8,42 +8,64 @@ import mimetypes
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.strict_json import from_json, to_json
+from decaf_ros.text import brief
 from decaf_ros.web.access import AccessPolicy
 from decaf_ros.web.link import NodeLink, NodeUnavailableError
-from decaf_ros.web.questions import Questions
+from decaf_ros.web.questions import Questions, TooManyQuestionsError
 from decaf_ros.web.topics import ImageFeed
 
 IMAGE_TOPICS = ("overlay", "heatmap")
 _MAX_REQUEST_BYTES = 64 * 1024
+_BODY_SECONDS = 10.0
 _STATE_PERIOD_SECONDS = 0.2
 _STATE_SILENCE_SECONDS = 2.0
 _HEARTBEAT_SECONDS = 20.0
 _MAX_ID = 2**32 - 1
 
 
-def make_app(client: DecafClient, policy: AccessPolicy) -> web.Application:
+@dataclass(frozen=True)
+class PageSettings:
+    """How the page treats questions, and what it has to say of itself.
+
+    Attributes:
+        answer_s: how long a question may take.
+        max_questions: how many may be under way.
+        remark: told to whoever opens the page; "" for nothing.
+    """
+
+    answer_s: float
+    max_questions: int
+    remark: str = ""
+
+
+def make_app(client: DecafClient, policy: AccessPolicy, settings: PageSettings) -> web.Application:
     """The application, to be made and run within an event loop.
 
     Args:
         client: of the node; closed by the caller after the application.
         policy: who may use it.
+        settings: see there.
     """
     app = web.Application(client_max_size=_MAX_REQUEST_BYTES)
     policy.protect(app)
-    _Page(client).add_to(app)
+    _Page(client, settings).add_to(app)
     return app
 
 
 class _Page:
-    def __init__(self, client: DecafClient) -> None:
-        self._link = NodeLink(client)
-        self._questions = Questions(self._link.query)
+    def __init__(self, client: DecafClient, settings: PageSettings) -> None:
+        self._remark = settings.remark
+        self._link = NodeLink(client, settings.answer_s)
+        self._questions = Questions(self._link.query, settings.max_questions)
         self._feeds = {name: ImageFeed(client, f"~/{name}") for name in IMAGE_TOPICS}
         self._sockets: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
 
@@ -68,11 +90,15 @@ class _Page:
 
     async def _ask(self, request: web.Request) -> web.Response:
         body = await _read_body(request, {"expression": _as_text, "replace": _as_flag})
-        return web.json_response({"id": self._questions.put(body["expression"], body["replace"])}, status=202)
+        try:
+            question = self._questions.put(body["expression"], body["replace"])
+        except TooManyQuestionsError as error:
+            return _failure(error, 429)
+        return _json({"id": question}, status=202)
 
     async def _query(self, request: web.Request) -> web.Response:
         body = await _read_body(request, {"expression": _as_text, "replace": _as_flag})
-        return await _answer(self._link.query(body["expression"], body["replace"]))
+        return await _answer(self._questions.ask(body["expression"], body["replace"]))
 
     async def _remove_object(self, request: web.Request) -> web.Response:
         body = await _read_body(request, {"object_id": _as_id})
@@ -97,11 +123,11 @@ class _Page:
         return socket
 
     async def _send_state(self, socket: web.WebSocketResponse) -> None:
-        sent, sent_at = None, 0.0
+        sent, sent_at = "", 0.0
         while True:
-            state = self._link.snapshot() | {"questions": self._questions.summary()}
+            state = to_json(self._link.snapshot() | {"questions": self._questions.summary(), "remark": self._remark})
             if state != sent or time.monotonic() - sent_at > _STATE_SILENCE_SECONDS:
-                await socket.send_json(state)
+                await socket.send_str(state)
                 sent, sent_at = state, time.monotonic()
             await asyncio.sleep(_STATE_PERIOD_SECONDS)
 
@@ -143,7 +169,7 @@ async def _send_images(socket: web.WebSocketResponse, feed: ImageFeed, asked: as
             number, jpeg = await feed.next_jpeg(number)
         except Exception as error:  # OpenCV has errors of its own; one image that nobody can draw is no reason to end the view
             number = feed.topic.count
-            await socket.send_json({"error": str(error)})
+            await socket.send_json({"error": brief(error)}, dumps=to_json)
         else:
             await socket.send_bytes(jpeg)
 
@@ -191,21 +217,37 @@ def _file_handler(content: bytes, name: str) -> Callable[[web.Request], Awaitabl
 
 
 async def _answer(call: Awaitable[dict[str, Any]]) -> web.Response:
-    """What the service says, as it is; 503 when nobody says anything."""
+    """What the service says, as it is; 503 when nobody says anything, 429 when it cannot be asked now."""
     try:
-        return web.json_response(await call)
+        return _json(await call)
     except NodeUnavailableError as error:
-        return web.json_response({"success": False, "message": str(error)}, status=503)
+        return _failure(error, 503)
+    except TooManyQuestionsError as error:
+        return _failure(error, 429)
+
+
+def _failure(error: Exception, status: int) -> web.Response:
+    return _json({"success": False, "message": brief(error)}, status)
+
+
+def _json(content: dict[str, Any], status: int = 200) -> web.Response:
+    return web.json_response(content, status=status, dumps=to_json)
 
 
 async def _read_body(request: web.Request, fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
     """The fields of a JSON object, checked. Other sites' forms cannot send this content type."""
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="the content type must be application/json\n")
+    if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise web.HTTPUnsupportedMediaType(text="the content type must be application/json, in UTF-8\n")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise web.HTTPUnsupportedMediaType(text="the body must not be compressed\n")
     try:
-        body = await request.json()
-    except (ValueError, RecursionError) as error:
-        raise web.HTTPBadRequest(text="the body is not JSON\n") from error
+        body = from_json(await asyncio.wait_for(request.read(), _BODY_SECONDS))
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body did not come within {_BODY_SECONDS:g} s\n") from None
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"the body is not JSON: {brief(error)}\n") from error
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        raise web.HTTPBadRequest(text="the body is not what its header promises\n") from error
     if not isinstance(body, dict) or set(body) != set(fields):
         raise web.HTTPBadRequest(text=f"the body must be an object with {', '.join(fields) or 'no fields'}\n")
     try:
@@ -217,6 +259,8 @@ async def _read_body(request: web.Request, fields: Mapping[str, Callable[[Any], 
 def _as_text(value: Any) -> str:
     if not isinstance(value, str) or not _is_unicode(value):
         raise ValueError("expression must be text")
+    if "\0" in value:
+        raise ValueError("expression must not hold the character NUL, at which messages of ROS end a text")
     return value
 
 

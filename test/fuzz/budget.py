@@ -1,4 +1,4 @@
-"""How long the fuzz tests search: about a minute in all, with the same examples each time; ``DECAF_FUZZ=20`` is 20 times that, at random."""
+"""How long fuzz tests search: about a minute in all, always the same examples; ``DECAF_FUZZ=20``: 20 times that, at random."""
 
 from __future__ import annotations
 

@@ -68,6 +68,7 @@ def test_help_says_how_and_where_more_is_said(capsys: pytest.CaptureFixture[str]
         (["--ros-args", "-p", "rate:=10"], 1, "expecting type 'DOUBLE'"),
         (["--ros-args", "-p", "rate:=0.0"], 1, "rate"),
         (["--ros-args", "-p", "seeds:=[-1]"], 1, "seeds must be one or more numbers from 0 on"),
+        (["--ros-args", "-p", f"seeds:={[1] * 1001}"], 1, "1001 seeds, at most 1000 are allowed (limit max_seeds)"),
         (["--ros-args", "-p", "encoding:=bgr8"], 1, "encoding must be one of rgb8, mono8; got 'bgr8'"),
         (["--ros-args", "-p", "rate"], 2, "ROS cannot read its arguments"),
     ],

@@ -9,15 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Point
 from harness import EXPRESSION, SCENE, Camera, NodeProcess, Recorder, System, stamps_of, wait_until
-from sensor_msgs.msg import Image
+from rcl_interfaces.srv import (
+    DescribeParameters,
+    GetParameters,
+    GetParameterTypes,
+    ListParameters,
+    SetParameters,
+    SetParametersAtomically,
+)
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image, RegionOfInterest
 
 from decaf_ros.msg import QueryInfo, TrackedObjectArray
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.parameters import SETTINGS
 from decaf_ros.srv import Query
 
 SECOND_NS = 1_000_000_000
+BOX = RegionOfInterest(width=10, height=10)
 
 
 def test_query_before_any_frame(system: System) -> None:
@@ -43,6 +56,66 @@ def test_questions_that_are_none(system: System) -> None:
             assert cause in answer.message
             assert answer.query_id == 0
     system.require_good_answer()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cause"),
+    [
+        ({"on_points": [Point()] * 100_000}, "the request has 100000 points, at most 64 are allowed (limit max_points)"),
+        ({"on_points": [Point(x=5.0, y=5.0)] * 40, "off_points": [Point()] * 25}, "has 65 points, at most 64"),
+        ({"label": "x" * 1_000_000, "box": BOX}, "the label has 1000000 characters, at most 500"),
+        ({"mask": Image(width=1 << 20, height=1 << 20, encoding="mono8")}, "1099511627776 pixels, at most 12582912"),
+        ({"mask": Image(width=4, height=4, step=4, encoding="\x1b" * 100_000)}, "must be mono8, got '\\x1b"),
+        ({"box": BOX, "stamp": Time(sec=-1)}, "stamp of the request is negative"),
+        ({"box": BOX, "stamp": Time(nanosec=1 << 31)}, "2147483648 nanoseconds, at most 999999999"),
+        ({"on_points": [Point(x=float("inf"))]}, "outside the image"),
+    ],
+)  # fmt: skip
+def test_requests_without_measure_are_refused_at_once(running: System, prompt: dict[str, Any], cause: str) -> None:
+    known = {query.query_id for query in _listed(running)}
+    answer = running.client.add_object(**prompt)
+    assert not answer.success
+    assert cause in answer.message
+    assert len(answer.message) < 1000
+    assert answer.query_id == 0
+    assert {query.query_id for query in _listed(running)} == known
+
+
+def test_parameters_without_measure_are_refused(running: System) -> None:
+    client = running.client
+    for name, value, cause in (
+        ("mllm_model", "x" * 1_000_000, "mllm_model has 1000000 characters, at most 1024 are allowed (limit max_text_length)"),
+        ("tracker_model", "a\x1b[2Jb", r"must be one line that can be printed, got 'a\x1b[2Jb'"),
+        ("paths", "both\n", "must be one line"),
+        ("camera_timeout_seconds", float("nan"), "camera_timeout_seconds out of range"),
+        ("x" * 100_000, 1, "there is no parameter xxx"),
+    ):
+        accepted, reason = client.set_parameter(name, value)
+        assert not accepted
+        assert cause in reason
+        assert len(reason) < 1000
+
+
+def test_services_for_parameters_take_no_more_names_than_there_could_be(running: System) -> None:
+    client = running.client
+
+    def answer(kind: type, name: str, **request: Any) -> Any:
+        service = client.node.create_client(kind, f"{client.target}/{name}")
+        assert service.wait_for_service(30.0)
+        return client.wait_for(service.call_async(kind.Request(**request)), 60.0)
+
+    names = [setting.name for setting in SETTINGS]
+    assert len(answer(GetParameters, "get_parameters", names=names).values) == len(names)
+    many = [Parameter("jpeg_quality", value=90).to_parameter_msg()] * 10_000
+    refusal = "the request has 10000 parameters, at most 256 are allowed (limit max_parameters)"
+    (result,) = answer(SetParameters, "set_parameters", parameters=many).results
+    assert (result.successful, result.reason) == (False, refusal)
+    result = answer(SetParametersAtomically, "set_parameters_atomically", parameters=many).result
+    assert (result.successful, result.reason) == (False, refusal)
+    assert answer(GetParameters, "get_parameters", names=["device"] * 10_000).values == []
+    assert answer(GetParameterTypes, "get_parameter_types", names=["device"] * 10_000).types == array("B")
+    assert answer(DescribeParameters, "describe_parameters", names=["device"] * 10_000).descriptors == []
+    assert answer(ListParameters, "list_parameters", prefixes=["device"] * 10_000).result.names == []
 
 
 def _unknown_encoding(image: Image) -> None:
@@ -273,6 +346,13 @@ def test_parameter_out_of_range_at_the_start(tmp_path: Path, name: str, value: f
     assert process.process.wait(timeout=60) == 1
     assert name in process.output()
     assert str(value) in process.output()
+    assert "Traceback" not in process.output()
+
+
+def test_name_that_ros_does_not_take(tmp_path: Path) -> None:
+    process = NodeProcess("node", tmp_path / "node.log", name="x" * 300)
+    assert process.process.wait(timeout=60) == 1
+    assert "check its names and remappings" in process.output()
     assert "Traceback" not in process.output()
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import wait_until
+from rclpy.action import ActionServer
 from std_msgs.msg import Int32
 from std_srvs.srv import Trigger
 
+from decaf_ros.action import TrackByLanguage
 from decaf_ros.ros.client import DecafClient
 
 
@@ -73,3 +77,38 @@ def test_services_that_are_none_are_named(alone: DecafClient) -> None:
 def test_closing_twice_is_closing_once(ros: None) -> None:
     with DecafClient("/absent_node", "client_closed_twice") as client:
         client.close()
+
+
+def test_diagnostics_of_others_are_not_kept(alone: DecafClient) -> None:
+    """A robot's programs all send theirs to one topic, and so may anybody."""
+    publisher = alone.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    own = "/absent_node: depth"
+    names = [*(f"/other: {number}" for number in range(100)), *(f"/absent_node: {number}" for number in range(100)), own]
+    array = DiagnosticArray(status=[DiagnosticStatus(name=name) for name in names])
+    wait_until(lambda: publisher.publish(array) or alone.diagnostics("depth"), "diagnostics")
+    assert list(alone._diagnostics) == [own]
+
+
+def test_nothing_is_kept_of_what_nobody_waits_for(alone: DecafClient) -> None:
+    other = rclpy.create_node("never_answers")  # nobody spins it
+    server = ActionServer(other, TrackByLanguage, "/absent_node/track_by_language", lambda _: TrackByLanguage.Result())
+    service = other.create_service(Trigger, "/absent_node/reset", lambda request, response: response)
+
+    class Ears:
+        def hear(self, feedback: object) -> None: ...
+
+    ears = Ears()
+    heard = weakref.ref(ears)
+    try:
+        names = ("track_by_language/_action/send_goal", "reset")
+        wait_until(lambda: all(alone.node.count_services(f"/absent_node/{each}") for each in names), "the services")
+        with pytest.raises(TimeoutError, match=r"did not answer within 0\.2 s"):
+            alone.track("the mug", on_feedback=ears.hear, timeout_s=0.2)
+        with pytest.raises(TimeoutError, match=r"did not answer within 0\.2 s"):
+            alone.call("reset", Trigger.Request(), timeout_s=0.2)
+        del ears
+        wait_until(lambda: (gc.collect(), heard())[1] is None, "the listener to be forgotten")
+    finally:
+        server.destroy()
+        other.destroy_service(service)
+        other.destroy_node()

@@ -10,9 +10,12 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
+from harness import wait_until
 
 from decaf_ros.cli import demo
 from decaf_ros.cli.main import main
+from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.video import VideoError
 
@@ -86,8 +89,36 @@ def test_results_that_cannot_be_written_are_said(
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["camera.log", "node.log", "overlay.mp4", "contact_sheet.png", "results.md"])
+@pytest.mark.parametrize("target", ["file", "missing"])
+def test_links_in_place_of_results_are_refused_before_anything_starts(
+    environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    target: str,
+) -> None:
+    monkeypatch.setattr(DecafClient, "wait_until_ready", lambda *_: _raise(TimeoutError("not ready")))
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(tmp_path / target)
+    assert main(["demo", "--out", str(tmp_path / "out")]) == 1
+    assert f"out/{name} is a link" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "precious"
+    assert not (tmp_path / "missing").exists()
+
+
 def test_there_is_no_world_below_0(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["demo", "--seed", "-1"])
     assert ended.value.code == 2
     assert "'-1' is no whole number from 0 on" in capsys.readouterr().err
+
+
+def test_the_last_words_of_a_program_are_the_end_of_its_output(tmp_path: Path) -> None:
+    (tmp_path / "chatter.log").write_text("of an earlier run")
+    with ChildProcess("this", [], OutputFolder(tmp_path).log("chatter.log")) as program:
+        wait_until(lambda: not program.running, "its end")
+        assert program.last_words(1) == "Namespaces are one honking great idea -- let's do more of those!"
+        assert program.last_words(1000).startswith("The Zen of Python")

@@ -5,6 +5,7 @@ The masks are the test's own, so that every number is known; the node is a minim
 
 from __future__ import annotations
 
+import array
 import contextlib
 import itertools
 import math
@@ -21,7 +22,7 @@ from rclpy.clock import ROSClock
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -31,7 +32,7 @@ from decaf_ros.msg import TrackedObject3D, TrackedObject3DArray
 from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.conversions import image_from_array, make_header
-from decaf_ros.ros.depth import DepthCamera, depth_samples, intrinsics_from_info
+from decaf_ros.ros.depth import DepthCamera, depth_samples, depth_view, intrinsics_from_info
 from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.objects_3d import SpacePublisher
 from decaf_ros.ros.statistics import CameraStatistics
@@ -65,6 +66,7 @@ class DepthNode(Node):
         super().__init__(name)
         for parameter, value in (("depth_slop_seconds", 0.05), ("time_jump_seconds", 1.0), ("max_frame_age_seconds", 0.0)):
             self.declare_parameter(parameter, value)
+        self.declare_parameter("max_image_pixels", 640 * 480)
         self.depth = HeardDepth(self)
         self.space = SpacePublisher(self, self.depth)
         self.frames: dict[int, Frame] = {}
@@ -518,6 +520,47 @@ def test_intrinsics_of_camera_info() -> None:
         intrinsics_from_info(CameraInfo(height=480, width=640))
     with pytest.raises(ValueError, match="no width and height"):
         intrinsics_from_info(CameraInfo())
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"binning_y": 49}, "for 64x0 pixels: its calibration is broken"),  # no row is left
+        ({"k": [64.0, 0.0, math.nan, 0.0, 64.0, 23.5, 0.0, 0.0, 1.0]}, "cx nan"),
+        ({"k": [64.0, 0.0, 31.5, 0.0, 64.0, -1e9, 0.0, 0.0, 1.0]}, "cy -1e"),
+        ({"k": [1e-9, 0.0, 31.5, 0.0, 64.0, 23.5, 0.0, 0.0, 1.0]}, "fx 1e-09"),
+        ({"k": [64.0, 0.0, 31.5, 0.0, math.inf, 23.5, 0.0, 0.0, 1.0]}, "fy inf"),
+        ({"p": [math.nan] * 12, "k": [math.nan] * 9}, "fx nan"),
+        ({"roi": RegionOfInterest(x_offset=2**32 - 1, width=64, height=48)}, "cx -4.29497e"),
+    ],
+)
+def test_calibrations_that_no_camera_has_are_refused(change: dict[str, Any], cause: str) -> None:
+    info = camera_info()
+    for name, value in change.items():
+        setattr(info, name, value)
+    with pytest.raises(ValueError, match=cause):
+        depth_view(depth_image(0), info, SIZE_HW)
+
+
+def test_depth_that_no_camera_measures_is_no_depth() -> None:
+    depth = depth_image(0)
+    wrong = [1e-40, 1e-7, 2e6, 3e38, math.inf, -math.inf, -1.0, 0.0, math.nan]
+    metres = np.array([*wrong, 1e-5, 1e5, *([1.0] * (SIZE_HW[0] * SIZE_HW[1] - len(wrong) - 2))], np.float32)
+    depth.data = array.array("B", metres.tobytes())
+    view = depth_view(depth, camera_info(), SIZE_HW)
+    assert np.isnan(view.metres_hw.reshape(-1)).tolist() == [True] * len(wrong) + [False] * (metres.size - len(wrong))
+
+
+def test_depth_without_a_time_or_too_large_is_refused_and_counted(rig: Rig) -> None:
+    rejected = rig.node.count("depth_rejected")
+    for sec, nanosec in ((-5, 0), (5, 2**32 - 1)):
+        depth = depth_image(0)
+        depth.header.stamp.sec, depth.header.stamp.nanosec = sec, nanosec
+        rig.node.depth._on_depth(depth)
+        assert f"{sec} s and {nanosec} ns" in rig.node.depth.problem()
+    assert rig.node.count("depth_rejected") == rejected + 2
+    with pytest.raises(ValueError, match=r"at most 3071 are accepted \(parameter max_image_pixels\)"):
+        depth_view(depth_image(0), camera_info(), SIZE_HW, max_pixels=48 * 64 - 1)
 
 
 def test_the_types_that_carry_the_contract() -> None:

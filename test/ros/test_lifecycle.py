@@ -198,6 +198,27 @@ def test_parameters_can_be_read_while_a_new_model_is_loaded(ros: None, tmp_path:
         assert process.stop() == 0, process.output()
 
 
+def test_a_new_model_that_is_being_loaded_holds_up_no_transition(ros: None, tmp_path: Path, silent_hub: socket.socket) -> None:
+    process = NodeProcess("node", tmp_path / "node.log", name="managed_node")
+    try:
+        with DecafClient("/managed_node", name="impatient_client") as client:
+            client.wait_until_ready()
+            changes = client.node.create_client(SetParameters, "/managed_node/set_parameters")
+            request = SetParameters.Request(parameters=[Parameter("tracker_model", value=MODEL_OF_THE_HUB).to_parameter_msg()])
+            assert changes.wait_for_service(30.0)
+            change = changes.call_async(request)
+            silent_hub.accept()
+            wait_until(lambda: client.diagnostic_values("queries")["stage"] == "loading tracker_model", "the stage", 60.0)
+            assert client.change_state("deactivate")
+            (result,) = client.wait_for(change, 60.0).results
+            assert not result.successful
+            assert "the node is being deactivated" in result.reason
+            assert client.change_state("activate")
+            client.wait_until_ready()
+    finally:
+        assert process.stop() == 0, process.output()
+
+
 @pytest.mark.parametrize("way", [(), ("configure",), ("shutdown",), ("configure", "activate", "shutdown")])
 def test_interrupt_ends_any_state_well(managed: System, way: tuple[str, ...]) -> None:
     _go(managed, *way)

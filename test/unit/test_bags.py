@@ -1,14 +1,19 @@
 """Bags as frames: both storages, raw and compressed images, topics to choose from, and what is said about useless bags."""
 
+import sqlite3
+import struct
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import lz4.frame
 import numpy as np
 import pytest
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, storage_mcap
 from rosbags.typesys import Stores, get_typestore
 
 from decaf_ros.bags import BagTopic, is_bag
@@ -138,6 +143,105 @@ class TestTopics:
         path = write_bag(tmp_path / "bag", StoragePlugin.MCAP, image=(IMAGE, [raw(0, grey(1))] * 3))
         with pytest.raises(VideoError, match="all 3 images of /image have one stamp"):
             BagTopic(path)
+
+
+def record(kind: int, data: bytes) -> bytes:
+    return struct.pack("<BQ", kind, len(data)) + data
+
+
+def sized(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data
+
+
+def mcap(*records: bytes) -> bytes:
+    """An MCAP file without an index."""
+    magic = b"\x89MCAP0\r\n"
+    return magic + record(1, sized(b"ros2") + sized(b"by hand")) + b"".join(records) + record(2, bytes(20)) + magic
+
+
+def mcap_topic(number: int, name: bytes, kind: str) -> bytes:
+    schema = record(3, struct.pack("<H", number) + sized(kind.encode()) + sized(b"ros2msg") + sized(b""))
+    return schema + record(4, struct.pack("<HH", number, number) + sized(name) + sized(b"cdr") + sized(b""))
+
+
+def mcap_chunk(compression: str, data: bytes, says: int) -> bytes:
+    head = struct.pack("<QQQI", 0, START_NS, says, 0) + sized(compression.encode())
+    return record(6, head + struct.pack("<Q", len(data)) + data)
+
+
+GIGABYTE = 1 << 30
+MEASURED = """
+import sys
+from pathlib import Path
+from decaf_ros.bags import BagTopic, VideoError
+def peak_kb():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+before = peak_kb()
+try:
+    BagTopic(Path(sys.argv[1]))
+except VideoError as error:
+    print(peak_kb() - before, error)
+"""
+
+
+class TestSmallBagsOfGigabytes:
+    """They are refused before they cost more than an image of the largest size."""
+
+    def refused(self, path: Path, cause: str) -> None:
+        command = [sys.executable, "-c", MEASURED, str(path)]
+        kilobytes, told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.split(" ", 1)
+        assert int(kilobytes) < 700_000
+        assert cause in told
+
+    @pytest.mark.parametrize("compression", ["zstd", "lz4"])
+    @pytest.mark.parametrize(("says", "cause"), [(GIGABYTE, "1073741824 bytes; at most"), (99, "expected 99 bytes, got 100")])
+    def test_chunks(self, tmp_path, compression, says, cause):
+        data = storage_mcap.zstd.compress(bytes(GIGABYTE)) if compression == "zstd" else lz4.frame.compress(bytes(GIGABYTE))
+        path = tmp_path / "bag.mcap"
+        path.write_bytes(mcap(mcap_topic(1, b"/image", IMAGE), mcap_chunk(compression, data, says)))
+        self.refused(path, cause)
+
+    @pytest.mark.parametrize(
+        ("mode", "cause"),
+        [(CompressionMode.MESSAGE, "a compressed message of more"), (CompressionMode.FILE, "200 times its size")],
+    )
+    def test_messages_and_files(self, tmp_path, mode, cause):
+        writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.SQLITE3)
+        writer.set_compression(mode, CompressionFormat.ZSTD)
+        with writer:
+            connection = writer.add_connection("/image", IMAGE, typestore=TYPES)
+            writer.write(connection, START_NS, bytes(300_000_000))
+        self.refused(tmp_path / "bag", cause)
+
+    def test_columns_that_are_computed(self, tmp_path):
+        bag = write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, image=(IMAGE, [raw(1, grey(1))]))
+        [path] = bag.glob("*.db3")
+        with sqlite3.connect(path) as database:
+            database.executescript(
+                "DROP TABLE messages; CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, "
+                "data GENERATED ALWAYS AS (zeroblob(900000000)) VIRTUAL); "
+                "INSERT INTO messages(topic_id, timestamp) VALUES (1, 1)"
+            )
+        self.refused(path, "too big")
+
+    @pytest.mark.parametrize("mode", [CompressionMode.MESSAGE, CompressionMode.FILE])
+    def test_what_a_camera_recorded_is_not_refused(self, tmp_path, mode):
+        noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+        writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.SQLITE3)
+        writer.set_compression(mode, CompressionFormat.ZSTD)
+        with writer:
+            connection = writer.add_connection("/image", IMAGE, typestore=TYPES)
+            writer.write(connection, START_NS, TYPES.serialize_cdr(raw(1, noise), IMAGE))
+        assert np.array_equal(BagTopic(tmp_path / "bag").read(0, 1)[0].image_rgb, noise)
+
+
+def test_of_thousands_of_topics_a_few_are_named(tmp_path):
+    path = tmp_path / "bag.mcap"
+    topics = [mcap_topic(number, b"/%04d\x1b[2J" % number + b"x" * 10_000, STRING) for number in range(1000)]
+    path.write_bytes(mcap(*topics))
+    with pytest.raises(VideoError, match=r"its topics: /0000\\x1b.* and 980 more$") as refused:
+        BagTopic(path)
+    assert len(str(refused.value)) < 4000
 
 
 class TestDamage:

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import resource
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -138,10 +141,13 @@ class TestOutput:
         assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path / "out")]) == 1
         assert str(tmp_path / "out") in capsys.readouterr().err
 
-    def test_a_video_that_cannot_be_written_is_named(self, folder, tmp_path, capsys):
-        (tmp_path / "overlay.part.mp4" / "in the way").mkdir(parents=True)
-        assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path)]) == 1
-        assert "overlay.part.mp4 cannot be written" in capsys.readouterr().err
+    def test_a_video_that_cannot_be_written_is_named(self, tmp_path, capsys):
+        wide, out = tmp_path / "wide", tmp_path / "out"
+        wide.mkdir()
+        cv2.imwrite(str(wide / "0.png"), np.zeros((16, 8200, 3), np.uint8))  # MPEG-4 ends at 8191
+        assert main(["segment", str(wide), EXPRESSION, "--out", str(out)]) == 1
+        assert f"{out}/overlay.mp4 cannot be written as a video" in capsys.readouterr().err
+        assert not list(out.iterdir())
 
     @pytest.mark.parametrize("name", ["masks", "masks.json", "heat", "overlay.mp4", "frames.csv", "summary.json"])
     def test_results_of_an_earlier_run_stay(self, folder, tmp_path, capsys, name):
@@ -158,6 +164,73 @@ class TestOutput:
         assert main(["segment", str(video), EXPRESSION, "--out", str(tmp_path), "--overwrite"]) == 1
         assert "masks is among the results" in capsys.readouterr().err
         assert len(list(video.iterdir())) == FRAMES
+
+
+@pytest.fixture
+def outside(tmp_path) -> Iterator[Path]:
+    """A folder of somebody else, which stays as it is."""
+    folder = tmp_path / "outside"
+    (folder / "masks").mkdir(parents=True)
+    for name in ("000000.png", "masks/000000.png"):
+        (folder / name).write_text("precious")
+    yield folder
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == ["000000.png", "masks", "masks/000000.png"]
+    assert {path.read_text() for path in folder.rglob("*.png")} == {"precious"}
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        *((name, "000000.png") for name in ("overlay.mp4", "summary.json", "frames.csv", "masks.json", "masks", "heat")),
+        *((name, "missing") for name in ("overlay.mp4", "summary.json", "frames.csv", "masks.json", "masks", "heat")),
+        *((name, "masks") for name in ("masks", "heat")),
+        ("masks/000000.png", "000000.png"),
+        ("heat/000000.png", "missing"),
+    ],
+)
+def test_links_among_the_results_are_refused_before_the_models_are_loaded(
+    folder, tmp_path, outside, capsys, no_models, link, target
+):
+    out = tmp_path / "out"
+    (out / link).parent.mkdir(parents=True)
+    (out / link).symlink_to(outside / target)
+    assert main(["segment", str(folder), EXPRESSION, "--out", str(out), "--overwrite"]) == 1
+    assert f"{out / link} is a link" in capsys.readouterr().err
+    assert (out / link).is_symlink()
+
+
+def test_a_link_that_comes_while_models_are_loaded_is_not_followed(folder, tmp_path, outside, capsys, monkeypatch):
+    out, load = tmp_path / "out", segment.load_models
+
+    def slow(arguments):
+        (out / "masks").symlink_to(outside / "masks")
+        return load(arguments)
+
+    monkeypatch.setattr(segment, "load_models", slow)
+    assert main(["segment", str(folder), EXPRESSION, "--out", str(out), "--threads", "1"]) == 1
+    assert f"{out}/masks is a link" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named_and_leaves_no_summary(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(segment, "_write_heat_maps", lambda *_: None)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, limits[1]))  # as when the disk is full: files end at 4 KiB
+    try:
+        assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path), "--threads", "1", "--key-frames", "2"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"decaf segment: {tmp_path}/overlay.mp4 cannot be written whole: it holds 0 of {FRAMES} images")
+    assert not {"summary.json", "overlay.mp4"} & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("text", ["a line", "a line\n" * 10_000])
+def test_what_cannot_be_printed_ends_with_the_cause(capsys, monkeypatch, text):
+    monkeypatch.setattr(segment, "main", lambda argv: print(text) or 0)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["segment"]) == 1
+    assert capsys.readouterr().err == "decaf segment: not all could be printed: No space left on device\n"
 
 
 def test_overwriting_leaves_nothing_of_the_earlier_run_but_files_of_others(folder, results, tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
 """The datasets' layouts, written by hand from two scenes of the procedural world, and COCO's run lengths."""
 
 import json
+import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from decaf_ros.evaluation.datasets import DATASETS, DatasetError, DatasetVideo, ImageFiles, read_dataset
+from decaf_ros.evaluation.datasets import DATASETS, DatasetError, DatasetVideo, ImageFiles, PngMasks, read_dataset
 from decaf_ros.evaluation.rle import decode_rle
 from decaf_ros.synthetic.world import sample_scene
+from decaf_ros.video import VideoError
 
 SIZE_HW = (48, 64)
 SEEDS = {"harbour": 700_001, "alley": 700_002}
@@ -230,8 +234,116 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(DatasetError, match=r"mask_dict\.json is no JSON file"):
         read_dataset("revos", tmp_path)
     write_json(tmp_path / "meta_expressions_valid_.json", {"videos": {"a": {"frames": ["0"], "expressions": {"0": {}}}}})
-    with pytest.raises(DatasetError, match="an entry lacks the field 'exp'"):
+    with pytest.raises(DatasetError, match=r"expressions', '0' lacks the field 'exp'"):
         read_dataset("revos", tmp_path)
+
+
+VIDEO: dict[str, Any] = {"frames": ["0"], "expressions": {"0": {"exp": "one", "anno_id": [1], "type_id": 0}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": "0"}, r"'v', 'frames' is '0', and a list is expected"),
+        ({"frames": {"0": 0}}, "'frames' is an object, and a list is expected"),
+        ({"frames": [["0"]]}, "'frames', entry 0 is a list, and a text is expected"),
+        ({"frames": ["0", None]}, "'frames', entry 1 is null, and a text is expected"),
+        ({"frames": ["0", "1", "0"]}, "'frames' holds '0' twice"),
+        ({"frames": []}, "the video 'v' has no frames"),
+        ({"expressions": {}}, "the video 'v' has no expressions"),
+        ({"expressions": ["one"]}, "'expressions' is a list, and an object is expected"),
+        ({"expressions": {"0": "one"}}, "'expressions', '0' is 'one', and an object is expected"),
+        ({"exp": 5}, "'0', 'exp' is 5, and a text is expected"),
+        ({"exp": "\ud800"}, r"'0', 'exp' is '\\ud800', which is not Unicode"),
+        ({"anno_id": 1}, "'0', 'anno_id' is 1, and a list is expected"),
+        ({"anno_id": [True]}, "'anno_id', entry 0 is true, and a whole number from 0"),
+        ({"anno_id": [1.0]}, r"'anno_id', entry 0 is 1\.0, and a whole number from 0"),
+        ({"anno_id": [10**400]}, r"'anno_id', entry 0 is 10{79}\.\.\. \(401 characters\), and a whole number from 0"),
+        ({"anno_id": [2]}, r"mask_dict\.json lacks masks of v: objects \[2\]"),
+        ({"type_id": ["referring"]}, "'type_id' is a list, and a whole number from 0 to 2 is expected"),
+        ({"type_id": -1}, "'type_id' is -1, and a whole number from 0 to 2 is expected"),
+        ({"type_id": 3}, "'type_id' is 3, and a whole number from 0 to 2 is expected"),
+    ],
+)
+def test_what_a_field_cannot_be_is_named_with_its_place(tmp_path, change, message):
+    entry = json.loads(json.dumps(VIDEO))
+    (entry if set(change) <= set(entry) else entry["expressions"]["0"]).update(change)
+    (tmp_path / "JPEGImages/v").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "JPEGImages/v/0.png"), np.zeros((2, 3, 3), dtype=np.uint8))
+    write_json(tmp_path / "meta_expressions_valid_.json", {"videos": {"v": VIDEO}})
+    write_json(tmp_path / "mask_dict.json", {"1": [None]})
+    assert len(read_dataset("revos", tmp_path)) == 1
+    write_json(tmp_path / "meta_expressions_valid_.json", {"videos": {"v": entry}})
+    with pytest.raises(DatasetError, match=message) as raised:
+        read_dataset("revos", tmp_path)
+    assert str(raised.value).startswith(str(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\xfd", "is no JSON file"),
+        (b"[" * 100_000, "is no JSON file: it is nested too deeply"),
+        (b'{"videos": NaN}', "is no JSON file: NaN"),
+        (b'{"videos": {"v": {}, "v": {}}}', "is no JSON file: the name 'v' stands twice in an object"),
+        (b"[]", "is a list, and an object is expected"),
+        (b'{"videos": ["v"]}', "'videos' is a list, and an object is expected"),
+        (b'{"videos": {}}', 'holds no "videos"'),
+        (b'{"videos": {"v": 7}}', "'v' is 7, and an object is expected"),
+    ],
+)
+def test_a_file_of_something_else_is_named(tmp_path, content, message):
+    (tmp_path / "meta_expressions.json").write_bytes(content)
+    with pytest.raises(DatasetError, match=rf"{tmp_path}/meta_expressions\.json.*{message}"):
+        read_dataset("reasonvos", tmp_path)
+
+
+def test_a_file_that_no_memory_holds_is_not_read(tmp_path):
+    with (tmp_path / "meta_expressions.json").open("wb") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room on the disk
+    with pytest.raises(DatasetError, match="larger than 4 GiB"):
+        read_dataset("reasonvos", tmp_path)
+
+
+def test_two_files_of_one_frame_and_pipes_are_named(tmp_path):
+    reasonvos(tmp_path)
+    folder = tmp_path / "JPEGImages/alley"
+    (folder / "00005.png").touch()
+    with pytest.raises(DatasetError, match=r"alley has two files of one frame: 00005\.(png and 00005\.jpg|jpg and 00005\.png)"):
+        read_dataset("reasonvos", tmp_path)
+    for ending in ("png", "jpg"):
+        (folder / f"00005.{ending}").unlink()
+    os.mkfifo(folder / "00005.jpg")
+    with pytest.raises(DatasetError, match="alley lacks 1 of 3 frames, the first of them 00005"):
+        read_dataset("reasonvos", tmp_path)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A file of some bytes that says it is so large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 9)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [17_000, 100_000])
+def test_small_files_of_huge_images_are_refused(tmp_path, side):
+    path = tmp_path / "0.png"
+    path.write_bytes(png_of(side, side))
+    with pytest.raises(VideoError, match=r"0\.png cannot be decoded as an image"):
+        ImageFiles([path], 10.0).read(0, 1)
+    with pytest.raises(DatasetError, match=r"0\.png cannot be decoded as an image"):
+        PngMasks([path]).read(0, SIZE_HW)
+
+
+def test_masks_are_png_alone(tmp_path):
+    """Image libraries know formats that run programs."""
+    (tmp_path / "0.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\nshowpage\n")
+    with pytest.raises(DatasetError, match="cannot be decoded as an image: it is no PNG file"):
+        PngMasks([tmp_path / "0.png"]).read(0, SIZE_HW)
 
 
 def test_masks_of_another_size_are_refused(tmp_path):

@@ -69,5 +69,13 @@ def test_policy_allows_the_node_what_it_does_and_nothing_else(kind: Kind) -> Non
 def test_workflow_runs_the_checks_on_every_python_that_is_supported() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     checks = workflow["jobs"]["checks"]
-    assert checks["strategy"]["matrix"]["python"] == ["3.10", "3.11", "3.12", "3.13"]
+    assert checks["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert any(".ci/run" in step.get("run", "") for step in checks["steps"])
+
+
+def test_tests_that_the_documentation_names_are_there() -> None:
+    files = {path.name: path.read_text() for path in (ROOT / "test").rglob("test_*.py")}
+    for name, *inside in re.findall(r"`(test_\w+\.py)(?:::(\w+))?(?:::(\w+))?`", (ROOT / "docs" / "security.md").read_text()):
+        for each in filter(None, inside):
+            assert re.search(rf"^\s*(class|(async )?def) {each}\b", files[name], re.MULTILINE), f"{name} has no {each}"
+        assert name in files

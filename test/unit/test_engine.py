@@ -14,6 +14,7 @@ from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
+from decaf_ros.models.wanted import require_wanted
 from decaf_ros.session.engine import Engine, Job, QueryState
 from decaf_ros.session.grounding import StageClock
 from decaf_ros.session.session import NoFramesError, SessionError, TrackingSession, UnknownIdError
@@ -50,6 +51,8 @@ class StubGrounder:
 
     def refresh(self, image: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
         self.refreshed.append((image.stamp_ns, len(queries)))
+        self.meanwhile()
+        require_wanted()  # as every layer of a model does
         return [self.map] * len(queries)
 
 
@@ -378,3 +381,126 @@ def test_a_listener_that_fails_costs_neither_answers_nor_threads():
             assert session.object_ids == {number + 1: answer.record.query_id}
     finally:
         engine.stop()
+
+
+def test_heat_maps_make_way_for_a_query_and_come_right_after_it(world):
+    jobs: list[Job] = []
+    world.grounder.meanwhile = lambda: jobs or jobs.append(world.engine.query("the cup"))
+    world.film(1)
+    assert (len(world.grounder.refreshed), world.ears.maps) == (1, [])
+    assert not jobs[0].future.done()
+    world.engine.work()
+    assert jobs[0].future.done()
+    world.engine.work()
+    assert [heat.frame.stamp_ns for heat in world.ears.maps] == [PERIOD_NS], "though they were due a second after the first try"
+
+
+@pytest.mark.parametrize("give_up", [Engine.reset, Engine.stop, lambda engine: engine.remove_query(1)])
+def test_work_of_the_worker_s_own_is_given_up_at_its_next_step(world, give_up):
+    steps = []
+
+    def attempt() -> None:
+        if len(world.grounder.asked) == 1 and not steps:
+            steps.append("before")
+            give_up(world.engine)
+            require_wanted()
+            steps.append("after")
+
+    world.track.presence = 0.1
+    world.grounder.meanwhile = attempt
+    world.film(6)
+    assert steps == ["before"]
+    assert world.session.object_ids == {}
+    assert EventKind.REACQUIRED not in [event.kind for event in world.ears.events]
+
+
+def test_a_query_is_given_up_deep_in_a_model(world):
+    job = world.engine.query("the cup")
+
+    def layer() -> None:
+        world.engine.cancel(job.query_id)
+        require_wanted()
+        pytest.fail("the next layer")
+
+    world.grounder.meanwhile = layer
+    world.engine.work()
+    with pytest.raises(SessionError, match="was cancelled"):
+        job.future.result(timeout=0)
+
+
+def test_a_jump_of_the_stamps_ends_a_query_at_its_next_step(world):
+    world.film(30)
+    job = world.engine.query("the cup")
+
+    def layer() -> None:
+        world.engine.follow(lambda: frame(1))
+        require_wanted()
+        pytest.fail("the next layer")
+
+    world.grounder.meanwhile = layer
+    world.engine.work()
+    with pytest.raises(SessionError, match="stamps went back"):
+        job.future.result(timeout=0)
+
+
+def test_what_the_worker_is_at_has_a_name_and_an_owner(world):
+    seen: list[tuple[str, int]] = []
+
+    def look() -> None:
+        seen.append((world.engine.activity.stage, world.engine.activity.query_id))
+        assert 0 <= time.monotonic() - world.engine.activity.since < 60
+
+    world.grounder.meanwhile = look
+    world.engine.query("the cup")
+    world.film(2)  # the query, then the heat maps
+    world.grounder.tracker.on_prompt = look
+    world.engine.add_object(PROMPT, "mug")
+    world.engine.work()
+    world.track.presence = 0.1
+    world.film(7)
+    assert seen[:3] == [("prefill", 2), ("refresh", 0), ("pointing out", 3)]
+    assert ("re-acquire: prefill", 1) in seen
+    assert world.engine.activity.stage == "idle"
+    world.engine.reset()
+    world.session.config = SessionConfig(frame_wait_seconds=60.0)
+    job = world.engine.query("the cup")
+    threading.Timer(0.1, lambda: (look(), world.engine.cancel(job.query_id))).start()
+    world.engine.work()
+    assert seen[-1] == ("waiting for an image", job.query_id)
+
+
+def test_trouble_that_stays_is_told_once(world, caplog):
+    def fail() -> None:
+        raise RuntimeError("out of \x1b[31mmemory")
+
+    world.grounder.meanwhile = fail
+    world.film(50)
+    assert len(world.grounder.refreshed) >= 5
+    (record,) = [each for each in caplog.records if "heat maps" in each.getMessage()]
+    assert "out of \\x1b[31mmemory" in record.getMessage()
+
+
+def test_numbers_of_the_model_that_are_none_cost_an_object_its_sight_and_nothing_else(world):
+    world.track.presence = float("nan")
+    world.film(1)
+    (tracked,) = world.session.latest.objects
+    assert (tracked.visibility, tracked.presence, tracked.pixel_count) == (Visibility.LOST, 0.0, 0)
+    world.grounder.tracker.presence = float("nan")
+    job = world.engine.add_object(PROMPT, "mug")
+    world.engine.work()
+    with pytest.raises(SessionError, match=r"not finite: .*parameter dtype"):
+        job.future.result(timeout=0)
+
+
+def test_texts_are_measured_before_they_are_looked_at(world):
+    for ask in (world.engine.query, lambda text: world.engine.add_object(PROMPT, text)):
+        with pytest.raises(SessionError, match=r"has 1000000 characters, at most 500 are allowed \(parameter"):
+            ask("\x07" * 1_000_000)
+
+
+def test_a_full_queue_refuses_an_object_before_its_mask_is_decoded(world):
+    world.session.config = SessionConfig(max_pending_queries=1)
+    world.engine.require_room()
+    world.engine.query("the mug")
+    with pytest.raises(SessionError, match="max_pending_queries"):
+        world.engine.require_room()

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +19,7 @@ from decaf_ros.evaluation.metrics import MaskScores
 from decaf_ros.evaluation.runner import Prediction, evaluate
 from decaf_ros.evaluation.summary import HEADER, group_means, summary_rows
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
+from decaf_ros.outputs import OutputFolder
 from decaf_ros.synthetic.expressions import expressions_of
 from decaf_ros.synthetic.world import DEFAULT_SIZE_HW, sample_scene
 from decaf_ros.video import FrameSource
@@ -66,7 +70,7 @@ def make_video(folder: Path, name: str) -> DatasetVideo:
 
 
 def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "out" / "results.jsonl", {"dataset": "tiny"})
+    return Journal(OutputFolder(tmp_path / "out"), {"dataset": "tiny"})
 
 
 def run(videos: Sequence[DatasetVideo], segmenter: ListedSegmenter, kept: Journal, **options) -> list[Record]:
@@ -98,7 +102,8 @@ class TestScores:
     def test_masks_are_written_where_asked_for_and_sentences_without_truth_have_no_score(self, tmp_path, videos):
         unknown = ReferringExpression("7", "left", "", None)
         video = DatasetVideo("sub/a", videos[0].images, (unknown,))
-        (record,) = run([video], ListedSegmenter({"left": LEFT}), journal(tmp_path), mask_folder=tmp_path / "written")
+        folder = OutputFolder(tmp_path / "written")
+        (record,) = run([video], ListedSegmenter({"left": LEFT}), journal(tmp_path), mask_folder=folder)
         assert record.masks is None
         assert record.coarse is None
         for frame in range(FRAMES):
@@ -145,11 +150,79 @@ class TestContinuing:
         run(videos, ListedSegmenter({"left": LEFT, "right": RIGHT}), journal(tmp_path))
         path = tmp_path / "out" / "results.jsonl"
         with pytest.raises(JournalError, match="dataset was 'tiny', now 'large'"):
-            Journal(path, {"dataset": "large"})
+            Journal(OutputFolder(path.parent), {"dataset": "large"})
         lines = path.read_text().splitlines()
         path.write_text("\n".join([lines[0], lines[1], "{broken", lines[3]]) + "\n")
         with pytest.raises(JournalError, match=r"results\.jsonl, line 3 is damaged"):
             journal(tmp_path)
+
+
+LINE: dict[str, Any] = {
+    **{name: name for name in ("variant", "video", "expression_id", "expression", "category", "object_name")},
+    **{"confident": True, "seconds": 1.5, "coarse": {"j": 0.5, "f": 0.25}, "masks": None},
+}
+
+
+class TestJournal:
+    def test_a_line_is_a_record(self, tmp_path):
+        (read,) = self._journal(tmp_path, LINE).records.values()
+        assert (read.key, read.coarse, read.masks) == (("variant", "video", "expression_id"), MaskScores(0.5, 0.25), None)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "cause"),
+        [
+            ("video", 7, "7 is no text"),
+            ("video", None, "null is no text"),
+            ("category", ["referring"], "a list is no text"),
+            ("expression", "\ud800", "surrogates not allowed"),
+            ("confident", 1, "1 is neither true nor false"),
+            ("seconds", "1", "'1' is no number"),
+            ("seconds", True, "true is no number"),
+            ("seconds", 10**400, "too large"),
+            ("masks", 0.5, "0.5 is no pair of scores"),
+            ("masks", {"j": 0.5}, "missing 1 required"),
+            ("masks", {"j": 0.5, "f": 0.5, "g": 0.5}, "unexpected keyword"),
+            ("masks", {"j": 0.5, "f": [0.5]}, "a list is no number"),
+            ("masks", {"j": 50, "f": 0.5}, "the scores 50 and 0.5 do not lie between 0 and 1"),
+            ("masks", {"j": -0.5, "f": 0.5}, "the scores -0.5 and 0.5 do not lie between 0 and 1"),
+        ],
+    )
+    def test_what_is_none_is_named_with_its_line(self, tmp_path, name, value, cause):
+        with pytest.raises(JournalError, match=rf"results\.jsonl, line 3 is no record: .*{re.escape(cause)}.*Delete the line"):
+            self._journal(tmp_path, LINE, LINE | {"video": "other"} | {name: value})
+
+    def test_a_field_that_is_missing_is_named(self, tmp_path):
+        with pytest.raises(JournalError, match="line 2 is no record: it lacks 'masks'"):
+            self._journal(tmp_path, {name: value for name, value in LINE.items() if name != "masks"})
+
+    def test_a_sentence_has_one_line(self, tmp_path):
+        with pytest.raises(JournalError, match="line 4 is about the same sentence as line 2"):
+            self._journal(tmp_path, LINE, LINE | {"video": "other"}, LINE | {"seconds": 2.0})
+
+    @pytest.mark.parametrize("content", ["precious", "precious\n", "[1]\n", '{"settings": 5}\n', '{"settings"', '{"a": 1}\n'])
+    def test_a_file_of_somebody_else_is_left_alone(self, tmp_path, content):
+        path = tmp_path / "results.jsonl"
+        path.write_text(content)
+        if content == '{"settings"':  # the beginning of our own
+            Journal(OutputFolder(tmp_path), {})
+            return
+        with pytest.raises(JournalError, match=r"results\.jsonl does not begin with the settings of an evaluation"):
+            Journal(OutputFolder(tmp_path), {})
+        assert path.read_text() == content
+
+    def test_numbers_that_are_none_are_null_and_come_back(self, tmp_path):
+        nan = float("nan")
+        kept = Journal(OutputFolder(tmp_path), {})
+        kept.add(Record("a", "b", "c", "d", "", "", True, nan, MaskScores(nan, 0.5), None))
+        (_, line) = (tmp_path / "results.jsonl").read_text().splitlines()
+        assert json.loads(line, parse_constant=pytest.fail)["coarse"] == {"j": None, "f": 0.5}
+        (read,) = Journal(OutputFolder(tmp_path), {}).records.values()
+        assert [math.isnan(number) for number in (read.seconds, read.coarse.j, read.coarse.f)] == [True, True, False]
+
+    def _journal(self, tmp_path: Path, *lines: Any) -> Journal:
+        written = [{"settings": {}}, *lines]
+        (tmp_path / "results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in written))
+        return Journal(OutputFolder(tmp_path), {})
 
 
 def record(category: str, coarse: float, masks: float, variant: str = "full method") -> Record:
@@ -236,7 +309,8 @@ class TestCommand:
         ]
         # The same sentence twice: nothing of the first answer may leak into the second, though the images are read once.
         assert [rows[0][name] for name in ("J", "F", "coarse J")] == [rows[1][name] for name in ("J", "F", "coarse J")]
-        assert len(windows) == 1
+        of_the_clip = [window for window in windows if window.frames[0].size_hw == (192, 256)]  # not the trial at loading
+        assert len(of_the_clip) == 1
         assert 0 <= float(rows[0]["J"]) <= 100
         summary = (out / "summary.md").read_text()
         assert "| video path only | overall | 2 " in summary

@@ -258,3 +258,9 @@ def test_tracklets_that_overlap_directly_or_through_another_are_one_object():
     ]
     merged = merge_same(chain, iou_threshold=0.6)
     assert [[each.score for each in found.tracklets] for found in merged] == [[0.9, 0.8, 0.6], [0.7]]
+
+
+def test_masks_that_are_not_finite_end_the_query_with_the_way_out(one):
+    one.predicted_iou = {"left": float("nan")}
+    with pytest.raises(ValueError, match=r"mask model's numbers are not finite.*parameter dtype"):
+        ground(one)

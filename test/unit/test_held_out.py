@@ -70,6 +70,8 @@ def test_kinds_below_the_bar_are_marked_and_kept_out_of_the_mean():
 
 
 def test_tables_line_up():
+    assert len(markdown_table(("a",), [["b | c\n\x1b[2J \\| d"]]).splitlines()) == 3
+    assert markdown_table(("a",), [["b|c\nd\\|"]]).splitlines()[2] == r"| b\|c d\\\| |"
     assert markdown_table(("a", "long name"), [["value", "1"]]) == (
         "| a     | long name |\n| ----- | --------- |\n| value | 1         |\n"
     )

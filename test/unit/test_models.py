@@ -52,6 +52,18 @@ def test_nothing_stays_of_a_model_that_could_not_be_loaded(born: list[weakref.re
     assert [weights() for weights in born] == [None]
 
 
+def test_a_library_that_panics_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):  # as of libraries in Rust: no Exception
+        pass
+
+    def panic(*_: Any) -> None:
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+    monkeypatch.setattr(models, "load_mllm", panic)
+    with pytest.raises(ModelNotFound, match="unwrap"):
+        Models().load("mllm_model", VALUES)
+
+
 def test_another_way_of_reading_images_shares_the_weights() -> None:
     loaded = Models()
     loaded.adopt({"mllm_model": loaded.load("mllm_model", VALUES)})

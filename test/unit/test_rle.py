@@ -43,3 +43,37 @@ def test_every_mask_comes_back():
         for _ in range(20):
             mask = rng.random(rng.integers(1, 60, 2)) < density
             assert np.array_equal(decode_rle(encode_rle(mask)), mask)
+
+
+@pytest.mark.parametrize(
+    ("rle", "message"),
+    [
+        (None, 'needs "size"'),
+        ([], 'needs "size"'),
+        ({"counts": "6"}, 'needs "size"'),
+        ({"size": 6, "counts": "6"}, 'needs "size"'),
+        ({"size": [2, 3, 1], "counts": "6"}, 'needs "size"'),
+        ({"size": [2.0, 3], "counts": "6"}, 'needs "size"'),
+        ({"size": [True, 6], "counts": "6"}, 'needs "size"'),
+        ({"size": [-2, -3], "counts": "6"}, 'needs "size"'),
+        ({"size": [10**6, 10**6], "counts": [10**12]}, "1000000 x 1000000 pixels is larger than any image"),
+        ({"size": [10**5000 // 10**4900, 10], "counts": [1]}, "is larger than any image"),
+        ({"size": [2, 3]}, '"counts" of a mask are whole numbers'),
+        ({"size": [2, 3], "counts": [6.0]}, '"counts" of a mask are whole numbers'),
+        ({"size": [2, 3], "counts": ["6"]}, '"counts" of a mask are whole numbers'),
+        ({"size": [2, 3], "counts": [[6]]}, '"counts" of a mask are whole numbers'),
+        ({"size": [2, 3], "counts": "6 "}, '"counts" of a mask are no run lengths'),
+        ({"size": [2, 3], "counts": "\u4e2d"}, '"counts" of a mask are no run lengths'),
+        ({"size": [2, 3], "counts": "P"}, '"counts" of a mask break off'),
+        ({"size": [2, 3], "counts": "o" * 1_000_000}, '"counts" of a mask are no run lengths'),
+        ({"size": [2, 3], "counts": [10**400]}, "do not add up to its size"),
+    ],
+)
+def test_what_is_no_mask_is_refused_without_taking_memory_for_it(rle, message):
+    with pytest.raises(ValueError, match=message):
+        decode_rle(rle)
+
+
+def test_a_mask_of_another_size_than_expected_is_refused():
+    with pytest.raises(ValueError, match=r"it has size \[2, 3\], the image \[3, 2\] \(height, width\)"):
+        decode_rle({"size": [2, 3], "counts": "6"}, (3, 2))

@@ -43,6 +43,8 @@ class NotingTracker:
     def __init__(self) -> None:
         self.encoded: list[int] = []
         self.on_step: Callable[[], None] = lambda: None
+        self.on_prompt: Callable[[], None] = lambda: None
+        self.presence = 1.0
         self.looks_like = RED
 
     def encode(self, frame: Frame) -> int:
@@ -59,7 +61,8 @@ class NotingTracker:
         return self.looks_like
 
     def prompt(self, features: int, prompt: ObjectPrompt) -> tuple[NotedTrack, TrackOutput]:
-        return NotedTrack([features], mask_hw=prompt.mask_hw), TrackOutput(prompt.mask_hw, 1.0)
+        self.on_prompt()
+        return NotedTrack([features], mask_hw=prompt.mask_hw), TrackOutput(prompt.mask_hw, self.presence)
 
 
 def frame(number: int, size_hw: tuple[int, int] = SIZE_HW) -> Frame:
@@ -591,3 +594,27 @@ def test_the_catch_up_buffer_is_bounded_and_counts_what_it_gives_up():
     assert kept[-1] == 100, "the newest, whatever the stride"
     steps = np.diff(kept[:-1])
     assert steps.max() <= 2 * steps.min()
+
+
+def test_whoever_asks_what_there_is_does_not_wait_for_the_masks_of_a_frame(session, tracker):
+    record = follow(session, NotedTrack())
+    computing, release = threading.Event(), threading.Event()
+    tracker.on_step = lambda: (computing.set(), release.wait(30.0))
+    live = threading.Thread(target=session.push, args=(frame(1),))
+    live.start()
+    assert computing.wait(30.0)
+
+    def ask() -> list[object]:
+        known = [session.queries, session.object_ids, session.new_query_id()]
+        for remove in (session.remove_query, session.remove_object):
+            with pytest.raises(UnknownIdError):
+                remove(99)
+        return known
+
+    answers: list[object] = []
+    asking = threading.Thread(target=lambda: answers.extend(ask()), daemon=True)
+    asking.start()
+    asking.join(10.0)
+    assert answers == [(record,), {1: record.query_id}, record.query_id + 1]
+    release.set()
+    live.join(30.0)

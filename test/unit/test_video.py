@@ -1,5 +1,6 @@
 """Frames from files and folders, and whole videos carried forwards and backwards, with a mask model that only takes notes."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,6 +72,37 @@ class TestReading:
         text.write_text("no video")
         with pytest.raises(VideoError, match="cannot be opened as a video"):
             open_frames(text)
+
+    def test_an_image_is_a_video_of_one_frame(self, tmp_path):
+        for name in ("image.png", "image.jpg"):
+            cv2.imwrite(str(tmp_path / name), grey(7))
+        (tmp_path / "image.png").rename(tmp_path / "image.mp4")  # FFmpeg would decode it, however long that takes
+        for name in ("image.mp4", "image.jpg"):
+            source = open_frames(tmp_path / name)
+            assert (len(source), number_of(source.read(0, 1)[0])) == (1, 7)
+
+    def test_a_file_of_a_kilobyte_that_announces_a_gigabyte_is_refused(self, tmp_path):
+        """An AVI in run lengths, of which FFmpeg makes frames of any size: of nothing."""
+
+        def chunk(kind: bytes, data: bytes) -> bytes:
+            return kind + struct.pack("<I", len(data)) + data
+
+        main = struct.pack("<14I", 40_000, 0, 0, 16, 5, 0, 1, 0, 16_000, 16_000, 0, 0, 0, 0)
+        stream = b"vidsRLE " + struct.pack("<I2H8I4h", 0, 0, 0, 0, 1, 25, 0, 5, 0, 2**32 - 1, 0, 0, 0, 0, 0)
+        layout = struct.pack("<IiiHH4sIiiII", 40, 16_000, 16_000, 1, 8, b"RLE ", 0, 0, 0, 0, 0)
+        lists = chunk(b"LIST", b"strl" + chunk(b"strh", stream) + chunk(b"strf", layout))
+        frames = chunk(b"LIST", b"movi" + chunk(b"00dc", bytes(100)) * 5)
+        path = tmp_path / "video.avi"
+        path.write_bytes(b"RIFF\0\0\0\0AVI " + chunk(b"LIST", b"hdrl" + chunk(b"avih", main) + lists) + frames)
+        with pytest.raises(VideoError, match="16000 x 16000, that is 256000000 pixels; at most"):
+            open_frames(path)
+
+    def test_what_never_ends_or_names_other_files_is_refused(self, tmp_path):
+        with pytest.raises(VideoError, match="neither a file nor a folder"):
+            open_frames(Path("/dev/zero"))
+        (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile video.mp4\n")
+        with pytest.raises(VideoError, match="is a playlist"):
+            open_frames(tmp_path / "list.mp4")
 
     def test_broken_images_and_mixed_sizes_are_refused(self, tmp_path):
         cv2.imwrite(str(tmp_path / "0.png"), grey(0))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 from harness import wait_until
 
 TIMEOUT_S = 120.0
@@ -57,8 +58,13 @@ class PageProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.kill()
+
+    @property
+    def child(self) -> psutil.Process:
+        """The process that serves, which the other one starts again when it crashes."""
+        found = wait_until(psutil.Process(self.process.pid).children, "a process that serves", TIMEOUT_S)
+        return found[0]
 
     def _greeting(self) -> re.Match[str] | None:
         assert self.process.poll() is None, self.output()
@@ -77,9 +83,12 @@ class PageProcess:
         return self.process.wait(TIMEOUT_S)
 
     def kill(self) -> None:
-        """End it as the kernel does when memory is short."""
+        """End it as the kernel does when memory is short; what serves ends with it."""
+        served = psutil.Process(self.process.pid).children() if self.process.poll() is None else []
         self.process.kill()
         self.process.wait()
+        _, alive = psutil.wait_procs(served, TIMEOUT_S)
+        assert not alive
 
     def request(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> Reply:
         """One request with these headers; the token is added unless some are given."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from decaf_ros.web.access import AccessError, AccessPolicy, find_token, is_loopback, make_token
+from decaf_ros.web.access import AccessError, AccessPolicy, Brake, find_token, is_loopback, make_token
 
 TOKEN = "correct-horse-battery"
 PORT = 7777  # as in the Host header, which need not be the socket's when the port is forwarded
@@ -47,7 +49,11 @@ def ask(policy: AccessPolicy, path: str, headers: Mapping[str, str], method: str
         ("rebound.example:8642", 403),
         ("localhost.rebound.example", 403),
         ("127.0.0.1.rebound.example", 403),
-        ("user@localhost", 200),
+        ("user@localhost", 403),
+        ("127.0.0.1:abc", 403),
+        ("127.0.0.1:65536", 403),
+        ("127.0.0.1:²", 403),
+        ("localhost:", 403),
         ("[::1", 403),
         ("", 403),
     ],
@@ -165,3 +171,71 @@ def test_made_tokens_are_fit_and_differ(tmp_path: Path) -> None:
 )
 def test_only_loopback_addresses_go_without_a_token(host: str, local: bool) -> None:
     assert is_loopback(host) == local
+
+
+def test_wrong_tokens_slow_answers_down_right_ones_included() -> None:
+    """A right one that came sooner would tell whoever guesses when to give up waiting."""
+
+    async def exchange() -> list[tuple[int, float]]:
+        app = web.Application()
+        AccessPolicy(TOKEN).protect(app)
+
+        async def secret(_: web.Request) -> web.Response:
+            return web.Response(text="secret")
+
+        app.router.add_get("/", secret)
+        async with TestClient(TestServer(app)) as client:
+
+            async def attempt(token: str) -> tuple[int, float]:
+                began = time.monotonic()
+                headers = {"Host": "localhost", **({"Authorization": f"Bearer {token}"} if token else {})}
+                reply = await client.get("/", headers=headers)
+                return reply.status, time.monotonic() - began
+
+            side_by_side = await asyncio.gather(*(attempt(f"guess {number}") for number in range(4)))
+            return [max(side_by_side), await attempt(TOKEN), await attempt("")]
+
+    wrong, right, none = asyncio.run(exchange())
+    assert (wrong[0], right[0], none[0]) == (401, 200, 401)
+    assert wrong[1] >= 0.4
+    assert right[1] >= 0.8
+    assert none[1] < right[1]
+
+
+def test_the_delay_grows_to_a_bound_and_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    brake = Brake()
+    delays = []
+    for number in range(2000):
+        delays.append(brake.delay_s("10.0.0.1"))
+        brake.note_wrong("10.0.0.1", f"guess {number}")
+    assert delays[:7] == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0])
+    assert set(delays[7:]) == {2.0}
+    assert brake.delay_s("10.0.0.2") == 0.0
+    now_s += 61.0
+    assert brake.delay_s("10.0.0.1") == 0.0
+    brake.note_wrong("10.0.0.1", "one more")
+    assert brake.delay_s("10.0.0.1") == pytest.approx(0.1)
+
+
+def test_a_tab_with_an_old_token_is_not_taken_for_one_that_guesses() -> None:
+    brake = Brake()
+    for _ in range(100):
+        brake.note_wrong("10.0.0.1", "old token")
+    assert brake.delay_s("10.0.0.1") == pytest.approx(0.1)
+
+
+def test_addresses_of_one_network_count_as_one_and_many_do_not_fill_the_memory() -> None:
+    brake = Brake()
+    for number in range(10):
+        brake.note_wrong(f"2001:db8::{number:x}", f"guess {number}")
+    assert brake.delay_s("2001:db8::ffff") == 2.0
+    assert brake.delay_s("2001:db8:0:1::1") == 0.0
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            brake.note_wrong(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "x" * 100)
+        assert tracemalloc.get_traced_memory()[0] < 4e6
+    finally:
+        tracemalloc.stop()

@@ -47,6 +47,8 @@ FINGER_PX = 32
 OUT_OF_CARDS = """[...document.querySelectorAll(".card *")]
     .filter((each) => each.getBoundingClientRect().right > each.closest(".card").getBoundingClientRect().right)
     .map((each) => each.outerHTML)"""
+NODE_ENDS = ("killed", "interrupted")
+NO_NUMBER = "\N{EN DASH}"
 MARKUP = '<img src=x onerror="document.title=1"> the blue ball'
 
 SCREENSHOT = os.environ.get("DECAF_SCREENSHOT", "")
@@ -60,14 +62,14 @@ STILL = replace(
 @pytest.fixture(scope="module")
 def system(client: DecafClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     process = NodeProcess("node", tmp_path_factory.mktemp("node") / "decaf_node.log")
+    system = System(process, client, Camera(client.node), Recorder(client, "~/mask", Image))
     try:
         client.wait_until_ready()
-        camera = Camera(client.node)
-        with camera.filming(scene=STILL):
-            yield System(process, client, camera, Recorder(client, "~/mask", Image))
+        with system.camera.filming(scene=STILL):
+            yield system
     finally:
-        status = process.stop()
-    assert status == 0, process.output()
+        status = system.process.stop()
+    assert status == 0, system.process.output()
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def browser() -> Iterator[playwright.Browser]:
 
 @contextmanager
 def opened(browser: playwright.Browser, page: PageProcess, **options: Any) -> Iterator[playwright.Page]:
-    """The page as somebody sees it who typed the token. No error of a script goes unnoticed."""
+    """The page as somebody sees it who typed the token (the page's own). No error of a script goes unnoticed."""
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
     context.set_default_timeout(TIMEOUT_S * 1000)
     tab = context.new_page()
@@ -96,7 +98,7 @@ def opened(browser: playwright.Browser, page: PageProcess, **options: Any) -> It
     tab.on("pageerror", lambda error: errors.append(str(error)))
     try:
         tab.goto(page.address)
-        sign_in(tab, TOKEN)
+        sign_in(tab, page.token)
         tab.locator("#presence[data-presence=online]").wait_for()
         yield tab
         assert not errors
@@ -338,15 +340,71 @@ def test_images_flow_only_while_the_page_is_open(tab: playwright.Page, system: S
 
 def test_the_page_says_when_decaf_web_hangs(tab: playwright.Page, page: PageProcess) -> None:
     tab.locator("#overlay canvas").wait_for()
-    page.process.send_signal(signal.SIGSTOP)
+    serving = page.child
+    serving.suspend()
     try:
         tab.locator("#presence", has_text="decaf_web does not answer").wait_for(timeout=60_000)
         assert tab.locator("#overlay canvas").is_hidden()
     finally:
-        page.process.send_signal(signal.SIGCONT)
+        serving.resume()
     tab.locator("#presence:not([data-presence=connecting])").wait_for(timeout=60_000)
     tab.locator("#presence[data-presence=online]").wait_for()  # when DDS, which stood still as well, brings diagnostics again
     tab.locator("#overlay canvas:not(.stale)").wait_for()
+
+
+def test_a_crash_of_decaf_web_is_told_and_survived(tab: playwright.Page, page: PageProcess) -> None:
+    """Without another sign-in: the token is kept."""
+    tab.locator("#overlay canvas").wait_for()
+    page.child.send_signal(signal.SIGSEGV)
+    tab.locator("#notice", has_text="decaf_web was restarted, it crashed: signal 11").wait_for()
+    tab.locator("#presence[data-presence=online]").wait_for()
+    tab.locator("#overlay canvas:not(.stale)").wait_for()
+    find(tab, EXPRESSION)
+    tab.locator(".query[data-state=active]", has_text=EXPRESSION).wait_for()
+    assert tab.locator("#notice").is_hidden()
+
+
+def test_scores_that_are_no_numbers_are_shown_as_none(tab: playwright.Page) -> None:
+    node = {"name": "/decaf_node", "presence": "online", "restarts": 0}
+    known = {"id": 1, "colour": "#ff0000", "label": "ball", "state": "visible", "score": None, "presence": None}
+    objects = [known, {"id": 2, "colour": "#ff0000"}, known | {"id": 3, "score": 0.5}]
+    query = {"id": 1, "expression": EXPRESSION, "object_name": "", "state": "active", "message": "", "objects": objects}
+    answer = {"expression": EXPRESSION, "object_name": "", "stages": [{"name": "prefill", "ms": None}], "total_ms": None}
+    values = [
+        {"name": "dropped_late", "text": "nan"},
+        {"name": "dropped_old", "text": "2"},
+        {"name": "input_rate_hz", "text": "nan"},
+    ]
+    camera = {"part": "camera", "level": "ok", "message": "", "values": values}
+    state = {"node": node, "queries": [query], "diagnostics": [camera], "questions": [], "answer": answer, "remark": ""}
+    tab.route_web_socket("**/live/*", lambda socket: socket.send(json.dumps(state)) if "state" in socket.url else None)
+    tab.reload()
+    tab.locator(".object").nth(2).wait_for()
+    assert tab.locator(".object .score").all_inner_texts() == [NO_NUMBER, "", "0.50"]
+    assert tab.locator("#total").inner_text() == tab.locator("#stages dd").inner_text() == NO_NUMBER
+    assert tab.locator("#figures dd").all_inner_texts() == [NO_NUMBER, "2"]
+
+
+def test_the_page_goes_along_with_a_node_that_is_restarted(tab: playwright.Page, system: System, tmp_path: Path) -> None:
+    """State, picture, questions and the count are those of the new one each time, however the old one ended."""
+    for count, ends in enumerate(NODE_ENDS, start=1):
+        tab.locator("#overlay canvas:not(.stale)").wait_for()
+        find(tab, EXPRESSION)
+        tab.locator(".query[data-state=active]", has_text=EXPRESSION).wait_for()
+        tab.locator(".object[data-state=visible]").first.wait_for()
+        tab.locator("#heatmap canvas").wait_for()
+        if ends == "killed":
+            system.process.process.kill()
+            system.process.process.wait()
+        else:
+            assert system.process.stop() == 0
+        system.process = NodeProcess("node", tmp_path / f"decaf_node_{count}.log")
+        tab.locator("#presence[data-presence=online]", has_text=f"restarted {count}\N{MULTIPLICATION SIGN}").wait_for()
+        tab.locator("#no-queries").wait_for()
+        tab.locator("#heatmap canvas").wait_for(state="hidden")
+        tab.locator("#diagnostics article[data-level=ok]", has_text="queries").wait_for()
+    find(tab, EXPRESSION)
+    tab.locator(".object[data-state=visible]").first.wait_for()
 
 
 def test_the_page_comes_back_after_decaf_web_was_killed(browser: playwright.Browser, system: System, tmp_path: Path) -> None:

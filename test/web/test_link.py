@@ -59,10 +59,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "_PERIOD_SECONDS", 0.01)
 
 
-def watch(check: Callable[[StubClient, NodeLink], Coroutine[Any, Any, None]]) -> None:
+def watch(check: Callable[[StubClient, NodeLink], Coroutine[Any, Any, None]], answer_s: float = 2 * TIMEOUT_S) -> None:
     async def run() -> None:
         client = StubClient()
-        link = NodeLink(client)  # type: ignore[arg-type]
+        link = NodeLink(client, answer_s)  # type: ignore[arg-type]
         watching = asyncio.create_task(link.watch_presence())
         try:
             await check(client, link)
@@ -117,6 +117,31 @@ def test_a_node_that_hangs_is_silent_then_gone_then_back_as_it_was(monkeypatch: 
         await told(link, "silent")
         client.report("active")
         await told(link, "online", restarts=0)
+
+    watch(check)
+
+
+def test_a_question_without_an_answer_ends() -> None:
+    async def check(client: StubClient, link: NodeLink) -> None:
+        with pytest.raises(NodeUnavailableError, match=r"decaf_node did not answer within 0\.05 s"):
+            await link.query("the mug", True)
+
+    watch(check, answer_s=0.05)
+
+
+def test_diagnostics_of_parts_that_the_node_does_not_have_are_not_kept() -> None:
+    """Anybody may send them, without end."""
+
+    async def check(client: StubClient, link: NodeLink) -> None:
+        client.publishers = [publisher(b"a")]
+        await told(link, "waiting")
+        values = [KeyValue(key="state", value="active"), *[KeyValue(key="x", value="x" * 1000)] * 500]
+        for part in (*map(str, range(50)), "queries"):
+            client.receive(DiagnosticArray(status=[DiagnosticStatus(name=f"{client.target}: {part}", values=values)]))
+        await told(link, "online")
+        (status,) = link.snapshot()["diagnostics"]
+        assert (status["part"], len(status["values"])) == ("queries", 100)
+        assert max(len(value["text"]) for value in status["values"]) < 600
 
     watch(check)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from geometry_msgs.msg import Point
 from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, wait_until
@@ -143,6 +145,26 @@ def test_every_state_of_the_node_is_told_and_none_is_a_restart(page: PageProcess
     page.state(lambda state: levels(state).get("queries") == "ok", "its models")
 
 
+def test_questions_end_in_time_and_have_a_bound(system: System, tmp_path: Path) -> None:
+    """Though the node hangs, and says nothing."""
+    with PageProcess(tmp_path / "log", "--answer-seconds", "3", "--max-questions", "2") as page:
+        page.state(lambda state: state["node"]["presence"] == "online", "the node")
+        system.process.process.send_signal(signal.SIGSTOP)
+        try:
+            asked = [page.post("ask", expression=EXPRESSION, replace=True) for _ in range(5)]
+            refused = [reply.json() for reply in asked if reply.status == 429]
+            assert len(refused) >= 1
+            assert all(not reply["success"] and "--max-questions" in reply["message"] for reply in refused)
+            ended = page.state(lambda state: state["questions"] and all(each["done"] for each in state["questions"]), "the end")
+            assert {each["message"] for each in ended["questions"]} == {"/decaf_node did not answer within 3 s"}
+            late = page.post("query", expression=EXPRESSION, replace=True)
+            assert (late.status, late.json()["message"]) == (503, "/decaf_node did not answer within 3 s")
+        finally:
+            system.process.process.send_signal(signal.SIGCONT)
+        assert page.stop() == 0
+    wait_until(lambda: system.client.reset().success, "the node to go on", TIMEOUT_S)
+
+
 def tracked(state: dict) -> list[dict]:
     """Objects that were on an image."""
     return [each for query in state["queries"] for each in query["objects"] if "state" in each]
@@ -159,6 +181,8 @@ def tracked(state: dict) -> list[dict]:
         (b'{"expression": "x", "replace": true, "more": 1}', 400, "expression, replace"),
         (b'{"expression": 1, "replace": true}', 400, "must be text"),
         (b'{"expression": "\\ud800", "replace": true}', 400, "must be text"),
+        (b'{"expression": "the mug\\u0000 and more", "replace": true}', 400, "NUL"),
+        (b'{"expression": NaN, "replace": true}', 400, "NaN"),
         (b'{"expression": "x", "replace": "yes"}', 400, "true or false"),
         (b'{"expression": "' + b"x" * 100_000 + b'", "replace": true}', 413, ""),
     ],
@@ -166,6 +190,13 @@ def tracked(state: dict) -> list[dict]:
 def test_bad_bodies(page: PageProcess, body: bytes, status: int, cause: str) -> None:
     reply = page.request("POST", "/api/query", body, {"Content-Type": "application/json"})
     assert (reply.status, cause in reply.text) == (status, True), reply
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(page: PageProcess) -> None:
+    with socket.create_connection(("127.0.0.1", page.port), TIMEOUT_S) as connection:
+        headers = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 2"
+        connection.sendall(f"POST /api/reset HTTP/1.1\r\n{headers}\r\n\r\n{{".encode())
+        assert b" 408 " in connection.recv(65536)
 
 
 @pytest.mark.parametrize("object_id", [-1, 2**32, 1.5, True, "1", None])
@@ -180,8 +211,13 @@ def test_bad_ids(page: PageProcess, object_id: object) -> None:
     [
         ("POST", "/api/reset", {"Content-Type": "text/plain"}, 415),
         ("POST", "/api/reset", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ("POST", "/api/reset", {"Content-Type": "application/json; charset=foo"}, 415),
+        ("POST", "/api/reset", {"Content-Type": "application/json", "Content-Encoding": "gzip"}, 415),
         ("GET", "/api/reset", {}, 405),
+        ("GET", "/", {"Host": "127.0.0.1:abc"}, 403),
         ("GET", "/live/state", {}, 400),
+        ("POST", "/api/reset", {"Expect": "\x80"}, 400),
+        ("GET", "/live/state", {"Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "\x80"}, 400),
         ("GET", "/live/../../../etc/passwd", {}, 404),
         ("GET", "/%2e%2e/access.py", {}, 404),
         ("GET", "/", {"Host": "rebound.example"}, 403),
@@ -242,6 +278,8 @@ def test_what_keeps_it_from_starting_is_said(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for arguments, cause in (
             (["--port", str(taken.getsockname()[1])], "--port"),
+            (["--port", "65536"], "--port"),
+            (["--host", "\u00e4" * 100], "--host"),
             (["--token-file", str(tmp_path / "none")], "cannot be read"),
         ):
             command = [sys.executable, "-m", "decaf_ros.web.main", *arguments]
@@ -256,6 +294,8 @@ def test_what_keeps_it_from_starting_is_said(tmp_path: Path) -> None:
     [
         *(("--node", value) for value in ("", "/", "bad name!", "a//b", "a/", "9a", "ä", "~", "long" * 50)),
         ("--host", ""),
+        *(("--answer-seconds", value) for value in ("", "0", "-1", "nan", "inf", "soon")),
+        *(("--max-questions", value) for value in ("", "0", "-1", "1.5", "many", "9" * 5000)),
         *(("--allow-host", value) for value in ("", "robot.lan:8642", "http://robot.lan", "robot.lan/", "two words", "ä.lan")),
     ],
 )
@@ -264,6 +304,42 @@ def test_options_that_cannot_work_are_refused(option: str, value: str, capsys: p
         main([option, value])
     assert ended.value.code == 2
     assert f"error: argument {option}" in capsys.readouterr().err
+
+
+def test_the_page_survives_a_crash(tmp_path: Path) -> None:
+    """As a malformed message causes it: the token that was made up and the port stay, and nobody is refused meanwhile."""
+    with PageProcess(tmp_path / "log", "--host", "0.0.0.0") as page:
+        page.token = page.printed_token
+        assert psutil.Process(page.process.pid).num_threads() == 1, "it forks"
+        assert page.state(bool, "a state")["remark"] == ""
+        for _ in range(2):
+            serving = page.child
+            serving.send_signal(signal.SIGSEGV)
+            serving.wait(TIMEOUT_S)
+            assert page.request("GET", "/").status == 200
+            remark = page.state(bool, "a state")["remark"]
+            assert remark == "decaf_web was restarted, it crashed: signal 11 (Segmentation fault)"
+            assert page.request("GET", "/", headers={"Accept": "*/*"}).status == 401
+        assert page.output().count("it crashed: signal 11") == 2
+        serving = page.child
+        page.process.send_signal(signal.SIGTERM)
+        assert page.process.wait(TIMEOUT_S) == 0
+        assert not serving.is_running()
+
+
+def test_ros_that_cannot_start_is_said_in_a_line(tmp_path: Path) -> None:
+    for extra, environment in (([], {"ROS_LOG_DIR": "/proc/none"}), (["--ros-args", "-r", "no remapping"], {})):
+        done = subprocess.run(
+            [sys.executable, "-m", "decaf_ros.web.main", "--port", "0", *extra],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "decaf_web: ROS cannot start" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_kill_and_restart_of_the_page_in_mid_query(system: System, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,12 +17,15 @@ from aiohttp.test_utils import TestClient, TestServer
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image
 
+from decaf_ros.msg import QueryInfo, TrackedObject, TrackedObjectArray
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.conversions import image_from_array, make_header
+from decaf_ros.srv import ListQueries
+from decaf_ros.strict_json import from_json
 from decaf_ros.web import topics
 from decaf_ros.web.access import AccessPolicy
 from decaf_ros.web.link import NodeLink
-from decaf_ros.web.server import make_app
+from decaf_ros.web.server import PageSettings, make_app
 from decaf_ros.web.topics import ImageFeed, encode_jpeg
 
 TIMEOUT_S = 120.0
@@ -42,7 +46,7 @@ async def wait_for(condition: Callable[[], Any], what: str) -> None:
 
     try:
         await asyncio.wait_for(poll(), TIMEOUT_S)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise AssertionError(f"waited in vain for {what}") from None
 
 
@@ -120,7 +124,7 @@ def test_a_picture_that_was_forgotten_is_not_waited_for_in_vain(
 @asynccontextmanager
 async def live(client: DecafClient, name: str) -> AsyncIterator[ClientWebSocketResponse]:
     """A connection to a live view of a page in this process."""
-    app = make_app(client, AccessPolicy(None))
+    app = make_app(client, AccessPolicy(None), PageSettings(TIMEOUT_S, 2))
     async with TestClient(TestServer(app)) as browser, browser.ws_connect(f"/live/{name}") as socket:
         yield socket
 
@@ -159,6 +163,30 @@ def test_a_state_that_cannot_be_told_closes_the_connection(client: DecafClient, 
             assert socket.closed, message
 
     asyncio.run(check())
+
+
+def test_numbers_that_json_does_not_know_are_null(client: DecafClient) -> None:
+    """Written as Python would, no browser could read anything of the state."""
+    node, name = client.node, client.target
+    objects = [TrackedObject(id=number, query_id=1, label="mug", score=math.nan, presence=math.inf) for number in (1, 2)]
+    query = QueryInfo(query_id=1, expression="the mug", state=QueryInfo.ACTIVE, object_ids=[1, 2])
+    answer = ListQueries.Response(queries=[query])
+    service = node.create_service(ListQueries, f"{name}/list_queries", lambda *_: answer)
+    publisher = node.create_publisher(TrackedObjectArray, f"{name}/objects", 5)
+
+    async def check() -> None:
+        async with live(client, "state") as socket:
+            while True:
+                publisher.publish(TrackedObjectArray(objects=objects))
+                state = from_json(await socket.receive_str(timeout=TIMEOUT_S))
+                shown = [each for query in state["queries"] for each in query["objects"] if "score" in each]
+                if shown:
+                    break
+        assert [(each["score"], each["presence"]) for each in shown] == [(None, None)] * 2
+
+    asyncio.run(check())
+    node.destroy_service(service)
+    node.destroy_publisher(publisher)
 
 
 def test_large_images_are_scaled_down() -> None:

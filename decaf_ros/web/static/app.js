@@ -316,8 +316,11 @@ function updateObject(item, object) {
   item.dataset.state = object.state ?? "";
   setText(item.querySelector(".label"), object.label || "object");
   setText(item.querySelector(".state"), object.state ?? "");
-  setText(item.querySelector(".score"), object.score?.toFixed(2) ?? "");
+  setText(item.querySelector(".score"), scoreText(object.score));
 }
+
+/** A score that is no number comes as null; an object that was on no image yet has none. */
+const scoreText = (score) => (score === undefined ? "" : (score?.toFixed(2) ?? "–"));
 
 function showQueries(queries) {
   const failed = queries.filter((query) => query.state === "failed").slice(-FAILED_SHOWN);
@@ -332,7 +335,7 @@ function showAnswer(answer) {
   const named = answer?.object_name ? ` → ${answer.object_name}` : "";
   setText(byId("answer"), answer ? `“${answer.expression}”${named}` : "Ask, and see here where the time goes.");
   reconcile(byId("bar"), stages, (stage) => stage.name, () => element("i"), (bar, stage) => {
-    bar.style.setProperty("flex-grow", String(stage.ms));
+    bar.style.setProperty("flex-grow", String(stage.ms ?? 0));
   });
   const create = (stage) => element("div", {}, element("dt", { text: words(stage.name) }), element("dd"));
   reconcile(byId("stages"), stages, (stage) => stage.name, create, (row, stage) => {
@@ -370,9 +373,9 @@ function showFigures() {
   const tracking = values("tracking");
   const dropped = Object.entries(camera).filter(([name]) => name.startsWith("dropped_"));
   const figures = [
-    { name: "camera", text: camera.input_rate_hz && `${camera.input_rate_hz} Hz` },
+    { name: "camera", text: camera.input_rate_hz && formatted({ name: "input_rate_hz", text: camera.input_rate_hz }) },
     { name: "mask age", text: tracking.mask_age_p50_ms && formatted({ name: "mask_age_p50_ms", text: tracking.mask_age_p50_ms }) },
-    { name: "dropped", text: dropped.length && String(dropped.reduce((sum, [, count]) => sum + Number(count), 0)) },
+    { name: "dropped", text: dropped.length && String(dropped.reduce((sum, [, count]) => sum + (Number(count) || 0), 0)) },
   ].filter((figure) => figure.text);
   const create = (figure) => element("div", {}, element("dt", { text: figure.name }), element("dd"));
   reconcile(byId("figures"), figures, (figure) => figure.name, create, (row, figure) => {
@@ -397,7 +400,7 @@ function formatted({ name, text }) {
   return unit ? `${text} ${unit}` : text;
 }
 
-const milliseconds = (ms) => (ms >= 1000 ? `${(ms / 1000).toFixed(2)} s` : `${Math.round(ms)} ms`);
+const milliseconds = (ms) => (ms === null ? "–" : ms >= 1000 ? `${(ms / 1000).toFixed(2)} s` : `${Math.round(ms)} ms`);
 
 /** Figures of one part of the diagnostics, by name. */
 function values(part) {
@@ -406,7 +409,7 @@ function values(part) {
 }
 
 const nobody = (presence) => ({
-  node: { name: "", presence, restarts: 0 }, queries: [], diagnostics: [], questions: [], answer: null,
+  node: { name: "", presence, restarts: 0 }, queries: [], diagnostics: [], questions: [], answer: null, remark: "",
 });
 const NOTHING = nobody("connecting");
 const LOCKED = nobody("locked");
@@ -437,8 +440,12 @@ function showViews() {
 /** The state leads: images are asked for while it comes. */
 const live = new Live("live/state", { message: receive, close: explain }, SILENCE_MS);
 
+let remarked = "";
+
 function receive(data) {
   show(JSON.parse(data));
+  if (state.remark && state.remark !== remarked) notify(state.remark);
+  remarked = state.remark;
   settle(state.questions);
   views.forEach((view) => view.live.start());
 }

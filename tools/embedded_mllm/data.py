@@ -11,8 +11,14 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from mllm_model import IMAGE_TOKENS, TOKEN_PIXELS, VIDEO_FRAME_TOKENS
-from mllm_questions import (
+from PIL import Image
+
+from decaf_ros.datatypes import Float32Array, UInt8Array
+from decaf_ros.models.qwen2_5_vl import fit_grid
+from decaf_ros.synthetic.expressions import Expression, expressions_of
+from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene, with_bodies
+from tools.embedded_mllm.model import IMAGE_TOKENS, TOKEN_PIXELS, VIDEO_FRAME_TOKENS
+from tools.embedded_mllm.questions import (
     NO_ROLE,
     ROLES,
     Question,
@@ -21,12 +27,6 @@ from mllm_questions import (
     object_question,
     role_of,
 )
-from PIL import Image
-
-from decaf_ros.datatypes import Float32Array, UInt8Array
-from decaf_ros.models.qwen2_5_vl import fit_grid
-from decaf_ros.synthetic.expressions import Expression, expressions_of
-from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene, with_bodies
 
 MAX_BODIES = 4
 CLIP_FRAMES = 16

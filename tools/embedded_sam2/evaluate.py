@@ -1,13 +1,12 @@
 """Held-out scores of a SAM 2.1 on the procedural world: clicks on images, and masks carried over clips that lose the object.
 
-``python tools/sam2_evaluation.py`` prints those of the shipped model.
+``python -m tools.embedded_sam2.evaluate`` prints those of the shipped model.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,20 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from sam2.modeling.sam2_base import SAM2Base
-from sam2_clips import EVENTS, Clip, sample_clip, sample_still, to_model_input
 
 from decaf_ros.datatypes import BoolArray, Frame
 from decaf_ros.evaluation.metrics import boundary_accuracy, region_similarity
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.strict_json import to_json
+from tools.embedded_sam2.clips import EVENTS, Clip, sample_clip, sample_still, to_model_input
+from tools.embedded_sam2.model import SHIPPED, build_sam2
 
-SHIPPED = Path(__file__).parents[1] / "decaf_ros" / "models" / "embedded" / "sam2_1"
 FIRST_CLICK_SEED = 100_000
 FIRST_CLIP_SEED = 200_000
 CLIP_FRAMES = 32
-
-
-def build_sam2(config: Path = SHIPPED / "config.yaml", image_size: int | None = None) -> SAM2Base:
-    """A model with fresh weights, at the image size of its config or at another one."""
-    model_config = OmegaConf.load(config).model
-    if image_size is not None:
-        model_config.image_size = image_size
-    return instantiate(model_config)
 
 
 @torch.inference_mode()
@@ -177,7 +167,7 @@ def main() -> None:
         "from mask": tracking_scores(model, arguments.clips),
         "from click": tracking_scores(model, arguments.clips, clicks=True),
     }
-    print(json.dumps(scores, indent=2))
+    print(to_json(scores, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train the embedded Qwen2.5-VL from scratch on the procedural world, on a CPU.
 
-    python tools/train_mllm.py --out runs/mllm --export decaf_ros/models/embedded/qwen2_5_vl
+    python -m tools.embedded_mllm.train --out runs/mllm --export decaf_ros/models/embedded/qwen2_5_vl
 
 Started again with the same ``--out`` it continues from the newest checkpoint. The vision tower alone learns to see first (dense
 read-outs of every visual token, on close-ups); then the whole model learns to find objects, one kind of expression after
@@ -22,13 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mllm_data import ClipPool, Sample, draw_batch, draw_close_ups
-from mllm_evaluation import evaluate, table
-from mllm_forward import build_prefix, build_suffixes, prepare, run, run_text, run_vision
-from mllm_losses import DenseHeads, dense_truth, rollout_divergence, rollout_targets
-from mllm_model import build_config, build_model, build_processor, save
-from mllm_questions import name_question
 from torch import Tensor, nn
+
+from decaf_ros.outputs import OutputFolder
+from tools.embedded_mllm.data import ClipPool, Sample, draw_batch, draw_close_ups
+from tools.embedded_mllm.evaluate import evaluate, table
+from tools.embedded_mllm.forward import build_prefix, build_suffixes, prepare, run, run_text, run_vision
+from tools.embedded_mllm.losses import DenseHeads, dense_truth, rollout_divergence, rollout_targets
+from tools.embedded_mllm.model import build_config, build_model, build_processor, save
+from tools.embedded_mllm.questions import name_question
 
 LOG = logging.getLogger("train_mllm")
 _LOOKS = ("colour", "shape", "colour_shape")
@@ -172,9 +174,8 @@ class Trainer:
             "heads": self.heads.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        with OutputFolder(path.parent).file(path.name) as file:
+            torch.save(state, file)
 
     def start_from(self, folder: Path) -> None:
         """Begin with the weights of a trained model; what is trained beside it is fresh."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mllm_data import MAX_BODIES, Sample
-from mllm_questions import NO_BODY, ROLES
 from torch import Tensor, nn
 
 from decaf_ros.synthetic.world import BACKGROUNDS, COLOURS_RGB, SHAPES
+from tools.embedded_mllm.data import MAX_BODIES, Sample
+from tools.embedded_mllm.questions import NO_BODY, ROLES
 
 # Rollouts are trained towards the token's coverage to this power: smoothing widens the map again, and Otsu's masks are best
 # (mean IoU about .55 instead of .46 for the ground truth itself) when the attention keeps to the core of the object.

@@ -1,6 +1,6 @@
 """Held-out scores of the embedded Qwen2.5-VL: answers, pointing and coarse masks, per kind of expression.
 
-python tools/mllm_evaluation.py --model decaf_ros/models/embedded/qwen2_5_vl --scenes 100
+python -m tools.embedded_mllm.evaluate --model decaf_ros/models/embedded/qwen2_5_vl --scenes 100
 """
 
 from __future__ import annotations
@@ -13,10 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mllm_data import Clip, Sample, coverage_on_grid, render_clip, resize_images
-from mllm_forward import build_prefix, build_suffixes, prepare, run
-from mllm_model import IMAGE_TOKENS, VIDEO_FRAME_TOKENS
-from mllm_questions import NO_BODY, Question
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 from decaf_ros.method.fusion import coarse_masks, complement, frame_map, video_map
@@ -24,6 +20,10 @@ from decaf_ros.models.prompts import background_prompt, object_prompt
 from decaf_ros.models.qwen2_5_vl import fit_grid
 from decaf_ros.synthetic.expressions import KINDS, Expression, expressions_of
 from decaf_ros.synthetic.world import DEFAULT_SIZE_HW
+from tools.embedded_mllm.data import Clip, Sample, coverage_on_grid, render_clip, resize_images
+from tools.embedded_mllm.forward import build_prefix, build_suffixes, prepare, run
+from tools.embedded_mllm.model import IMAGE_TOKENS, VIDEO_FRAME_TOKENS
+from tools.embedded_mllm.questions import NO_BODY, Question
 
 POINTING_TOLERANCE_PX = 8
 FRAMES = 8

@@ -1,4 +1,4 @@
-"""Trains the embedded SAM 2.1 on the procedural world: ``python tools/train_sam2.py --out runs/sam2``.
+"""Trains the embedded SAM 2.1 on the procedural world: ``python -m tools.embedded_sam2.train --out runs/sam2``.
 
 Runs on one CPU core. Started again with the same folder it goes on where it stopped; every step draws its batch from its own
 seed, so that the data do not depend on interruptions. The averaged weights are in ``model.safetensors`` of that folder; to
@@ -8,7 +8,6 @@ ship them, copy that file to ``decaf_ros/models/embedded/sam2_1``.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -17,10 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from sam2.modeling.sam2_base import SAM2Base
-from sam2_evaluation import build_sam2, click_scores, tracking_scores
-from sam2_training import Batch, DecoderTap, Prompt, clip_losses, discs_at_clicks, sample_clips_batch, sample_stills_batch
+
+from decaf_ros.outputs import OutputFolder
+from decaf_ros.strict_json import to_json
+from tools.embedded_sam2.data import Batch, Prompt, discs_at_clicks, sample_clips_batch, sample_stills_batch
+from tools.embedded_sam2.evaluate import click_scores, tracking_scores
+from tools.embedded_sam2.losses import DecoderTap, clip_losses
+from tools.embedded_sam2.model import build_sam2, export
 
 EMA_DECAY = 0.998
 WARM_UP_STEPS = 50
@@ -163,10 +166,10 @@ class Training:
         self._log({name: round(value, 3) for name, value in scores.items()})
 
     def _log(self, values: dict) -> None:
-        line = json.dumps({"phase": self.phase.name, "step": self.step, **values})
+        line = to_json({"phase": self.phase.name, "step": self.step, **values})
         print(line, flush=True)
-        with (self.folder / "log.jsonl").open("a") as log:
-            log.write(line + "\n")
+        with OutputFolder(self.folder).journal("log.jsonl") as log:
+            log.write(f"{line}\n".encode())
 
     def _save(self) -> None:
         state = {
@@ -176,9 +179,8 @@ class Training:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = self.folder / "state.pt.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "state.pt")
+        with OutputFolder(self.folder).file("state.pt") as file:
+            torch.save(state, file)
         export(self.average, self.folder / "model.safetensors")
 
     def _load(self) -> dict | None:
@@ -192,12 +194,6 @@ def _average_into(average: SAM2Base, model: SAM2Base, step: int) -> None:
     decay = min(EMA_DECAY, (1 + step) / (10 + step))
     for mean, value in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(value, 1 - decay)
-
-
-def export(model: SAM2Base, path: Path) -> None:
-    """Write the weights as float16 safetensors."""
-    save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
-    path.chmod(0o644)
 
 
 def main() -> None:

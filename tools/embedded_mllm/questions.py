@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mllm_model import WRAPPERS
 
 from decaf_ros.models import prompts
 from decaf_ros.synthetic.expressions import Expression
 from decaf_ros.synthetic.world import COLOURS_RGB, SHAPES, Scene
+from tools.embedded_mllm.model import WRAPPERS
 
 NO_BODY = -1
 NO_ROLE = -1

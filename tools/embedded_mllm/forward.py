@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mllm_data import Sample
-from mllm_model import MERGE_SIZE, TEMPORAL_PATCH_SIZE
-from mllm_questions import Question
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers import Qwen2_5_VLForConditionalGeneration as Model
 from transformers import Qwen2_5_VLProcessor as Processor
+
+from tools.embedded_mllm.data import Sample
+from tools.embedded_mllm.model import MERGE_SIZE, TEMPORAL_PATCH_SIZE
+from tools.embedded_mllm.questions import Question
 
 # "flash" in the name makes transformers' vision tower hand over all windows at once instead of looping over them.
 _WINDOWED_ATTENTION = "flash_attention_windowed_sdpa"

@@ -1,0 +1,41 @@
+"""Programs where ROS cannot start, as with a home that cannot be written to: one line, and the way out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = {
+    "decaf_node": ["decaf_ros.ros.node"],
+    "decaf_sim_camera": ["decaf_ros.ros.sim_camera"],
+    "decaf_web": ["decaf_ros.web.main", "--port", "0"],
+    "decaf": ["decaf_ros.cli.main", "demo", "--out", "demo"],
+}
+
+
+def _run(program: str, folder: Path, **environment: str) -> str:
+    command = [sys.executable, "-m", *PROGRAMS[program]]
+    inherited = {name: value for name, value in os.environ.items() if name not in ("ROS_LOG_DIR", "ROS_HOME")}
+    ended = subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    return ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_home_that_cannot_be_written_to(program: str, tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    said = _run(program, tmp_path, HOME=str(tmp_path / "home"))
+    assert said.startswith(f"{program}: ROS cannot start: ")
+    assert f"{tmp_path}/home/.ros/log" in said
+    assert said.endswith("; set ROS_LOG_DIR to a folder that can be written to")
+
+
+def test_a_domain_that_is_none(tmp_path: Path) -> None:
+    said = _run("decaf_sim_camera", tmp_path, ROS_DOMAIN_ID="kitchen")
+    assert "decaf_sim_camera: ROS cannot start: " in said
+    assert "ROS_DOMAIN_ID is not an integral number" in said

@@ -1,0 +1,102 @@
+"""Work of the models that nobody wants any more: every step of it asks, and what was given up leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from decaf_ros.datatypes import Frame, FrameWindow, ObjectPrompt
+from decaf_ros.models.mllm import load_mllm
+from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.models.wanted import while_wanted
+from decaf_ros.synthetic.world import sample_scene
+
+FRAMES, BODIES = 3, 2
+SCENE = sample_scene(910_003)
+VIEWS = [SCENE.render(0.25 * index) for index in range(FRAMES)]
+WINDOW = FrameWindow(tuple(Frame(index, "camera", view.image_rgb) for index, view in enumerate(VIEWS)))
+LAYERS = 4  # of the embedded language model
+
+
+class GivenUpError(Exception):
+    pass
+
+
+@dataclass
+class Countdown:
+    """Asks how often it likes, until it is asked once too often."""
+
+    left: float = float("inf")
+    asked: int = 0
+
+    def __call__(self) -> None:
+        self.asked += 1
+        if self.asked > self.left:
+            raise GivenUpError
+
+
+def _rollout(mllm: Any) -> Callable[[], torch.Tensor]:
+    prefix = mllm.read_frames(WINDOW)
+    reply = prefix.ask("the red ball")
+    return lambda: prefix.rollout([reply])
+
+
+def _propagate(tracker: Any) -> Callable[[], np.ndarray]:
+    clip = [tracker.encode(frame) for frame in WINDOW.frames]
+    masks = np.stack([VIEWS[0].mask_of(body) for body in range(BODIES)])
+    return lambda: tracker.propagate(clip, 0, masks)
+
+
+def _prompt(tracker: Any) -> Callable[[], np.ndarray]:
+    return lambda: tracker.prompt(tracker.encode(WINDOW.frames[0]), ObjectPrompt(((9.0, 9.0),)))[1].mask_hw
+
+
+# What is made ready, and the fewest steps that it has.
+WORK = {
+    "read a video": ("mllm", lambda mllm: lambda: mllm.read_video(WINDOW).ask("the ball").answers, 2 * LAYERS),
+    "read frames": ("mllm", lambda mllm: lambda: mllm.read_frames(WINDOW).ask("the ball", answer=False).state.batches[0][0], 2),
+    "complete": ("mllm", lambda mllm: lambda: mllm.complete("the red ball"), LAYERS),
+    "roll out": ("mllm", _rollout, LAYERS // 2),
+    "encode": ("tracker", _prompt, 2),
+    "propagate": ("tracker", _propagate, FRAMES - 1),
+}
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Any]:
+    return {"mllm": load_mllm("embedded"), "tracker": Sam2Tracker.load("embedded")}
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(torch.equal(one, other)) if isinstance(one, torch.Tensor) else bool(np.all(one == other))
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_work_is_given_up_at_any_step_and_done_again_with_the_same_result(models: dict[str, Any], name: str) -> None:
+    model, prepare, least = WORK[name]
+    work = prepare(models[model])
+    patient = Countdown()
+    with while_wanted(patient):
+        first = work()
+    assert patient.asked >= least
+    for left in {0, 1, patient.asked // 2, patient.asked - 1}:
+        with while_wanted(Countdown(left)), pytest.raises(GivenUpError):
+            work()
+    assert _same(work(), first), "and outside of the block nobody asks"
+
+
+def test_a_model_that_is_used_with_other_options_asks_once_a_layer(models: dict[str, Any]) -> None:
+    mllm, counts = models["mllm"], []
+    for each in (mllm, mllm.with_options(mllm._options)):
+        asked = Countdown()
+        with while_wanted(asked):
+            each.complete("the red ball")
+        counts.append(asked.asked)
+    assert counts[0] == counts[1]
