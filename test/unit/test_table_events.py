@@ -268,6 +268,13 @@ def test_a_simulation_is_the_same_twice():
     assert np.array_equal(one.touches_tn, other.touches_tn)
 
 
+def test_orders_by_place_mean_the_thing_that_stands_there():
+    world = Simulation(scene_of(thing("cube", 0.1, 0.1), thing("mug", 0.0, -0.1)))
+    assert world.thing_at((0.11, 0.09)) == 0
+    assert world.thing_at((0.0, -0.13)) == 1
+    assert world.thing_at((0.2, 0.3)) is None
+
+
 def test_an_idle_arm_goes_to_rest_and_a_live_world_takes_orders():
     world = Simulation(scene_of(thing("cube", 0.1, 0.1)))
     world.tick()

@@ -13,7 +13,7 @@ from table_truth import SecondOpinion
 
 from decaf_ros.synthetic.table.episodes import Episode, sample_episode
 from decaf_ros.synthetic.table.scene import Action, Camera, Look, Scene, Thing
-from decaf_ros.synthetic.table.sentences import sentences_of
+from decaf_ros.synthetic.table.sentences import sentences_of, times_to_ask
 from decaf_ros.synthetic.table.window import Window
 from decaf_ros.synthetic.table.wordings import ANYTHING, EVENT_KINDS, NOTHING, SENTENCE_KINDS, Sentence, vocabulary
 
@@ -208,6 +208,18 @@ def test_what_is_hidden_is_not_spoken_of_and_what_is_out_of_view_is_no_rival():
 def test_a_window_outside_of_the_episode_is_refused(start_s, end_s):
     with pytest.raises(ValueError, match=r"a window lies within 0 to 6\.0 s"):
         Window(two_mugs_one_moved(), start_s, end_s)
+
+
+def test_one_asks_soon_after_what_happens_and_at_other_times():
+    episode = two_mugs_one_moved()
+    times = times_to_ask(episode, np.random.default_rng(0), 60)
+    assert times == sorted(times)
+    assert len(times) == 60
+    assert all(1.0 <= time_s <= 6.0 for time_s in times)
+    picked = episode.history.events[0].end_s
+    assert np.mean([time_s > picked for time_s in times]) > 0.6
+    assert min(times) < picked
+    assert len(times_to_ask(play(("mug", "red", 0.0, 0.0)), np.random.default_rng(0), 3)) == 3  # where nothing happens
 
 
 def test_wordings_are_many():

@@ -21,6 +21,6 @@ def load(name: str) -> Any:
         module: ModuleType = importlib.import_module(name)
     except ImportError as error:
         raise SimulationMissingError(
-            f"the simulated table needs {name}, which is not installed: pip install 'decaf_ros[sim]' (Python 3.11 or later)"
+            f"the simulated table needs {name}, which is not installed: pip install 'decaf_ros[sim]'"
         ) from error
     return module

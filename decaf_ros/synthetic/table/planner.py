@@ -26,14 +26,14 @@ class Planner:
     def __init__(self, rng: np.random.Generator, camera: Camera, looks: list[tuple[str, str]]) -> None:
         self._rng, self._camera = rng, camera
         self._gap = float(rng.uniform(0.02, 0.05))
-        self._sociable = int(rng.integers(0, 4))  # things stand beside each other where it is 0, and sometimes where it is 1
+        self._sociable = int(rng.integers(0, 3))  # things stand beside each other where it is 0, and sometimes where it is 1
         self._things: list[Thing] = []
         self._radii: list[float] = []
         self._heights: list[float] = []
         self._xy: list[Float64Array] = []
         self._handled: set[int] = set()
         self._toppled: set[int] = set()
-        self._hidden = int(rng.integers(len(looks))) if rng.random() < 0.3 and len(looks) > 2 else None
+        self._hidden = int(rng.integers(len(looks))) if rng.random() < 0.45 and len(looks) > 2 else None
         for index, (kind, colour) in enumerate(looks):
             self._add(kind, colour, index == self._hidden)
         if self._hidden is not None and self._hidden >= len(self._things):

@@ -33,6 +33,25 @@ def sentences_of(episode: Episode, end_s: float, rng: np.random.Generator, secon
     return [_sentence(claim, window, rng) for claim in claims] + absent_sentences(window, rng)
 
 
+def times_to_ask(episode: Episode, rng: np.random.Generator, count: int) -> list[float]:
+    """Times at which to ask, in their order: every second one soon after something happened, the others at any time.
+
+    Args:
+        episode: what was played.
+        rng: chooses them.
+        count: how many.
+    """
+    first, last = min(1.0, episode.scene.duration_s), episode.scene.duration_s
+    ends = [event.end_s for event in episode.history.events]
+    times = []
+    for index in range(count):
+        time_s = float(rng.uniform(first, last))
+        if ends and index % 2 == 0:
+            time_s = float(rng.choice(ends)) + float(rng.uniform(0.2, 0.75 * WINDOW_S))
+        times.append(min(max(time_s, first), last))
+    return sorted(times)
+
+
 def _sentence(claim: Claim, window: Window, rng: np.random.Generator) -> Sentence:
     if claim.kind == "use":
         text = str(rng.choice(USES[claim.phrase].wordings))

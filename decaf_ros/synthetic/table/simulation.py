@@ -105,6 +105,17 @@ class Simulation:
         body = self.data.body(thing_name(thing))
         return np.array(body.xpos), np.array(body.xmat).reshape(3, 3)
 
+    def thing_at(self, xy: tuple[float, float], within_metres: float = 0.06) -> int | None:
+        """The thing whose middle is nearest to a point of the table, None where none is so near: for orders by place."""
+        ways = [self.pose_of(index) for index in range(len(self.shapes))]
+        middles = [
+            position + rotation @ (0.5 * (shape.mesh.vertices_n3.min(axis=0) + shape.mesh.vertices_n3.max(axis=0)))
+            for (position, rotation), shape in zip(ways, self.shapes, strict=True)
+        ]
+        distances = [float(np.linalg.norm(middle[:2] - np.asarray(xy))) for middle in middles]
+        nearest = int(np.argmin(distances))
+        return nearest if distances[nearest] <= within_metres else None
+
     def fasten(self, thing: int) -> bool:
         """Fasten a thing to the hand as it lies between the fingers; False, and nothing, unless both touch it."""
         if (self.touches_n[thing] & _GRIP) != _GRIP:
