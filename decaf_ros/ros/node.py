@@ -19,6 +19,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.action.server import RCLError
 from rclpy.callback_groups import CallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import ROSClock
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -356,8 +357,8 @@ def main(args: list[str] | None = None, ending: Ending | None = None) -> None:
     start_ros("decaf_node", words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = DecafNode()
-    except ParameterError as error:
-        rclpy.logging.get_logger("decaf_node").fatal(str(error))
+    except (ParameterError, ParameterException) as error:  # the latter of those that are ROS's own, such as use_sim_time
+        rclpy.logging.get_logger("decaf_node").fatal(brief(error))
         raise SystemExit(1) from error
     except REFUSALS as error:
         rclpy.logging.get_logger("decaf_node").fatal(refusal(error))
