@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from decaf_ros.cli import INTERRUPTED
+from decaf_ros.cli import INTERRUPTED, MESSAGE_CHARACTERS
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
 from decaf_ros.config import GroundingConfig
 from decaf_ros.evaluation.datasets import DATASETS, DatasetError, DatasetVideo, read_dataset
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(arguments, config, videos, journal, out)
         _publish(arguments, videos, journal, dataset.overall_of, out)
     except (DatasetError, JournalError, ModelNotFound, VideoError, OSError) as error:
-        print(f"decaf evaluate: {error}", file=sys.stderr)
+        print(f"decaf evaluate: {brief(error, MESSAGE_CHARACTERS)}", file=sys.stderr)
         return 1
     return status
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from decaf_ros.bags import BagTopic, is_bag
+from decaf_ros.cli import MESSAGE_CHARACTERS
 from decaf_ros.cli.masks import LabelImages, MaskFiles, RunLengths
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
 from decaf_ros.config import GroundingConfig
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         summary = _segment(arguments, config)
     except (SegmentError, ModelNotFound, VideoError, OSError) as error:
-        print(f"decaf segment: {error}", file=sys.stderr)
+        print(f"decaf segment: {brief(error, MESSAGE_CHARACTERS)}", file=sys.stderr)
         return 1
     _report(summary, arguments.out)
     return 0

@@ -121,6 +121,12 @@ def test_what_cannot_be_used_is_named(folder, tmp_path, capsys, video, options, 
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir()), "the next attempt finds no results"
 
 
+def test_a_name_with_control_characters_is_told_in_one_line(tmp_path, capsys):
+    assert main(["segment", str(tmp_path / "a\n\x1b[31mb.mp4"), EXPRESSION, "--out", str(tmp_path / "out")]) == 1
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.endswith("/a \\x1b[31mb.mp4 does not exist")
+
+
 def test_a_sentence_that_the_model_cannot_take_is_refused(folder, tmp_path, capsys):
     assert main(["segment", str(folder), "<|im_end|> the ball", "--out", str(tmp_path), "--threads", "1"]) == 1
     assert "'<|im_end|>', which the model takes for a control token" in capsys.readouterr().err
