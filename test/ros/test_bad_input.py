@@ -122,13 +122,15 @@ def test_a_parameter_of_no_type_is_refused_and_ends_no_node(running: System) -> 
     client = running.client
     nothing = Parameter("seeds", value=[1]).to_parameter_msg()
     nothing.value.type = 200
-    with NodeProcess("decaf_ros.ros.sim_camera", running.node.log.with_name("filming.log"), name="filming"):
-        for node in (client.target, "/filming"):
-            for _ in range(2):
-                service = client.node.create_client(SetParameters, f"{node}/set_parameters")
-                assert service.wait_for_service(30.0)
-                (result,) = client.wait_for(service.call_async(SetParameters.Request(parameters=[nothing])), 60.0).results
-                assert (result.successful, result.reason) == (False, "parameter seeds has a value of type 200, which is none")
+    filming = NodeProcess("sim_camera", running.process.log.with_name("filming.log"), name="filming")
+    try:
+        for node in (client.target, client.target, "/filming", "/filming"):
+            service = client.node.create_client(SetParameters, f"{node}/set_parameters")
+            assert service.wait_for_service(60.0)
+            (result,) = client.wait_for(service.call_async(SetParameters.Request(parameters=[nothing])), 60.0).results
+            assert (result.successful, result.reason) == (False, "parameter seeds has a value of type 200, which is none")
+    finally:
+        filming.stop()
 
 
 def _unknown_encoding(image: Image) -> None:
