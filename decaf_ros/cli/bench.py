@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 import transformers
 
+from decaf_ros.cli import MESSAGE_CHARACTERS
 from decaf_ros.cli.models import add_model_options, positive_int
 from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.held_out import (
@@ -39,6 +40,7 @@ from decaf_ros.evaluation.summary import PAPER
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.outputs import OutputFolder
+from decaf_ros.text import brief
 
 _Score = TypeVar("_Score")
 _OTHER_KINDS = ("motion",)
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if name in arguments.parts:
                 _publish(name, measure(setup, arguments), folder)
     except (ModelNotFound, OSError) as error:  # TimeoutError, of programs that do not start, is an OSError
-        print(f"decaf bench: {error}", file=sys.stderr)
+        print(f"decaf bench: {brief(error, MESSAGE_CHARACTERS)}", file=sys.stderr)
         return 1
     return 0
 

@@ -26,7 +26,7 @@ from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.errors import ModelNotFound, PromptError
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.outputs import OutputFolder, alike
-from decaf_ros.text import brief, quoted
+from decaf_ros.text import brief, escaped, quoted
 from decaf_ros.video import FrameSource, VideoError
 
 # What is typed, and the name in tables. Variants that read images alike stand together: models are loaded once for them.
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(arguments, config, videos, journal, out)
         _publish(arguments, videos, journal, dataset.overall_of, out)
     except (DatasetError, JournalError, ModelNotFound, VideoError, OSError) as error:
-        print(f"decaf evaluate: {error}", file=sys.stderr)
+        message = escaped(str(error), kept="\n")  # a dataset's layout has several lines
+        print(f"decaf evaluate: {message}", file=sys.stderr)
         return 1
     return status
 

@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from decaf_ros.cli import INTERRUPTED
+from decaf_ros.cli import INTERRUPTED, MESSAGE_CHARACTERS
+from decaf_ros.text import brief
 
 # Imported when chosen: torch, transformers and rclpy take seconds.
 _COMMANDS = {
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # no folder for temporary files, a reader of the output that went away
         reason = f"not all could be printed: {error.strerror}" if _give_up_output() else error
-        print(f"decaf {chosen.command}: {reason}", file=sys.stderr)
+        print(f"decaf {chosen.command}: {brief(reason, MESSAGE_CHARACTERS)}", file=sys.stderr)
         return 1
 
 

@@ -1,13 +1,15 @@
-"""rclpy's services for parameters, which would look up a million names, one by one, for whoever asks."""
+"""rclpy's services for parameters, which would look up a million names for whoever asks, and fail on a type that is none."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter
 from rclpy.parameter_service import ParameterService
 
 from decaf_ros import limits
+from decaf_ros.text import brief
 
 
 class LimitedParameterService(ParameterService):
@@ -29,13 +31,13 @@ class LimitedParameterService(ParameterService):
         return response if _refusal(request.prefixes) else super()._list_parameters_callback(request, response)
 
     def _set_parameters_callback(self, request: Any, response: Any) -> Any:
-        if refusal := _refusal(request.parameters):
+        if refusal := _refusal(request.parameters) or _no_value(request.parameters):
             response.results = [SetParametersResult(successful=False, reason=refusal)]
             return response
         return super()._set_parameters_callback(request, response)
 
     def _set_parameters_atomically_callback(self, request: Any, response: Any) -> Any:
-        if refusal := _refusal(request.parameters):
+        if refusal := _refusal(request.parameters) or _no_value(request.parameters):
             response.result = SetParametersResult(successful=False, reason=refusal)
             return response
         return super()._set_parameters_atomically_callback(request, response)
@@ -48,3 +50,12 @@ def _refusal(named: list[Any]) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _no_value(parameters: list[Any]) -> str:
+    """What is wrong with a value whose type ROS does not know, over which rclpy would fail without an answer; "" for none."""
+    known = {kind.value for kind in Parameter.Type}
+    unknown = [each for each in parameters if each.value.type not in known]
+    return (
+        f"parameter {brief(unknown[0].name, 80)} has a value of type {unknown[0].value.type}, which is none" if unknown else ""
+    )

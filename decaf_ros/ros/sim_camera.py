@@ -22,6 +22,7 @@ from decaf_ros.datatypes import Float32Array, UInt8Array
 from decaf_ros.ros.arguments import check_arguments
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.ending import Ending
+from decaf_ros.ros.parameter_services import LimitedParameterService
 from decaf_ros.ros.startup import REFUSALS, refusal, start_ros
 from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
 from decaf_ros.text import brief, quoted
@@ -45,7 +46,8 @@ class SimCamera(Node):
     """
 
     def __init__(self) -> None:
-        super().__init__("sim_camera")
+        super().__init__("sim_camera", start_parameter_services=False)
+        LimitedParameterService(self)
         _declare(self)
         _require_choice(self, "reliability", tuple(_RELIABILITY))
         _require_choice(self, "encoding", ("rgb8", "mono8"))

@@ -118,6 +118,21 @@ def test_services_for_parameters_take_no_more_names_than_there_could_be(running:
     assert answer(ListParameters, "list_parameters", prefixes=["device"] * 10_000).result.names == []
 
 
+def test_a_parameter_of_no_type_is_refused_and_ends_no_node(running: System) -> None:
+    client = running.client
+    nothing = Parameter("seeds", value=[1]).to_parameter_msg()
+    nothing.value.type = 200
+    filming = NodeProcess("sim_camera", running.process.log.with_name("filming.log"), name="filming")
+    try:
+        for node in (client.target, client.target, "/filming", "/filming"):
+            service = client.node.create_client(SetParameters, f"{node}/set_parameters")
+            assert service.wait_for_service(60.0)
+            (result,) = client.wait_for(service.call_async(SetParameters.Request(parameters=[nothing])), 60.0).results
+            assert (result.successful, result.reason) == (False, "parameter seeds has a value of type 200, which is none")
+    finally:
+        filming.stop()
+
+
 def _unknown_encoding(image: Image) -> None:
     image.encoding = "yuv422_yuy2"
 
