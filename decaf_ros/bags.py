@@ -89,7 +89,7 @@ class BagTopic:
         return frames
 
     def _choose(self, topic: str | None) -> tuple[str, list[Connection]]:
-        """The topic to read, and its connections: one for each publisher."""
+        """The topic to read, as messages name it, and its connections: one for each publisher."""
         images = [each for each in self._reader.connections if each.msgtype in _DECODERS]
         topics = sorted({each.topic for each in images})
         if not topics:
@@ -100,7 +100,7 @@ class BagTopic:
         chosen = topic or topics[0]
         if chosen not in topics:
             raise VideoError(f"{self._path} has no images on a topic {chosen}; it has them on {_listed(topics)}")
-        return chosen, [each for each in images if each.topic == chosen]
+        return brief(chosen, _NAME_CHARACTERS), [each for each in images if each.topic == chosen]
 
     def _index(self) -> list[_Position]:
         """Positions of all images, by stamp; only these are kept in memory."""

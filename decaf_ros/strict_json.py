@@ -29,10 +29,16 @@ def from_json(text: str | bytes, *, unique_names: bool = False) -> Any:
         unique_names: whether an object that has a name twice is refused; else the last one counts.
 
     Raises:
-        ValueError: it is no JSON, holds NaN or an infinity, is not Unicode, or is nested too deeply.
+        ValueError: it is no JSON, holds NaN, an infinity or a number beyond those of floats, is not Unicode, or is nested too
+            deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique if unique_names else None)
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            object_pairs_hook=_unique if unique_names else None,
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -56,6 +62,13 @@ def _finite(value: Any) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite_float(digits: str) -> float:
+    """The standard has numbers that no float holds, such as 1e999, which Python would take for infinite."""
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"{brief(digits, 40)} is too large a number")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

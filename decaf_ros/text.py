@@ -36,5 +36,15 @@ def quoted(foreign: str, limit: int = _QUOTED_CHARACTERS) -> str:
 def brief(foreign: object, limit: int = _ERROR_CHARACTERS) -> str:
     """What a library says, which may repeat what it was given: as :func:`quoted`, without the quotes, in one line."""
     text = str(foreign)
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text[: 2 * limit].split()))
+    shown = escaped(" ".join(text[: 2 * limit].split()))
     return shown if len(shown) <= limit and len(text) <= 2 * limit else f"{shown[:limit]}... ({len(text)} characters)"
+
+
+def with_kind(error: BaseException) -> str:
+    """An error as :func:`brief`, after its kind: its text alone may be a bare word, as that of a ``KeyError``, or empty."""
+    return f"{type(error).__name__}: {brief(error)}".removesuffix(": ")
+
+
+def escaped(text: str, kept: str = "") -> str:
+    """The text, with characters that cannot be printed escaped, but for those that are to be kept."""
+    return "".join(char if char.isprintable() or char in kept else repr(char)[1:-1] for char in text)

@@ -16,7 +16,8 @@ import numpy as np
 from decaf_ros.cli import INTERRUPTED
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
 from decaf_ros.config import GroundingConfig
-from decaf_ros.evaluation.datasets import DATASETS, DatasetError, DatasetVideo, read_dataset
+from decaf_ros.evaluation.datasets import DATASETS, DatasetVideo, read_dataset
+from decaf_ros.evaluation.entries import DatasetError
 from decaf_ros.evaluation.journal import Journal, JournalError, Record
 from decaf_ros.evaluation.runner import DecafSegmenter, Prediction, Segmenter, evaluate
 from decaf_ros.evaluation.runs import Setup, ablations

@@ -23,7 +23,7 @@ from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.grounding import Grounder, StageClock
 from decaf_ros.session.offline import QUERY_ID, GroundedVideo, ground_video, segment_video
 from decaf_ros.strict_json import to_json
-from decaf_ros.text import brief, checked_line, quoted
+from decaf_ros.text import brief, checked_line, escaped, quoted
 from decaf_ros.video import FrameSource, VideoError, VideoWriter, open_frames
 
 _FOLDERS = ("masks", "heat")
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         summary = _segment(arguments, config)
     except (SegmentError, ModelNotFound, VideoError, OSError) as error:
-        print(f"decaf segment: {error}", file=sys.stderr)
+        print(f"decaf segment: {escaped(str(error))}", file=sys.stderr)  # names of images, and a bag's topics, are foreign
         return 1
     _report(summary, arguments.out)
     return 0

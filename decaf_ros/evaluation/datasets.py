@@ -7,7 +7,6 @@ hours does not end at a missing file.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from decaf_ros.datatypes import BoolArray, Frame
+from decaf_ros.evaluation.entries import DatasetError, Entry, LayoutError, read_json
 from decaf_ros.evaluation.rle import decode_rle
 from decaf_ros.image_files import read_image, read_numbers
-from decaf_ros.outputs import file_name
-from decaf_ros.strict_json import described, from_json
 from decaf_ros.text import brief, quoted
 from decaf_ros.video import VideoError
 
@@ -27,16 +25,7 @@ from decaf_ros.video import VideoError
 ANNOTATORS = ("annotator 1, first frame", "annotator 1, full video", "annotator 2, first frame", "annotator 2, full video")
 # ReVOS, by type_id.
 REVOS_CATEGORIES = ("referring", "reasoning", "hallucination")
-_MOST_JSON_BYTES = 4 << 30
 _MOST_OBJECTS = (1 << 16) - 1  # of a 16-bit image
-
-
-class DatasetError(Exception):
-    """A dataset that is not where or what it should be; the message names the file, and what is expected."""
-
-
-class LayoutError(DatasetError):
-    """A file that is not where it should be."""
 
 
 class TruthMasks(Protocol):
@@ -207,77 +196,6 @@ def read_dataset(name: str, root: Path, split: str | None = None) -> list[Datase
         raise DatasetError(f"{error}\n{dataset.title} is expected as:\n{tree}") from error
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A value of a dataset's file, which may be anything, and where it stands.
-
-    Its methods give it as what is expected, or raise :class:`DatasetError` with the place.
-    """
-
-    value: Any
-    where: str
-
-    def error(self, expected: str) -> DatasetError:
-        return DatasetError(f"{self.where} is {described(self.value)}, and {expected} is expected")
-
-    def has(self, field: str) -> bool:
-        return field in self.fields()
-
-    def fields(self) -> dict[str, _Entry]:
-        if not isinstance(self.value, dict):
-            raise self.error("an object")
-        return {name: _Entry(each, f"{self.where}, {quoted(name)}") for name, each in self.value.items()}
-
-    def __getitem__(self, field: str) -> _Entry:
-        found = self.fields().get(field)
-        if found is None:
-            raise DatasetError(f"{self.where} lacks the field {quoted(field)}")
-        return found
-
-    def values(self) -> list[Any]:
-        if not isinstance(self.value, list):
-            raise self.error("a list")
-        return self.value
-
-    def items(self) -> list[_Entry]:
-        return [_Entry(each, f"{self.where}, entry {index}") for index, each in enumerate(self.values())]
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self.error("a text")
-        try:
-            self.value.encode()
-        except UnicodeEncodeError:
-            raise DatasetError(f"{self.where} is {quoted(self.value)}, which is not Unicode") from None
-        return self.value
-
-    def number(self, least: int, most: int) -> int:
-        """A whole number, also as text."""
-        text = str(self.value) if type(self.value) is int or isinstance(self.value, str) else ""
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-            raise self.error(f"a whole number from {least} to {most}")
-        return int(text)
-
-    def name(self) -> str:
-        """Of one file or folder, without its ending; also a number."""
-        return self.checked(str(self.value) if type(self.value) is int else self.text())
-
-    def names(self) -> list[str]:
-        """A list of them, without any twice."""
-        names = [each.name() for each in self.items()]
-        if len(set(names)) < len(names):
-            ((twice, _),) = Counter(names).most_common(1)
-            raise DatasetError(f"{self.where} holds {quoted(twice)} twice")
-        return names
-
-    def checked(self, name: str) -> str:
-        """The name that this entry has or is, which leads nowhere else when it is a file's."""
-        try:
-            return file_name(name)
-        except ValueError as error:
-            raise DatasetError(f"{self.where} cannot be the name of a file in the dataset: {error}") from error
-
-
 def _read_ref_davis17(root: Path, split: str) -> list[DatasetVideo]:
     videos = _read_videos(root / "meta_expressions" / split / "meta_expressions.json")
     return [_read_numbered(root / split, name, entry, ANNOTATORS) for name, entry in videos.items()]
@@ -292,7 +210,7 @@ def _read_ref_youtube_vos(root: Path, split: str) -> list[DatasetVideo]:
     return [_read_numbered(root / split, name, entry, ("",)) for name, entry in videos.items()]
 
 
-def _read_numbered(folder: Path, name: str, entry: _Entry, categories: Sequence[str]) -> DatasetVideo:
+def _read_numbered(folder: Path, name: str, entry: Entry, categories: Sequence[str]) -> DatasetVideo:
     """A video whose masks are images of object numbers; categories take turns among the sentences."""
     frames = entry["frames"].names()
     images = _files(folder / "JPEGImages" / name, frames)
@@ -321,7 +239,7 @@ def _read_encoded(image_folder: Path, meta: Path, mask_dict: Path) -> list[Datas
     """Videos whose masks are in one file of run lengths, which is left out where the publishers keep the masks."""
     videos = _read_videos(meta)
     with_truth = any(about.has("anno_id") for entry in videos.values() for _, about in _in_order(entry["expressions"]))
-    masks = _read_json(mask_dict).fields() if with_truth else {}
+    masks = read_json(mask_dict).fields() if with_truth else {}
     read = []
     for name, entry in videos.items():
         frames = entry["frames"].names()
@@ -355,9 +273,9 @@ def _read_reasonvos(root: Path, split: str) -> list[DatasetVideo]:
     return read
 
 
-def _read_videos(path: Path) -> dict[str, _Entry]:
+def _read_videos(path: Path) -> dict[str, Entry]:
     """The videos of a file of sentences, by name in alphabetical order."""
-    content = _read_json(path)
+    content = read_json(path)
     videos = content["videos"].fields() if content.has("videos") else {}
     if not videos:
         raise DatasetError(f'{path} holds no "videos"')
@@ -368,19 +286,6 @@ def _read_videos(path: Path) -> dict[str, _Entry]:
             if not entry.has(field) or not entry[field].value:
                 raise DatasetError(f"{path}: the video {quoted(name)} has no {field}")
     return dict(sorted(videos.items()))
-
-
-def _read_json(path: Path) -> _Entry:
-    if not path.is_file():
-        raise LayoutError(f"{path} is missing")
-    if path.stat().st_size > _MOST_JSON_BYTES:
-        raise DatasetError(f"{path} is larger than {_MOST_JSON_BYTES >> 30} GiB, which no file of a dataset is")
-    try:
-        return _Entry(from_json(path.read_bytes(), unique_names=True), str(path))
-    except ValueError as error:
-        raise DatasetError(f"{path} is no JSON file: {brief(error)}") from error
-    except MemoryError:
-        raise DatasetError(f"{path} takes more memory than there is") from None
 
 
 def _files(folder: Path, frames: Sequence[str]) -> tuple[Path, ...]:
@@ -406,7 +311,7 @@ def _printable_files(folder: Path) -> Iterator[Path]:
                 yield folder / entry.name
 
 
-def _in_order(expressions: _Entry) -> list[tuple[str, _Entry]]:
+def _in_order(expressions: Entry) -> list[tuple[str, Entry]]:
     """Sentences by number: "2" before "10"."""
     by_id = expressions.fields()
     for expression_id, about in by_id.items():

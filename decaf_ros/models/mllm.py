@@ -93,9 +93,12 @@ def _folder(model_id: str) -> Path:
     path = local_path(model_id)
     if path is not None:
         return path
-    with told_as(f"{quoted(model_id)} is no folder here, and the local cache and the hub have no model of that name", _WAY_OUT):
-        # Weights of gigabytes only once it is known that they are of use.
-        _adapter(read_config(Path(hf_hub_download(model_id, "config.json")))["model_type"])
+    missing = f"{quoted(model_id)} is no folder here, and is neither in the local cache nor to be had from the hub"
+    with told_as(missing, _WAY_OUT):
+        config = Path(hf_hub_download(model_id, "config.json"))
+    with told_as(_cause(model_id, config.parent), _WAY_OUT):
+        _adapter(read_config(config)["model_type"])  # weights of gigabytes only once it is known that they are of use
+    with told_as(missing, _WAY_OUT):
         return Path(snapshot_download(model_id, allow_patterns=list(_HUB_FILES), ignore_patterns=list(_NO_HUB_FILES)))
 
 

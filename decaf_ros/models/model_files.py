@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from decaf_ros.models.errors import ModelNotFound, OptionsError
-from decaf_ros.text import brief, quoted
+from decaf_ros.text import brief, quoted, with_kind
 
 EMBEDDED = "embedded"
 
@@ -124,7 +124,5 @@ def is_panic(error: BaseException) -> bool:
 
 
 def _told(error: BaseException) -> str:
-    """The error, and its kind where the text may be a bare word, as of a ``KeyError``."""
-    if isinstance(error, (OSError, ValueError)) and str(error):
-        return brief(error)
-    return f"{type(error).__name__}: {brief(error)}".removesuffix(": ")
+    """The error; its kind as well, unless it is one whose texts are sentences."""
+    return brief(error) if isinstance(error, (OSError, ValueError)) and str(error) else with_kind(error)

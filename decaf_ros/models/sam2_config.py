@@ -49,12 +49,16 @@ _FORBIDDEN_ARGUMENTS = {
 }
 # The largest numbers, by argument, where the weights do not tell them and memory or time would suffer; ...
 _LIMITS = {
+    "d_model": 1024,
+    "embed_dim": 1024,
+    "embedding_dim": 1024,
     "feat_sizes": MOST_SIDE_PX // 16,
     "image_size": MOST_SIDE_PX,
     "kernel_size": 64,
     "max_obj_ptrs_in_encoder": 64,
     "num_layers": 64,
     "num_maskmem": 64,
+    "num_pos_feats": 1024,
     "padding": 64,
     "stages": 64,
     "window_spec": 32,
@@ -65,6 +69,8 @@ _MOST = 65536
 _MOST_BYTES = 1 << 16
 _MOST_ENTRIES = 64
 _MOST_LEVELS = 16
+# Of all tables of positions, which no weights contradict: twice what the published networks have at the largest image.
+_MOST_TABLE_BYTES = 2 << 30
 
 _Plain = Any  # dicts with names as keys, lists, text, numbers, truth values and None
 
@@ -119,15 +125,25 @@ _PlainLoader.add_implicit_resolver(
 
 
 class _ParametersWithoutMemory(TorchFunctionMode):
-    """Tensors that modules fill at random or with constants are made without memory; small tables are computed."""
+    """Tensors that modules fill at random or with constants are made without memory; small tables are computed.
+
+    Raises:
+        ValueError: the tables are not small together, steps on the way and copies for each layer included.
+    """
 
     _factories = frozenset((torch.empty, torch.ones, torch.randn, torch.zeros))
+    _table_bytes = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func in self._factories:
             kwargs["device"] = "meta"
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor) and not result.is_meta:
+            self._table_bytes += result.nbytes
+            if self._table_bytes > _MOST_TABLE_BYTES:
+                raise ValueError(f"its tables of positions need more than {_MOST_TABLE_BYTES >> 30} GB of memory")
+        return result
 
 
 def _require_plain(value: _Plain, where: str, levels: int, name: str = "") -> None:

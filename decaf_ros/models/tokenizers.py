@@ -24,8 +24,9 @@ _STEPS = {
 _AT_MOST_ONCE = "ByteLevel"
 _NESTED = ("normalizers", "pretokenizers", "decoders")
 _MOST_STEPS = 16
-# A repeated group, or a call of one, can take a regular expression exponential time. No published tokenizer repeats a group.
-_SLOW_PATTERN = re.compile(r"(?<!\\)\)[*+{]|\\g")
+# A repeated group, or a call of one, can take a regular expression exponential time. No published tokenizer repeats a group, or
+# has white space between what it looks for. What takes long all the same gives up after ten million steps, with a panic.
+_SLOW_PATTERN = re.compile(r"(?<!\\)(\\\\)*\)[*+{]|\\g|\(\?[a-z-]*x")
 _MOST_PATTERN_CHARACTERS = 1024
 _MOST_POST_BYTES = 16_384
 _MOST_ADDED_TOKENS = 16

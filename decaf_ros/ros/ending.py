@@ -84,7 +84,8 @@ class Ending:
         lines = [f"{self._program}: cut off {SECONDS:g} s after {cause}, with status {CUT_OFF}, while it was {stage}"]
         frames = sys._current_frames()
         for thread in threading.enumerate():
-            calls = [each for each in traceback.extract_stack(frames.get(thread.ident or 0)) if each.filename not in _WAITING]
+            frame = frames.get(thread.ident or 0)  # one that has only just begun has none
+            calls = [each for each in traceback.extract_stack(frame) if each.filename not in _WAITING] if frame else []
             if thread.name != _NAME and calls:
                 lines.append(f"thread {thread.name}, innermost call last:")
                 lines += [line.rstrip() for line in traceback.format_list(calls[-_CALLS_SHOWN:])]

@@ -6,6 +6,8 @@ import logging
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+from decaf_ros.text import escaped
+
 _LONGEST = 20_000  # characters: a traceback
 
 
@@ -34,7 +36,7 @@ class RosLogHandler(logging.Handler):
 
 
 def _printable(text: str) -> str:
-    shown = "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text[:_LONGEST])
+    shown = escaped(text[:_LONGEST], kept="\n")
     return shown if len(text) <= _LONGEST else f"{shown}... ({len(text)} characters)"
 
 

@@ -23,7 +23,7 @@ from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.ros.parameters import Value, names_for, settings_for
-from decaf_ros.text import brief, quoted
+from decaf_ros.text import brief, quoted, with_kind
 
 # By the parameter that names a model: what its weights depend on, ...
 _WEIGHT_PARAMETERS = {
@@ -144,7 +144,7 @@ class Models:
                 try:
                     pending.set_result(_load(name, values))
                 except BaseException as error:  # or who waits would wait for ever
-                    pending.set_exception(error if isinstance(error, ModelNotFound) else ModelNotFound(brief(error)))
+                    pending.set_exception(error if isinstance(error, ModelNotFound) else ModelNotFound(with_kind(error)))
 
         threading.Thread(target=work, name="decaf-loader", daemon=True).start()
         self.loading = name, time.monotonic()
@@ -219,7 +219,7 @@ def _load(name: str, values: Mapping[str, Value]) -> Any:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             way_out = "install a C++ compiler such as g++, or set compile_tracker to false"
             raise ModelNotFound(f"{model_id} cannot be compiled: {brief(error, 200)}; {way_out}") from error
-        raise ModelNotFound(f"{model_id} cannot be loaded: {type(error).__name__}: {brief(error)}") from error
+        raise ModelNotFound(f"{model_id} cannot be loaded: {with_kind(error)}") from error
 
 
 def resolve_dtype(name: str) -> torch.dtype | None:

@@ -19,7 +19,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.action.server import RCLError
 from rclpy.callback_groups import CallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import ROSClock
-from rclpy.exceptions import NameValidationException
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -58,12 +58,12 @@ from decaf_ros.ros.parameters import (
 from decaf_ros.ros.publishers import QueryHeatMaps, ResultPublisher, publish_asynchronously
 from decaf_ros.ros.services import Services
 from decaf_ros.ros.shared_memory import shared_memory_problem
-from decaf_ros.ros.startup import start_ros
+from decaf_ros.ros.startup import REFUSALS, refusal, start_ros
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Activity, Engine
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.session import TrackingSession
-from decaf_ros.text import brief
+from decaf_ros.text import brief, with_kind
 
 _CALLBACK_THREADS = 4
 _WARNING_PERIOD_SECONDS = 5.0
@@ -181,7 +181,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         except (ModelNotFound, ValueError) as error:
             return self._note_failure(brief(error), TransitionCallbackReturn.FAILURE)
         except Exception as error:
-            return self._note_failure(f"{type(error).__name__}: {brief(error)}", TransitionCallbackReturn.ERROR)
+            return self._note_failure(with_kind(error), TransitionCallbackReturn.ERROR)
         return TransitionCallbackReturn.SUCCESS
 
     def _note_failure(self, cause: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
@@ -357,13 +357,11 @@ def main(args: list[str] | None = None, ending: Ending | None = None) -> None:
     start_ros("decaf_node", words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = DecafNode()
-    except ParameterError as error:
-        rclpy.logging.get_logger("decaf_node").fatal(str(error))
+    except (ParameterError, ParameterException) as error:  # the latter of those that are ROS's own, such as use_sim_time
+        rclpy.logging.get_logger("decaf_node").fatal(brief(error))
         raise SystemExit(1) from error
-    except (RCLError, NameValidationException) as error:
-        rclpy.logging.get_logger("decaf_node").fatal(
-            f"ROS refuses the node: {brief(error)}; check its names and remappings (-r)"
-        )
+    except REFUSALS as error:
+        rclpy.logging.get_logger("decaf_node").fatal(refusal(error))
         raise SystemExit(1) from error
     if shortage:
         node.get_logger().warning(shortage)
@@ -419,7 +417,7 @@ def _spin(executor: CameraFirstExecutor, node: Node, until: Callable[[], bool], 
         except ExternalShutdownException:
             return
         except Exception as error:
-            node.get_logger().error(f"a callback failed: {type(error).__name__}: {brief(error)}")
+            node.get_logger().error(f"a callback failed: {with_kind(error)}")
 
 
 if __name__ == "__main__":

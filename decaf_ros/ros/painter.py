@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rclpy.logging import get_logger
 
 from decaf_ros.session.slot import Slot
-from decaf_ros.text import brief
+from decaf_ros.text import with_kind
 
 _WARNING_PERIOD_SECONDS = 5.0
 _logger = get_logger("decaf_ros")
@@ -48,6 +48,4 @@ class Painter:
             try:
                 paint()
             except Exception as error:  # one frame's picture is lost, and nothing else
-                _logger.error(
-                    f"no picture: {type(error).__name__}: {brief(error)}", throttle_duration_sec=_WARNING_PERIOD_SECONDS
-                )
+                _logger.error(f"no picture: {with_kind(error)}", throttle_duration_sec=_WARNING_PERIOD_SECONDS)

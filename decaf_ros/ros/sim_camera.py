@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.action.server import RCLError
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -23,7 +22,7 @@ from decaf_ros.datatypes import Float32Array, UInt8Array
 from decaf_ros.ros.arguments import check_arguments
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.ending import Ending
-from decaf_ros.ros.startup import start_ros
+from decaf_ros.ros.startup import REFUSALS, refusal, start_ros
 from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene
 from decaf_ros.text import brief, quoted
 
@@ -173,7 +172,9 @@ def main(args: Sequence[str] | None = None, ending: Ending | None = None) -> Non
     start_ros("decaf_sim_camera", words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = SimCamera()
-    except (ParameterException, RCLError, ValueError) as error:
+    except REFUSALS as error:
+        raise SystemExit(f"decaf_sim_camera: {refusal(error)}") from error
+    except (ParameterException, ValueError) as error:
         raise SystemExit(f"decaf_sim_camera: {brief(error)}") from error
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -7,8 +7,12 @@ from typing import Any
 
 import rclpy
 from rclpy.action.server import RCLError
+from rclpy.exceptions import NameValidationException
 
 from decaf_ros.text import brief
+
+# What ROS raises where it does not take a node's names, or those of its topics.
+REFUSALS = (RCLError, NameValidationException)
 
 
 def start_ros(program: str, words: Sequence[str] | None = None, **options: Any) -> None:
@@ -26,3 +30,8 @@ def start_ros(program: str, words: Sequence[str] | None = None, **options: Any) 
         if "logging" in str(error):  # a home that is read-only, or not there, as of a service's user
             hint = "; set ROS_LOG_DIR to a folder that can be written to"
         raise SystemExit(f"{program}: ROS cannot start: {brief(error)}{hint}") from error
+
+
+def refusal(error: Exception) -> str:
+    """What to say about one of the ``REFUSALS``."""
+    return f"ROS refuses the node: {brief(error)}; check its names and remappings (-r)"

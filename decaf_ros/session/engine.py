@@ -32,7 +32,7 @@ from decaf_ros.session.session import (
     UnknownIdError,
 )
 from decaf_ros.session.slot import Slot
-from decaf_ros.text import brief, checked_line, quoted
+from decaf_ros.text import brief, checked_line, quoted, with_kind
 
 _FAILURES_KEPT = 32
 _STOPPED = "the node is being deactivated or shut down"
@@ -476,7 +476,7 @@ class Engine:
 
     def _complain(self, trouble: str, error: Exception) -> None:
         """Log what goes wrong, once a minute as long as it is the same: it may do so on every frame."""
-        cause = f"{trouble}: {type(error).__name__}: {brief(error)}"
+        cause = f"{trouble}: {with_kind(error)}"
         said, quiet_until = self._said
         if cause != said or time.monotonic() >= quiet_until:
             self._said = cause, time.monotonic() + _QUIET_SECONDS
@@ -503,7 +503,7 @@ class Engine:
             self._tell(self._listener.on_rejected_frame, brief(error))
         except Exception as error:  # the node goes on, whatever happens to one frame
             self._complain("a frame could not be followed", error)
-            self._tell(self._listener.on_rejected_frame, f"internal error: {type(error).__name__}: {brief(error)}")
+            self._tell(self._listener.on_rejected_frame, f"internal error: {with_kind(error)}")
         else:
             if segmentation is not None:
                 self._tell(self._listener.on_segmentation, segmentation)
@@ -547,7 +547,7 @@ class Engine:
             self._fail(job, SessionError(brief(error)))
         except Exception as error:  # the node goes on, and the caller learns the cause
             logger.exception("the query %s failed", quoted(job.expression))
-            self._fail(job, SessionError(f"internal error: {type(error).__name__}: {brief(error)}"))
+            self._fail(job, SessionError(f"internal error: {with_kind(error)}"))
         else:
             self._current = None
             job.future.set_result(result)

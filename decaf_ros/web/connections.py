@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from decaf_ros.text import brief
+from decaf_ros.text import brief, with_kind
 
 MAX_CONNECTIONS = 200
 _IDLE_SECONDS = 15.0
@@ -186,6 +186,6 @@ def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 def _say(what: str, error: object) -> None:
-    reason = f": {type(error).__name__}: {error}" if isinstance(error, BaseException) else ""
+    reason = f": {with_kind(error)}" if isinstance(error, BaseException) else ""
     with contextlib.suppress(OSError):
         print(f"decaf_web: {brief(what + reason)}", file=sys.stderr, flush=True)

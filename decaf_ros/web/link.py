@@ -24,6 +24,7 @@ _PERIOD_SECONDS = 0.5
 # Diagnostics come once a second.
 _SILENCE_SECONDS = 5.0
 _CALL_SECONDS = 30.0
+_DISCOVERY_SECONDS = 5.0
 # Anybody may send diagnostics in the node's name: of more than it has itself, nothing is kept.
 _MAX_FIGURES = 100
 
@@ -151,7 +152,7 @@ class NodeLink:
 
     async def _refresh_queries(self, patience_s: float | None = None) -> None:
         """A node that hangs is waited for no longer than that, and what is known stays."""
-        with suppress(asyncio.TimeoutError):
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._list_queries(), patience_s)
 
     async def _list_queries(self) -> None:
@@ -161,10 +162,7 @@ class NodeLink:
             self._queries = []
 
     async def _call(self, service: str, request: Any, timeout_s: float = _CALL_SECONDS) -> Any:
-        try:
-            future = self._client.call_async(service, request, timeout_s=0.0)
-        except TimeoutError as error:
-            raise NodeUnavailableError(str(error)) from error
+        future = await self._send(service, request)
         answer: asyncio.Future[Any] = self._loop.create_future()
 
         def settle(done: Any) -> None:
@@ -179,6 +177,17 @@ class NodeLink:
         finally:
             self._calls.discard(answer)
             future.cancel()
+
+    async def _send(self, service: str, request: Any) -> Any:
+        """The future of an answer. An active node has all services; when it has just come, some are still to be discovered."""
+        deadline = time.monotonic() + _DISCOVERY_SECONDS
+        while True:
+            try:
+                return self._client.call_async(service, request, timeout_s=0.0)
+            except TimeoutError as error:
+                if self._presence() != "online" or time.monotonic() > deadline:
+                    raise NodeUnavailableError(str(error)) from error
+            await asyncio.sleep(_PERIOD_SECONDS)
 
     # --- presence ---
 

@@ -145,7 +145,10 @@ class _Page:
 
     async def _open_socket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SECONDS, max_msg_size=1024, compress=False)
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ValueError as error:  # aiohttp decodes a header that it did not check
+            raise web.HTTPBadRequest(text=f"this asks for no websocket: {brief(error)}\n") from error
         self._sockets.add(socket)
         return socket
 

@@ -17,7 +17,8 @@ from budget import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decaf_ros.evaluation.datasets import DATASETS, DatasetError, ImageFiles, read_dataset
+from decaf_ros.evaluation.datasets import DATASETS, ImageFiles, read_dataset
+from decaf_ros.evaluation.entries import DatasetError
 from decaf_ros.evaluation.rle import decode_rle
 from decaf_ros.video import VideoError
 

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ kind, request = REQUESTS[service]
 rclpy.init()
 node = rclpy.create_node("one_of_many")
 client = node.create_client(kind, f"/decaf_node/{{service}}", qos_profile=clients.SERVICE_QOS)
-assert client.wait_for_service(60.0)
+assert client.wait_for_service(110.0)
 print("there", flush=True)
 sys.stdin.readline()
 
@@ -81,8 +81,13 @@ class _Clients:
     def have_gone(self) -> bool:
         return all(process.poll() is not None for process in self._processes)
 
-    def kill(self) -> None:
+    def end(self) -> None:
+        """Who has all answers goes by itself; what a killed process leaves in shared memory is another matter."""
         for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=30)
             process.kill()
             process.wait(timeout=30)
 
@@ -93,7 +98,7 @@ def _clients(folder: Path, service: str, processes: int, count: int, stay: bool 
     try:
         yield clients
     finally:
-        clients.kill()
+        clients.end()
 
 
 @pytest.mark.parametrize("service", ["list_queries", "remove_query", "get_parameters"])

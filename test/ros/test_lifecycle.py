@@ -181,7 +181,10 @@ def test_loading_blocks_nothing_and_can_be_interrupted(ros: None, tmp_path: Path
         assert process.stop() == 0, process.output()
 
 
-def test_parameters_can_be_read_while_a_new_model_is_loaded(ros: None, tmp_path: Path, silent_hub: socket.socket) -> None:
+def test_a_new_model_that_is_being_loaded_holds_up_nothing(ros: None, tmp_path: Path, silent_hub: socket.socket) -> None:
+    def is_loading() -> bool:
+        return client.diagnostic_values("queries")["stage"] == "loading tracker_model"
+
     process = NodeProcess("node", tmp_path / "node.log", name="managed_node")
     try:
         with DecafClient("/managed_node", name="impatient_client") as client:
@@ -194,27 +197,15 @@ def test_parameters_can_be_read_while_a_new_model_is_loaded(ros: None, tmp_path:
             assert _device(client) == "auto"
             assert not change.done()
             assert client.state() == "active"
-    finally:
-        assert process.stop() == 0, process.output()
-
-
-def test_a_new_model_that_is_being_loaded_holds_up_no_transition(ros: None, tmp_path: Path, silent_hub: socket.socket) -> None:
-    process = NodeProcess("node", tmp_path / "node.log", name="managed_node")
-    try:
-        with DecafClient("/managed_node", name="impatient_client") as client:
-            client.wait_until_ready()
-            changes = client.node.create_client(SetParameters, "/managed_node/set_parameters")
-            request = SetParameters.Request(parameters=[Parameter("tracker_model", value=MODEL_OF_THE_HUB).to_parameter_msg()])
-            assert changes.wait_for_service(30.0)
-            change = changes.call_async(request)
-            silent_hub.accept()
-            wait_until(lambda: client.diagnostic_values("queries")["stage"] == "loading tracker_model", "the stage", 60.0)
+            wait_until(is_loading, "the stage", 60.0)
             assert client.change_state("deactivate")
             (result,) = client.wait_for(change, 60.0).results
             assert not result.successful
             assert "the node is being deactivated" in result.reason
             assert client.change_state("activate")
             client.wait_until_ready()
+            changes.call_async(request)
+            wait_until(is_loading, "the stage", 60.0)
     finally:
         assert process.stop() == 0, process.output()
 

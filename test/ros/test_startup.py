@@ -17,8 +17,8 @@ PROGRAMS = {
 }
 
 
-def _run(program: str, folder: Path, **environment: str) -> str:
-    command = [sys.executable, "-m", *PROGRAMS[program]]
+def _run(program: str, folder: Path, *words: str, **environment: str) -> str:
+    command = [sys.executable, "-m", *PROGRAMS[program], *words]
     inherited = {name: value for name, value in os.environ.items() if name not in ("ROS_LOG_DIR", "ROS_HOME")}
     ended = subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
@@ -39,3 +39,10 @@ def test_a_domain_that_is_none(tmp_path: Path) -> None:
     said = _run("decaf_sim_camera", tmp_path, ROS_DOMAIN_ID="kitchen")
     assert "decaf_sim_camera: ROS cannot start: " in said
     assert "ROS_DOMAIN_ID is not an integral number" in said
+
+
+@pytest.mark.parametrize("program", ["decaf_node", "decaf_sim_camera", "decaf_web"])
+def test_a_parameter_of_ros_itself_that_is_of_another_type(program: str, tmp_path: Path) -> None:
+    said = _run(program, tmp_path, "--ros-args", "-p", "use_sim_time:=soon")
+    assert program in said
+    assert "Trying to set parameter 'use_sim_time' to 'soon' of type 'STRING', expecting type 'BOOL'" in said

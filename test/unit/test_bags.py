@@ -244,6 +244,14 @@ def test_of_thousands_of_topics_a_few_are_named(tmp_path):
     assert len(str(refused.value)) < 4000
 
 
+def test_a_topic_is_named_in_a_few_words(tmp_path):
+    path = tmp_path / "bag.mcap"
+    path.write_bytes(mcap(mcap_topic(1, b"/\x1b[2J" + b"x" * 10_000, IMAGE)))
+    with pytest.raises(VideoError, match=r"has no message on /\\x1b\[2Jx+\.\.\. \(10005 characters\)$") as refused:
+        BagTopic(path)
+    assert len(str(refused.value)) < 400
+
+
 class TestDamage:
     @pytest.mark.parametrize("storage", STORAGES)
     def test_a_file_that_was_cut_anywhere_is_refused(self, tmp_path, storage):

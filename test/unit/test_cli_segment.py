@@ -121,6 +121,14 @@ def test_what_cannot_be_used_is_named(folder, tmp_path, capsys, video, options, 
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir()), "the next attempt finds no results"
 
 
+def test_the_name_of_an_image_is_told_in_one_line(tmp_path, capsys):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (frames / "a\x1b[31m\nno error.png").touch()
+    assert main(["segment", str(frames), EXPRESSION, "--out", str(tmp_path / "out")]) == 1
+    assert r"/a\x1b[31m\nno error.png cannot be decoded as an image" in capsys.readouterr().err
+
+
 def test_a_sentence_that_the_model_cannot_take_is_refused(folder, tmp_path, capsys):
     assert main(["segment", str(folder), "<|im_end|> the ball", "--out", str(tmp_path), "--threads", "1"]) == 1
     assert "'<|im_end|>', which the model takes for a control token" in capsys.readouterr().err

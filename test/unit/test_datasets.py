@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from decaf_ros.evaluation.datasets import DATASETS, DatasetError, DatasetVideo, ImageFiles, PngMasks, read_dataset
+from decaf_ros.evaluation.datasets import DATASETS, DatasetVideo, ImageFiles, PngMasks, read_dataset
+from decaf_ros.evaluation.entries import DatasetError
 from decaf_ros.evaluation.rle import decode_rle
 from decaf_ros.synthetic.world import sample_scene
 from decaf_ros.video import VideoError

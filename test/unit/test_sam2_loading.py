@@ -137,7 +137,9 @@ ALIASES = "x: &a [1, 1, 1, 1]\n" + "".join(f"x{n}: &{chr(98 + n)} [{', '.join([f
         ("image_size: 192", "image_size: 1000000", "image_size is 1000000"),
         ("feat_sizes: [12, 12]", "feat_sizes: [60000, 60000]", "feat_sizes"),
         ("dim_feedforward: 256", "dim_feedforward: 60000", "does not hold the weights"),
-        ("d_model: 128\n      backbone", "d_model: 65536\n      backbone", "does not hold the weights|does not describe"),
+        ("d_model: 128\n      backbone", "d_model: 1024\n      backbone", "does not hold the weights|does not describe"),
+        ("embedding_dim: 128", "embedding_dim: 65536", "embedding_dim is 65536"),
+        ("num_pos_feats: 128", "num_pos_feats: 65536", "num_pos_feats is 65536"),
     ],
 )
 def test_a_config_is_plain_data_of_sensible_size(folder, old, new, cause):
@@ -145,6 +147,13 @@ def test_a_config_is_plain_data_of_sensible_size(folder, old, new, cause):
     with pytest.raises(ModelNotFound, match=cause) as refused:
         load_sam2(str(folder))
     assert "\n" not in str(refused.value)
+
+
+def test_tables_that_no_weights_contradict_are_small_together(folder):
+    _replace(folder / "config.yaml", "feat_sizes: [12, 12]", "feat_sizes: [256, 256]")
+    _replace(folder / "config.yaml", "num_layers: 2", "num_layers: 64")
+    with pytest.raises(ModelNotFound, match="tables of positions need more than 2 GB"):
+        load_sam2(str(folder))
 
 
 def test_a_network_that_cannot_track_is_refused_when_it_is_loaded(folder):

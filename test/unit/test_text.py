@@ -8,7 +8,7 @@ import math
 import pytest
 
 from decaf_ros.strict_json import from_json, to_json
-from decaf_ros.text import brief, quoted
+from decaf_ros.text import brief, quoted, with_kind
 
 
 def test_foreign_words_are_quoted_escaped_and_short() -> None:
@@ -23,13 +23,18 @@ def test_foreign_errors_become_one_short_line() -> None:
     assert len(brief(ValueError("y" * 1_000_000))) < 600
 
 
+def test_errors_whose_words_say_little_are_told_with_their_kind() -> None:
+    assert with_kind(KeyError("name\x1b")) == r"KeyError: 'name\x1b'"
+    assert with_kind(MemoryError()) == "MemoryError"
+
+
 def test_numbers_that_json_does_not_know_become_null() -> None:
     value = {"score": math.nan, "box": [math.inf, (-math.inf, 1.5)], "id": 7, "lost": True}
     assert to_json(value) == '{"score": null, "box": [null, [null, 1.5]], "id": 7, "lost": true}'
     assert json.loads(to_json(value, indent=2))["box"] == [None, [None, 1.5]]
 
 
-@pytest.mark.parametrize("text", ["NaN", '{"a": -Infinity}', "[" * 100_000, "{", b"\xff\xfe\xfd", "1" * 10_000])
+@pytest.mark.parametrize("text", ["NaN", '{"a": -Infinity}', "[" * 100_000, "{", b"\xff\xfe\xfd", "1" * 10_000, "[-1e999]"])
 def test_what_is_no_json_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # of Python's, whose words change
         from_json(text)

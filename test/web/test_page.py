@@ -206,6 +206,9 @@ def test_bad_ids(page: PageProcess, object_id: object) -> None:
     assert "whole number" in reply.text
 
 
+UPGRADE = {"Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status"),
     [
@@ -217,7 +220,8 @@ def test_bad_ids(page: PageProcess, object_id: object) -> None:
         ("GET", "/", {"Host": "127.0.0.1:abc"}, 403),
         ("GET", "/live/state", {}, 400),
         ("POST", "/api/reset", {"Expect": "\x80"}, 400),
-        ("GET", "/live/state", {"Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "\x80"}, 400),
+        ("GET", "/live/state", {**UPGRADE, "Sec-WebSocket-Version": "\x80"}, 400),
+        ("GET", "/live/state", {**UPGRADE, "Sec-WebSocket-Key": "\x80"}, 400),
         ("GET", "/live/../../../etc/passwd", {}, 404),
         ("GET", "/%2e%2e/access.py", {}, 404),
         ("GET", "/", {"Host": "rebound.example"}, 403),
