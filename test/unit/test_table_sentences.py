@@ -12,6 +12,7 @@ pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 from table_truth import SecondOpinion
 
 from decaf_ros.synthetic.table.episodes import Episode, sample_episode
+from decaf_ros.synthetic.table.events import EventKind
 from decaf_ros.synthetic.table.scene import Action, Camera, Look, Scene, Thing
 from decaf_ros.synthetic.table.sentences import sentences_of, times_to_ask
 from decaf_ros.synthetic.table.window import Window
@@ -121,6 +122,16 @@ def test_what_is_held_is_told_until_it_is_let_go():
     assert targets(said(episode, put.end_s + 0.5), "held") == set()
     assert targets(said(episode, put.end_s + 0.5), "put_down") == {0}
     assert not any(each.kind == "near_miss" and "put down" in each.text for each in said(episode, put.end_s + 0.5))
+
+
+def test_what_is_held_out_of_view_is_not_asked_for():
+    things = (("can", "red", 0.05, 0.0), ("can", "blue", 0.1, 0.2))
+    episode = play(*things, actions=(Action("pick", 0), Action("place", xy=(-0.3, 0.72))), seconds=6.0)
+    gone = next(event for event in episode.history.events if event.kind is EventKind.TAKEN_AWAY).end_s
+    assert episode.history.held_at(gone) == [0]
+    assert targets(said(episode, gone), "held") == set()
+    assert targets(said(episode, gone), "taken_away") == {0}
+    assert targets(said(episode, episode.history.events[0].end_s + 0.4), "held") == {0}
 
 
 def test_pushed_and_fallen_are_told_apart():

@@ -22,6 +22,8 @@ def happenings(window: Window) -> Iterator[Claim]:
     """All claims about events; of a thing whose kind is there once only, its kind is not told: it would give the event away."""
     for claim in (*_moves(window), *_grips(window), *_other_events(window)):
         seen = claim.evidence_s or (window.start_s, window.end_s)
+        if claim.kind == "held":  # now: it has to be in view now
+            seen = (window.end_s, window.end_s)
         if window.present_n[claim.target] and window.is_seen_between(claim.target, *seen):
             yield claim
 

@@ -70,7 +70,7 @@ class View:
 
 
 class Renderer:
-    """Renders one scene. The first one on a machine compiles for about 20 s; what it compiled is kept in a cache of files.
+    """Renders one scene. The first one on a machine compiles for some ten seconds; what it compiled is kept in files.
 
     Args:
         scene: what is rendered.

@@ -188,23 +188,19 @@ class Simulation:
         it pushes.
         """
         contacts = self.data.contact
-        pairs = self._owners[contacts.geom[: self.data.ncon]].reshape(-1, 2)
+        pairs, depths = self._owners[contacts.geom].reshape(-1, 2), -contacts.dist
         closing = self.data.body("roll").xmat.reshape(3, 3)[:, 1]
-        along = contacts.frame[: self.data.ncon, :3].reshape(-1, 3) @ closing  # from the first body of a pair to the second
+        along = contacts.frame[:, :3] @ closing  # from the first body of a pair to the second
+        meet = depths >= 0
         self.touches_n[:] = 0
-        flags = {_LEFT: Touch.ARM, _RIGHT: Touch.ARM, _ARM: Touch.ARM, _GROUND: Touch.GROUND}
-        for (one, other), deep, normal in zip(pairs.tolist(), (-contacts.dist).tolist(), along.tolist(), strict=False):
-            if deep < 0:
-                continue
-            for thing, toucher, inward in ((one, other, -normal), (other, one, normal)):
-                if thing >= 0:
-                    self.touches_n[thing] |= flags.get(toucher, Touch.THING)
-                    if toucher == _LEFT and inward < -_INNER_SIDE:
-                        self.touches_n[thing] |= Touch.LEFT
-                    if toucher == _RIGHT and inward > _INNER_SIDE:
-                        self.touches_n[thing] |= Touch.RIGHT
-            if min(one, other) not in (_LEFT, _RIGHT):
-                self.deepest = max(self.deepest, deep)
+        for things, touchers, inward in ((pairs[:, 0], pairs[:, 1], -along), (pairs[:, 1], pairs[:, 0], along)):
+            flags = np.where(touchers >= 0, Touch.THING, np.where(touchers == _GROUND, Touch.GROUND, Touch.ARM))
+            flags |= np.where((touchers == _LEFT) & (inward < -_INNER_SIDE), Touch.LEFT, 0)
+            flags |= np.where((touchers == _RIGHT) & (inward > _INNER_SIDE), Touch.RIGHT, 0)
+            met = meet & (things >= 0)
+            np.bitwise_or.at(self.touches_n, things[met], flags[met].astype(np.uint8))
+        pressed = depths[~np.isin(pairs, (_LEFT, _RIGHT)).any(axis=1)]
+        self.deepest = max(self.deepest, float(pressed.max(initial=0.0)))
 
 
 def simulate(scene: Scene) -> Recording:
