@@ -63,8 +63,9 @@ class Ending:
             return
         if self.expendable:
             os._exit(0)
-        with contextlib.suppress(RuntimeError, ValueError, OSError, AttributeError):  # stderr may be closed
-            faulthandler.dump_traceback_later(SECONDS + 2 * _REPORT_SECONDS, exit=True)
+        with contextlib.suppress(RuntimeError, ValueError, OSError):
+            # By its number: sys.stderr would be flushed, and another thread may hold its lock and wait for who reads it.
+            faulthandler.dump_traceback_later(SECONDS + 2 * _REPORT_SECONDS, exit=True, file=2)
         _in_background(lambda: self._cut_off(cause))
         self.asked.set()
 

@@ -164,7 +164,7 @@ def test_the_camera_ends_while_it_draws(ros: None, tmp_path: Path, number: signa
 def test_a_program_that_nobody_listens_to_is_cut_off_all_the_same(tmp_path: Path) -> None:
     """Its standard error is a pipe that is full: whoever writes a line waits for ever."""
     command = """
-import os, sys, time
+import os, sys, threading, time
 from decaf_ros.ros.ending import Ending
 ending = Ending("deaf")
 print("it begins", flush=True)
@@ -174,10 +174,13 @@ try:
         os.write(2, bytes(4096))
 except BlockingIOError:
     os.set_blocking(2, True)
+threading.Thread(target=lambda: print("blocked", file=sys.stderr, flush=True), daemon=True).start()
+time.sleep(1.0)  # so that the lock of sys.stderr is held
 print("it is full", flush=True)
-print("blocked", file=sys.stderr, flush=True)
+time.sleep(1000)
 """
-    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # which has no such lock
+    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == b"it begins\n"
