@@ -29,7 +29,7 @@ bench: setup
 	$(BIN)/python tools/bench_tracker.py
 
 test: setup
-	$(BIN)/python -m pytest test
+	$(BIN)/python -m pytest -n 2 --dist loadfile test
 
 lint: setup
 	$(BIN)/ruff check .

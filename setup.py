@@ -74,6 +74,7 @@ setup(
             "mypy>=1.11",
             "playwright>=1.45",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.6",
         ],
     },

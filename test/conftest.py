@@ -1,4 +1,4 @@
-"""Keeps ROS tests on this machine, and apart from whatever else runs on it."""
+"""Keeps ROS tests on this machine, apart from whatever else runs on it: each process that tests has a domain of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import IO
 
 # Domains above 101 collide with ephemeral ports.
 _DOMAINS = range(1, 101)
+_CLAIMED = "DECAF_TEST_CLAIMED_DOMAIN"
 
 
 def _claim_domain() -> tuple[int, IO[str]]:
@@ -27,6 +28,8 @@ def _claim_domain() -> tuple[int, IO[str]]:
 
 # Read by rclpy when a context is created, and handed on to child processes.
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-if "ROS_DOMAIN_ID" not in os.environ:
+if "ROS_DOMAIN_ID" not in os.environ or os.environ.get(_CLAIMED) == os.environ["ROS_DOMAIN_ID"]:  # or the parent claimed it
     _domain, _claim = _claim_domain()
-    os.environ["ROS_DOMAIN_ID"] = str(_domain)
+    os.environ["ROS_DOMAIN_ID"] = os.environ[_CLAIMED] = str(_domain)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: workers must not fight over the same cores
