@@ -65,7 +65,7 @@ def load_mllm(
     folder = _folder(model_id)
     with told_as(_cause(model_id, folder), _WAY_OUT):
         adapter, model, processor = _read(folder, dtype)
-    with told_as(f"{quoted(model_id)} cannot run on {device}", "Take a smaller model, or another device"):
+    with told_as(f"{shown(model_id)} cannot run on {device}", "Take a smaller model, or another device"):
         model.to(device=device)  # type: ignore[call-arg]
     with told_as(_cause(model_id, folder), _WAY_OUT):
         mllm = adapter(model, processor, options)
@@ -93,7 +93,7 @@ def _folder(model_id: str) -> Path:
     path = local_path(model_id)
     if path is not None:
         return path
-    missing = f"{quoted(model_id)} is no folder here, and is neither in the local cache nor to be had from the hub"
+    missing = f"{shown(model_id)} is no folder here, and is neither in the local cache nor to be had from the hub"
     with told_as(missing, _WAY_OUT):
         config = Path(hf_hub_download(model_id, "config.json"))
     with told_as(_cause(model_id, config.parent), _WAY_OUT):

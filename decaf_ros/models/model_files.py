@@ -47,8 +47,8 @@ def local_path(model_id: str) -> Path | None:
         return None
 
 
-def shown(path: Path) -> str:
-    """A path as it may stand in a message."""
+def shown(path: Path | str) -> str:
+    """A path, or the id of a model, which may be one, as it may stand in a message."""
     return quoted(str(path), _PATH_CHARACTERS)
 
 

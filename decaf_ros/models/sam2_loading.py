@@ -18,7 +18,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.model_files import EMBEDDED, local_path, require_file, require_memory, require_safe_torch, shown, told_as
 from decaf_ros.models.sam2_config import MOST_SIDE_PX, build, read_config
-from decaf_ros.text import brief, quoted
+from decaf_ros.text import brief
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "sam2_1"
 _CONFIG_NAME, _WEIGHTS_NAME = "config.yaml", "model.safetensors"
@@ -88,7 +88,7 @@ def locate(model_id: str) -> Checkpoint:
     if model_id in HF_MODEL_ID_TO_FILENAMES:
         return _from_hub(model_id)
     raise ModelNotFound(
-        f"{quoted(model_id)} is neither a file or folder here nor a known SAM 2 model. Use {EMBEDDED!r}, "
+        f"{shown(model_id)} is neither a file or folder here nor a known SAM 2 model. Use {EMBEDDED!r}, "
         f"a folder with {_CONFIG_NAME} and {_WEIGHTS_NAME}, a checkpoint file of the official release, "
         f"or one of: {', '.join(HF_MODEL_ID_TO_FILENAMES)}"
     )
