@@ -65,7 +65,7 @@ class Ears:
         self.rejections: list[str] = []
 
     def on_segmentation(self, segmentation: Segmentation) -> None:
-        pass
+        require_wanted()
 
     def on_heat_map(self, heat: HeatMap) -> None:
         self.maps.append(heat)
@@ -414,33 +414,28 @@ def test_work_of_the_worker_s_own_is_given_up_at_its_next_step(world, give_up):
     assert EventKind.REACQUIRED not in [event.kind for event in world.ears.events]
 
 
-def test_a_query_is_given_up_deep_in_a_model(world):
+def require_no_next_layer(world: World, interrupt: Callable[[Job], object], cause: str) -> None:
+    """What happens while a model computes a layer of a query ends the query before the next one."""
     job = world.engine.query("the cup")
 
     def layer() -> None:
-        world.engine.cancel(job.query_id)
+        interrupt(job)
         require_wanted()
         pytest.fail("the next layer")
 
     world.grounder.meanwhile = layer
     world.engine.work()
-    with pytest.raises(SessionError, match="was cancelled"):
+    with pytest.raises(SessionError, match=cause):
         job.future.result(timeout=0)
+
+
+def test_a_query_is_given_up_deep_in_a_model(world):
+    require_no_next_layer(world, lambda job: world.engine.cancel(job.query_id), "was cancelled")
 
 
 def test_a_jump_of_the_stamps_ends_a_query_at_its_next_step(world):
     world.film(30)
-    job = world.engine.query("the cup")
-
-    def layer() -> None:
-        world.engine.follow(lambda: frame(1))
-        require_wanted()
-        pytest.fail("the next layer")
-
-    world.grounder.meanwhile = layer
-    world.engine.work()
-    with pytest.raises(SessionError, match="stamps went back"):
-        job.future.result(timeout=0)
+    require_no_next_layer(world, lambda job: world.engine.follow(lambda: frame(1)), "stamps went back")
 
 
 def test_what_the_worker_is_at_has_a_name_and_an_owner(world):
