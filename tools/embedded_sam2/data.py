@@ -61,7 +61,7 @@ class Batch:
 
 
 def sample_stills_batch(clips: Sequence[Clip], rng: np.random.Generator, image_count: int, clicks: int, size: int) -> Batch:
-    """Single images with clicks: in a thing, now and then just beside one, in an arm, or on the bare table: nothing is there."""
+    """Single images with clicks: in a thing, now and then just beside one, in an arm, or on the bare table."""
     images, labels = _frames(clips, rng, image_count, frame_count=1)
     chances, _ = _chances(labels)
     device = labels.device
@@ -100,9 +100,7 @@ def sample_clips_batch(
     masks = shots.labels[:, :1] == things[..., None, None]
     usable = _enough(masks, size)
     if prompt == "click":
-        return _assemble(
-            shots.images, shots.labels, things, usable, size, points=_pixels(_inner(masks).flatten(0, 1))
-        )
+        return _assemble(shots.images, shots.labels, things, usable, size, points=_pixels(_inner(masks).flatten(0, 1)))
     masks = masks.flatten(0, 1)[:, None]
     if rng.random() < 0.3:  # what a tracker is given is not always the truth
         grown = F.max_pool2d(masks.float(), 3, stride=1, padding=1) > 0
@@ -125,7 +123,7 @@ def discs_at_clicks(batch: Batch) -> Batch:
 def _frames(
     clips: Sequence[Clip], rng: np.random.Generator, clip_count: int, frame_count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(B, T, H, W, 3)`` and ``(B, T, H, W)`` uint8: frames of clips, forwards or backwards, close together or further apart."""
+    """``(B, T, H, W, 3)`` and ``(B, T, H, W)`` uint8: frames of clips, forwards or backwards, close together or not."""
     available = len(clips)
     images, labels = [], []
     for _ in range(clip_count):
@@ -175,7 +173,7 @@ def _enough(masks: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _inner(masks: torch.Tensor) -> torch.Tensor:
-    """``(B, K, S, S)``: weights of clicks: the mask, or, half of the time, what is deep inside, where peaks of attention are."""
+    """``(B, K, S, S)``: weights of clicks: the mask, or, half of the time, its inner part, where peaks of attention are."""
     depth = F.avg_pool2d(masks.float(), 9, stride=1, padding=4) * masks
     deep = depth >= 0.8 * depth.amax(dim=(-1, -2), keepdim=True)
     either = torch.rand(masks.shape[:2], device=masks.device)[..., None, None] < 0.5

@@ -88,9 +88,7 @@ def clip_losses(
     return {"mask": mask, "iou": iou, "presence": presence, "total": mask + iou + 2 * presence, **counted}
 
 
-def _encode(
-    model: SAM2Base, batch: Batch
-) -> tuple[list[tuple[torch.Tensor, ...]], list[torch.Tensor], list[tuple[int, int]]]:
+def _encode(model: SAM2Base, batch: Batch) -> tuple[list[tuple[torch.Tensor, ...]], list[torch.Tensor], list[tuple[int, int]]]:
     """Of each level: ``T`` features ``(h * w, B, C)``, the positions ``(h * w, B * T, C)``, and ``(h, w)``."""
     _, features, positions, sizes = model._prepare_backbone_features(model.forward_image(batch.images))
     return [level.unflatten(1, (-1, batch.frame_count)).unbind(dim=2) for level in features], positions, sizes

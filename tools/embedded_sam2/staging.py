@@ -83,7 +83,7 @@ def look_around(images: torch.Tensor, labels: torch.Tensor, targets: torch.Tenso
 
 
 def add_others(shots: Shots, targets: torch.Tensor) -> Shots:
-    """In half of the clips, put a double of the target beside it, or the target of another clip somewhere, at rest or moving."""
+    """In half of the clips, put a double of the target beside it, or the target of another clip somewhere."""
     clips, steps = shots.labels.shape[:2]
     device = shots.labels.device
     cut = _cut_out_targets(shots, targets)

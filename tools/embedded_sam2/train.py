@@ -1,9 +1,11 @@
-"""Trains the embedded SAM 2.1 on the robot's table: ``python -m tools.embedded_sam2.train --out runs/sam2 --clips runs/clips``.
+"""Trains the embedded SAM 2.1 on the robot's table.
 
-Beside it ``python -m tools.table_clips --out runs/clips`` makes the clips, before or meanwhile. Runs on a GPU for ten minutes or on
-a CPU for hours: what there is of time is shared out among the phases. Started again with the same folder it goes on where it
-stopped. The averaged weights are in ``model.safetensors`` of that folder; to ship them, copy that file to
-``decaf_ros/models/embedded/sam2_1``.
+    python -m tools.table_clips --out runs/clips --workers 2 &
+    python -m tools.embedded_sam2.train --clips runs/clips --out runs/sam2 --minutes 180
+
+The first makes clips, before or meanwhile. The second takes minutes on a GPU and hours on a CPU: the time that it is given is
+shared out among the phases. Started again with the same folder it goes on where it stopped. The averaged weights are in
+``model.safetensors`` of that folder; to ship them, copy that file to ``decaf_ros/models/embedded/sam2_1``.
 """
 
 from __future__ import annotations
@@ -84,8 +86,8 @@ def _mixed(size: int, frame_counts: tuple[int, int], stills: float) -> Sampler:
 
 # A decoder that never learned to answer the click ignores it for good, hence the discs; the encoder would only spoil them.
 PHASES = (
-    Phase("discs", 0.05, 128, (3e-4, 3e-4), _discs, frozen_encoder=True),
-    Phase("stills", 0.23, 128, (5e-4, 4e-4), _stills(128)),
+    Phase("discs", 0.07, 128, (4e-4, 3e-4), _discs, frozen_encoder=True),
+    Phase("stills", 0.21, 128, (5e-4, 4e-4), _stills(128)),
     Phase("clips", 0.20, 128, (5e-4, 3e-4), _mixed(128, (2, 6), stills=0.3), forced_presence=0.3),
     Phase("large", 0.52, 256, (5e-4, 5e-6), _mixed(256, (3, 8), stills=0.35), absent_weight=3.0),
 )
