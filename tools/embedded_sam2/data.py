@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from tools.embedded_sam2.staging import ARM, stage, whereabouts
+from tools.embedded_sam2.staging import ARM, any_of, constant, stage, whereabouts
 from tools.table_clips import Clip
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -68,8 +68,7 @@ def sample_stills_batch(clips: Sequence[Clip], rng: np.random.Generator, image_c
     things = _drawn(chances[:, None].expand(-1, clicks, -1)) + 1  # (B, K) labels
     shots = stage(images, labels, things[:, 0].to(torch.uint8), size)
     seen = shots.labels[:, 0]
-    kind = torch.multinomial(torch.tensor([0.76, 0.08, 0.08, 0.08], device=device), things.numel(), replacement=True)
-    kind = kind.view_as(things)
+    kind = any_of((0.76, 0.08, 0.08, 0.08), (image_count, clicks), device)
     wanted = torch.where(kind == 2, ARM, torch.where(kind == 3, _NOTHING, things))
     masks = seen[:, None] == wanted[..., None, None]  # (B, K, S, S)
     chosen = kind[..., None, None]
@@ -200,7 +199,7 @@ def _assemble(
     shown = (labels[:, None] == wanted[..., None, None, None]).flatten(0, 1)
     pixels = shown.sum(dim=(-1, -2))
     clear = (pixels == 0) | (pixels >= _MIN_SUPERVISED_PIXELS * (size / 256) ** 2)
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (constant(values, device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return Batch(
         images=((images - mean) / std).flatten(0, 1),
         targets=F.avg_pool2d(shown.float(), 2),

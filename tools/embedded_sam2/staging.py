@@ -9,6 +9,8 @@ Places are ``(x, y)`` in fractions of half the image from its middle, -1 to 1, a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -114,9 +116,9 @@ def let_pass(shots: Shots, targets: torch.Tensor) -> Shots:
     things = _cut_out_targets(shots, targets)
     arms = _rolled(_cut_out(shots, shots.labels[:, steps // 2] == ARM, steps // 2), 3)
     screens = _screens(shots, first)
-    kind = torch.multinomial(torch.tensor([0.25, 0.15, 0.3, 0.3], device=device), clips, replacement=True)
+    kind = any_of((0.25, 0.15, 0.3, 0.3), (clips,), device)
     cut = _chosen(kind, [_rolled(things, 1), things, arms, screens])
-    labels = torch.tensor([DOUBLE, DOUBLE, ARM, SCREEN], dtype=torch.uint8, device=device)[kind]
+    labels = constant((DOUBLE, DOUBLE, ARM, SCREEN), device).to(torch.uint8)[kind]
     cover = _uniform(0.7, 1.7, (clips, 1), device)
     scale = torch.where(kind[:, None] < 2, cover * (first.reaches / cut.reaches).amax(dim=1, keepdim=True), 1.0)
     rest = _uniform(0.0, 0.5, (clips, 1), device)
@@ -163,6 +165,17 @@ class Whereabouts:
         steps = torch.arange(self.counts.shape[1], device=self.counts.device)
         last = torch.where(self.counts > 0, steps, 0).cummax(dim=1).values[..., None].expand(self.places.shape)
         return Whereabouts(self.places.gather(1, last), self.reaches.gather(1, last), self.counts)
+
+
+@cache
+def constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """A tensor of these values. It is brought to the device once: a GPU stops for what is brought from elsewhere."""
+    return torch.tensor(values, device=device)
+
+
+def any_of(shares: tuple[float, ...], shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """int64 numbers of the alternatives, which have these shares."""
+    return (torch.rand((*shape, 1), device=device) > constant(tuple(accumulate(shares[:-1])), device)).sum(dim=-1)
 
 
 def whereabouts(masks: torch.Tensor) -> Whereabouts:
