@@ -33,7 +33,7 @@ EMA_DECAY = 0.998
 WARM_UP_STEPS = 50
 LOG_EVERY_STEPS, SAVE_EVERY_S = 25, 60.0
 FIRST_CLIPS, MOST_CLIPS = 16, 2000  # a clip takes 6 MB
-OBJECTS, CLICKS = 3, 3  # for each clip, each image
+OBJECTS, CLICKS = 2, 3  # for each clip, each image
 
 Sampler = Callable[[Sequence[Clip], np.random.Generator, int], Batch]
 
