@@ -99,15 +99,14 @@ class Training:
     Args:
         folder: of checkpoints and log.
         clips: to train on.
-        minutes: of training in all, what was done before an interruption included.
+        seconds: of training in all, what was done before an interruption included.
         batch: clips of a batch.
         device: where to compute.
         seed: of the first weights and of the batches.
     """
 
-    def __init__(self, folder: Path, clips: ClipFolder, minutes: float, batch: int, device: torch.device, seed: int) -> None:
-        self.folder, self.clips, self.batch, self.device = folder, clips, batch, device
-        self.seconds = 60 * minutes
+    def __init__(self, folder: Path, clips: ClipFolder, seconds: float, batch: int, device: torch.device, seed: int) -> None:
+        self.folder, self.clips, self.seconds, self.batch, self.device = folder, clips, seconds, batch, device
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
         saved = self._load()
@@ -227,20 +226,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, log and weights")
     parser.add_argument("--clips", type=Path, default=Path("runs/clips"), help="folder of clips (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=180.0, help="of training in all (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=180.0, help="in all, with the wait for clips (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     parser.add_argument("--batch", type=int, help="clips of a batch; when left out, 24 on a GPU and 3 on a CPU")
     parser.add_argument("--most-clips", type=int, default=MOST_CLIPS, help="to keep in memory (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights and of all batches")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
+    began = time.monotonic()
     torch.set_num_threads(arguments.threads)
     torch.set_float32_matmul_precision("high")
     device = torch.device(arguments.device)
     batch = arguments.batch or (3 if device.type == "cpu" else 24)
     clips = ClipFolder(arguments.clips, device, capacity=arguments.most_clips)
     clips.wait_for(FIRST_CLIPS)
-    Training(arguments.out, clips, arguments.minutes, batch, device, arguments.seed).run()
+    seconds = 60 * arguments.minutes - (time.monotonic() - began)
+    Training(arguments.out, clips, seconds, batch, device, arguments.seed).run()
 
 
 if __name__ == "__main__":
