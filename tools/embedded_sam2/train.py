@@ -34,6 +34,7 @@ WARM_UP_STEPS = 50
 LOG_EVERY_STEPS, SAVE_EVERY_S = 25, 60.0
 FIRST_CLIPS, MOST_CLIPS = 16, 2000  # a clip takes 6 MB
 OBJECTS, CLICKS = 2, 3  # for each clip, each image
+USUAL_FRAMES = 6  # of a clip of a full batch
 
 Sampler = Callable[[Sequence[Clip], np.random.Generator, int], Batch]
 
@@ -71,25 +72,27 @@ def _stills(size: int) -> Sampler:
     return lambda clips, rng, count: sample_stills_batch(clips, rng, 2 * count, CLICKS, size)
 
 
-def _mixed(size: int, frame_counts: tuple[int, int], stills: float) -> Sampler:
-    """Batches of clips with 60 % mask prompts, and a share of single images."""
+def _mixed(frame_counts: tuple[int, int], stills: float) -> Sampler:
+    """Batches of clips with 60 % mask prompts, the fewer clips the longer they are; and a share of single images."""
 
     def sample(clips: Sequence[Clip], rng: np.random.Generator, count: int) -> Batch:
         if rng.random() < stills:
-            return _stills(size)(clips, rng, count)
+            return _stills(256)(clips, rng, count)
         frame_count = int(rng.integers(frame_counts[0], frame_counts[1] + 1))
+        clip_count = max(2, round(count * min(1.5, USUAL_FRAMES / frame_count)))
         prompt: Prompt = "mask" if rng.random() < 0.6 else "click"
-        return sample_clips_batch(clips, rng, count, OBJECTS, frame_count, prompt, size)
+        return sample_clips_batch(clips, rng, clip_count, OBJECTS, frame_count, prompt, size=256)
 
     return sample
 
 
 # A decoder that never learned to answer the click ignores it for good, hence the discs; the encoder would only spoil them.
 PHASES = (
-    Phase("discs", 0.07, 128, (4e-4, 3e-4), _discs, frozen_encoder=True),
-    Phase("stills", 0.21, 128, (5e-4, 4e-4), _stills(128)),
-    Phase("clips", 0.20, 128, (5e-4, 3e-4), _mixed(128, (2, 6), stills=0.3), forced_presence=0.3),
-    Phase("large", 0.52, 256, (5e-4, 5e-6), _mixed(256, (3, 8), stills=0.35), absent_weight=3.0),
+    Phase("discs", 0.06, 128, (4e-4, 3e-4), _discs, frozen_encoder=True),
+    Phase("stills", 0.15, 128, (5e-4, 5e-4), _stills(128)),
+    Phase("fine", 0.12, 256, (5e-4, 4e-4), _stills(256)),
+    Phase("clips", 0.20, 256, (5e-4, 3e-4), _mixed((2, 4), stills=0.25), forced_presence=0.3),
+    Phase("long", 0.47, 256, (4e-4, 5e-6), _mixed((3, 12), stills=0.25), absent_weight=3.0),
 )
 
 
