@@ -26,6 +26,7 @@ import torch
 from decaf_ros.datatypes import BoolArray, Float32Array, UInt8Array
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.strict_json import from_json, to_json
+from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED, require_training
 from decaf_ros.synthetic.table.wordings import Sentence
 
 if TYPE_CHECKING:
@@ -96,15 +97,9 @@ class Clip:
 
 
 def make_clip(seed: int) -> Clip:
-    """Simulate and render the clip of a seed.
-
-    Raises:
-        ValueError: the seed is held out.
-    """
+    """Simulate and render the clip of a seed, of those for training or of those held out."""
     from decaf_ros.synthetic.table.episodes import sample_episode
-    from decaf_ros.synthetic.table.sampling import require_training
 
-    require_training(seed)
     rng = np.random.default_rng(seed)
     interval_s = float(rng.choice(INTERVALS_S, p=INTERVAL_ODDS))
     episode = sample_episode(seed)
@@ -208,7 +203,7 @@ def read_clip(path: Path) -> Clip:
 
 
 class ClipFolder:
-    """The clips of a folder, kept on a device, while a crowd goes on adding to it.
+    """The clips of a folder, kept on a device, while a crowd goes on adding to it; held-out ones are refused.
 
     Args:
         folder: where :func:`write_clip` writes.
@@ -254,7 +249,9 @@ class ClipFolder:
             time.sleep(0.1)
 
     def _read(self, path: Path) -> None:
-        self.clips.append(read_clip(path).to(self._device))
+        clip = read_clip(path)
+        require_training(clip.seed)
+        self.clips.append(clip.to(self._device))
 
 
 def _encoded(kind: str, image: UInt8Array, option: int, value: int) -> UInt8Array:
@@ -271,14 +268,13 @@ def _work(folder: Path, seeds: Iterator[int]) -> None:
 
 def main() -> None:
     """Command line."""
-    from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/clips"), help="folder of the clips (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--count", type=int, default=6000, help="clips (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=FIRST_TRAINING_SEED)
     arguments = parser.parse_args()
+    require_training(arguments.first_seed)
     arguments.out.mkdir(parents=True, exist_ok=True)
     make_clip(arguments.first_seed)  # the renderer is compiled once, before many want it
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.count)
