@@ -76,6 +76,8 @@ class Clip:
         positions_tn3: ``(T, N, 3)`` float32 middles of the things in the world, in metres.
         tilts_tn: ``(T, N)`` float32 angles from the vertical in radians.
         held_tn: ``(T, N)`` bool.
+        boxes_tn4: ``(T, N, 4)`` int16: left, top, right, bottom of what is visible of each thing, right and bottom not
+            included; all 0 where nothing is.
         windows: what can be said.
     """
 
@@ -89,6 +91,7 @@ class Clip:
     positions_tn3: Float32Array
     tilts_tn: Float32Array
     held_tn: BoolArray
+    boxes_tn4: npt.NDArray[np.int16]
     windows: tuple[ClipWindow, ...]
 
     def to(self, device: torch.device | str) -> Clip:
@@ -109,6 +112,7 @@ def make_clip(seed: int) -> Clip:
     times_s = times_s[times_s <= episode.scene.duration_s]
     views = [episode.render(float(time_s), SIZE_HW) for time_s in times_s]
     recording, history = episode.recording, episode.history
+    instances = np.stack([view.instances_hw for view in views])
     ticks = [int(np.argmin(np.abs(recording.times_s - time_s))) for time_s in times_s]
     return Clip(
         seed=seed,
@@ -117,12 +121,23 @@ def make_clip(seed: int) -> Clip:
         table_top=episode.scene.look.table,
         times_s=times_s.astype(np.float32),
         images=torch.from_numpy(np.stack([view.image_rgb for view in views])),
-        instances=torch.from_numpy(np.stack([view.instances_hw for view in views])),
+        instances=torch.from_numpy(instances),
         positions_tn3=recording.middles_tn3[ticks].astype(np.float32),
         tilts_tn=recording.tilts_tn[ticks].astype(np.float32),
         held_tn=history.held_tn[ticks],
+        boxes_tn4=_boxes(instances, len(episode.scene.things)),
         windows=tuple(_windows(episode, times_s, rng)),
     )
+
+
+def _boxes(instances_thw: UInt8Array, things: int) -> npt.NDArray[np.int16]:
+    """``(T, things, 4)``; see :attr:`Clip.boxes_tn4`."""
+    boxes = np.zeros((len(instances_thw), things, 4), dtype=np.int16)
+    for frame, labels in enumerate(instances_thw):
+        for thing in range(things):
+            left, top, width, height = cv2.boundingRect((labels == thing + 1).astype(np.uint8))
+            boxes[frame, thing] = (left, top, left + width, top + height)
+    return boxes
 
 
 def _windows(episode: Episode, times_s: npt.NDArray[np.float64], rng: np.random.Generator) -> Iterator[ClipWindow]:
@@ -169,6 +184,7 @@ def write_clip(clip: Clip, folder: Path) -> None:
             positions_tn3=clip.positions_tn3,
             tilts_tn=clip.tilts_tn,
             held_tn=clip.held_tn,
+            boxes_tn4=clip.boxes_tn4,
             truth=np.frombuffer(to_json(truth).encode(), dtype=np.uint8),
         )
 
@@ -198,7 +214,7 @@ def read_clip(path: Path) -> Clip:
         images=torch.from_numpy(images),
         instances=torch.from_numpy(np.stack([cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in pngs])),
         windows=windows,
-        **{name: arrays[name] for name in ("times_s", "positions_tn3", "tilts_tn", "held_tn")},
+        **{name: arrays[name] for name in ("times_s", "positions_tn3", "tilts_tn", "held_tn", "boxes_tn4")},
     )
 
 
