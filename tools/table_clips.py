@@ -26,6 +26,7 @@ import torch
 from decaf_ros.datatypes import BoolArray, Float32Array, UInt8Array
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.strict_json import from_json, to_json
+from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED, require_training
 from decaf_ros.synthetic.table.wordings import Sentence
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Clip:
         positions_tn3: ``(T, N, 3)`` float32 middles of the things in the world, in metres.
         tilts_tn: ``(T, N)`` float32 angles from the vertical in radians.
         held_tn: ``(T, N)`` bool.
+        boxes_tn4: ``(T, N, 4)`` int16: left, top, right, bottom of what is visible of each thing, right and bottom not
+            included; all 0 where nothing is.
         windows: what can be said.
     """
 
@@ -88,6 +91,7 @@ class Clip:
     positions_tn3: Float32Array
     tilts_tn: Float32Array
     held_tn: BoolArray
+    boxes_tn4: npt.NDArray[np.int16]
     windows: tuple[ClipWindow, ...]
 
     def to(self, device: torch.device | str) -> Clip:
@@ -96,15 +100,9 @@ class Clip:
 
 
 def make_clip(seed: int) -> Clip:
-    """Simulate and render the clip of a seed.
-
-    Raises:
-        ValueError: the seed is held out.
-    """
+    """Simulate and render the clip of a seed, of those for training or of those held out."""
     from decaf_ros.synthetic.table.episodes import sample_episode
-    from decaf_ros.synthetic.table.sampling import require_training
 
-    require_training(seed)
     rng = np.random.default_rng(seed)
     interval_s = float(rng.choice(INTERVALS_S, p=INTERVAL_ODDS))
     episode = sample_episode(seed)
@@ -114,6 +112,7 @@ def make_clip(seed: int) -> Clip:
     times_s = times_s[times_s <= episode.scene.duration_s]
     views = [episode.render(float(time_s), SIZE_HW) for time_s in times_s]
     recording, history = episode.recording, episode.history
+    instances = np.stack([view.instances_hw for view in views])
     ticks = [int(np.argmin(np.abs(recording.times_s - time_s))) for time_s in times_s]
     return Clip(
         seed=seed,
@@ -122,12 +121,23 @@ def make_clip(seed: int) -> Clip:
         table_top=episode.scene.look.table,
         times_s=times_s.astype(np.float32),
         images=torch.from_numpy(np.stack([view.image_rgb for view in views])),
-        instances=torch.from_numpy(np.stack([view.instances_hw for view in views])),
+        instances=torch.from_numpy(instances),
         positions_tn3=recording.middles_tn3[ticks].astype(np.float32),
         tilts_tn=recording.tilts_tn[ticks].astype(np.float32),
         held_tn=history.held_tn[ticks],
+        boxes_tn4=_boxes(instances, len(episode.scene.things)),
         windows=tuple(_windows(episode, times_s, rng)),
     )
+
+
+def _boxes(instances_thw: UInt8Array, things: int) -> npt.NDArray[np.int16]:
+    """``(T, things, 4)``; see :attr:`Clip.boxes_tn4`."""
+    boxes = np.zeros((len(instances_thw), things, 4), dtype=np.int16)
+    for frame, labels in enumerate(instances_thw):
+        for thing in range(things):
+            left, top, width, height = cv2.boundingRect((labels == thing + 1).astype(np.uint8))
+            boxes[frame, thing] = (left, top, left + width, top + height)
+    return boxes
 
 
 def _windows(episode: Episode, times_s: npt.NDArray[np.float64], rng: np.random.Generator) -> Iterator[ClipWindow]:
@@ -174,6 +184,7 @@ def write_clip(clip: Clip, folder: Path) -> None:
             positions_tn3=clip.positions_tn3,
             tilts_tn=clip.tilts_tn,
             held_tn=clip.held_tn,
+            boxes_tn4=clip.boxes_tn4,
             truth=np.frombuffer(to_json(truth).encode(), dtype=np.uint8),
         )
 
@@ -203,12 +214,12 @@ def read_clip(path: Path) -> Clip:
         images=torch.from_numpy(images),
         instances=torch.from_numpy(np.stack([cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in pngs])),
         windows=windows,
-        **{name: arrays[name] for name in ("times_s", "positions_tn3", "tilts_tn", "held_tn")},
+        **{name: arrays[name] for name in ("times_s", "positions_tn3", "tilts_tn", "held_tn", "boxes_tn4")},
     )
 
 
 class ClipFolder:
-    """The clips of a folder, kept on a device, while a crowd goes on adding to it.
+    """The clips of a folder, kept on a device, while a crowd goes on adding to it; held-out ones are refused.
 
     Args:
         folder: where :func:`write_clip` writes.
@@ -254,7 +265,9 @@ class ClipFolder:
             time.sleep(0.1)
 
     def _read(self, path: Path) -> None:
-        self.clips.append(read_clip(path).to(self._device))
+        clip = read_clip(path)
+        require_training(clip.seed)
+        self.clips.append(clip.to(self._device))
 
 
 def _encoded(kind: str, image: UInt8Array, option: int, value: int) -> UInt8Array:
@@ -271,14 +284,13 @@ def _work(folder: Path, seeds: Iterator[int]) -> None:
 
 def main() -> None:
     """Command line."""
-    from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/clips"), help="folder of the clips (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--count", type=int, default=6000, help="clips (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=FIRST_TRAINING_SEED)
     arguments = parser.parse_args()
+    require_training(arguments.first_seed)
     arguments.out.mkdir(parents=True, exist_ok=True)
     make_clip(arguments.first_seed)  # the renderer is compiled once, before many want it
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.count)
