@@ -38,6 +38,7 @@ VIDEO_GRIDS = ((12, 16),) * 12 + ((11, 15), (13, 14), (10, 18), (11, 17))
 IMAGE_GRIDS = ((15, 20),) * 12 + ((14, 19), (17, 17), (13, 22), (14, 21))
 # Frames and steps between them of the windows of a batch; a single frame stands for an image.
 VIDEO_SHAPES = ((16, 1),) * 10 + ((8, 1), (8, 1), (8, 2), (16, 2), (4, 1), (2, 1))
+SPARSE = 0.3  # share of the windows of 16 of which every second frame is shown, at half the price
 _MOVED_METRES, _FALLEN_RADIANS = 0.03, 0.6
 _EVIDENCE_SLACK_S = 0.13
 _CROPPED_OUT = frozenset(("brought", "taken_away"))  # of which a part of the image would tell something else
@@ -151,14 +152,15 @@ class Windows:
                     by_kind.setdefault(kind, []).append((clip, window))
 
 
-def draw_video_batch(windows: Windows, rng: np.random.Generator, diet: Diet, patches: int) -> Batch:
-    """Videos that share length and grid, as many as fit so many patches."""
+def draw_video_batch(windows: Windows, rng: np.random.Generator, diet: Diet, patches: int, sparse: float = SPARSE) -> Batch:
+    """Videos that share length and grid, as many as fit; ``sparse`` of the long ones with every second frame."""
     shape = VIDEO_SHAPES[int(rng.integers(len(VIDEO_SHAPES)))]
     grid_hw = VIDEO_GRIDS[int(rng.integers(len(VIDEO_GRIDS)))]
-    count = _samples_within(patches, (shape[0] + 1) // 2, grid_hw)
+    thin = shape[0] == 16 and rng.random() < sparse
+    count = _samples_within(patches, (shape[0] // (2 if thin else 1) + 1) // 2, grid_hw)
     samples = []
     while len(samples) < count:
-        samples.append(_draw_sample(windows, rng, diet, shape, grid_hw, is_video=True))
+        samples.append(_draw_sample(windows, rng, diet, shape, grid_hw, is_video=True, thin=thin))
     return assemble(samples, grid_hw, is_video=True, rng=rng)
 
 
@@ -185,6 +187,7 @@ def _draw_sample(
     shape: tuple[int, int],
     grid_hw: tuple[int, int],
     is_video: bool,
+    thin: bool = False,
 ) -> Drawn:
     """Some view with questions, the background last."""
     count, stride = shape
@@ -202,6 +205,8 @@ def _draw_sample(
         elif not lasts:
             frames = frames[-count * stride :: stride][-count:]
             sentences = [s for s in sentences if s.kind in (*STATIC_KINDS, "held", "absent")]
+        elif thin:
+            frames = frames[1::2]  # the last one among them
         view = _draw_view(clip, frames, rng, grid_hw)
         if view.size_hw != SIZE_HW:
             sentences = [s for s in sentences if s.kind not in _CROPPED_OUT]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.synthetic.table.wordings import EVENT_KINDS
-from tools.embedded_mllm.data import Batch, Diet, Windows, draw_image_batch, draw_video_batch, sent
+from tools.embedded_mllm.data import SPARSE, Batch, Diet, Windows, draw_image_batch, draw_video_batch, sent
 from tools.embedded_mllm.forward import (
     Suffixes,
     Tokens,
@@ -93,7 +93,7 @@ LOOK_EVERY = 6  # steps between one more of the vision tower alone, once it is n
 WARM_UP_STEPS, DECAY_SHARE, FINAL_RATE = 100, 0.35, 0.02
 EMA_DECAY = 0.998
 LEAST_CLIPS = 32
-TELL_EVERY = 50
+TELL_EVERY = 25
 
 
 class Clock:
@@ -130,18 +130,28 @@ class Trainer:
         device: where.
         seed: of weights and data.
         peak_rate: highest learning rate.
-        patches: of images a batch.
+        patches: of videos a batch; of single images half as many.
+        sparse: share of the long videos of which every second frame is shown.
     """
 
-    def __init__(self, windows: Windows, clock: Clock, device: torch.device, seed: int, peak_rate: float, patches: int) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        clock: Clock,
+        device: torch.device,
+        seed: int,
+        peak_rate: float,
+        patches: int,
+        sparse: float,
+    ) -> None:
         torch.manual_seed(seed)
         self.windows, self.clock, self.device = windows, clock, device
         self.rng, self._name_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="drawer")  # while the GPU is told what to do with the last one
         self._drawn: Future[tuple[Batch, Suffixes]] | None = None
-        self.peak_rate, self.patches = peak_rate, patches
+        self.peak_rate, self.patches, self.sparse = peak_rate, patches, sparse
         self.processor = build_processor()
-        self.tokens = Tokens(self.processor)
+        self.tokens = Tokens(build_processor())
         self.model = build_model(build_config(self.processor.tokenizer)).to(device)
         channels = self.model.config.text_config.hidden_size
         self.heads = nn.ModuleDict({"vision": DenseHeads(channels, False), "middle": DenseHeads(channels, True)}).to(device)
@@ -211,7 +221,7 @@ class Trainer:
         if self.rng.random() < stage.image_share:
             batch = draw_image_batch(self.windows, self.rng, stage.images or looks, self.patches // 2)
         else:
-            batch = draw_video_batch(self.windows, self.rng, stage.videos or looks, self.patches)
+            batch = draw_video_batch(self.windows, self.rng, stage.videos or looks, self.patches, self.sparse)
         return batch, self.tokens.suffixes(batch.questions, self.device)
 
     def _autocast(self) -> torch.autocast:
@@ -339,7 +349,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="how long to train, instead (default: 6000)")
     parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="begin with the weights of a trained model")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate (default: %(default)s)")
-    parser.add_argument("--patches", type=int, default=120_000, help="of videos a batch, twice those of single images (default: %(default)s)")
+    parser.add_argument(
+        "--patches", type=int, default=120_000, help="of videos a batch; on a CPU, 12000 (default: %(default)s)"
+    )
+    parser.add_argument("--sparse", type=float, default=SPARSE, help="share of long videos thinned out (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -350,7 +363,7 @@ def main() -> None:
     folder = ClipFolder(arguments.clips, device)
     folder.wait_for(LEAST_CLIPS)
     clock = Clock(arguments.minutes, steps)
-    trainer = Trainer(Windows(folder), clock, device, arguments.seed, arguments.rate, arguments.patches)
+    trainer = Trainer(Windows(folder), clock, device, arguments.seed, arguments.rate, arguments.patches, arguments.sparse)
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = {name: str(value) for name, value in vars(arguments).items()}
     LOG.info("%s, %d parameters: %s", device, sum(p.numel() for p in trainer.model.parameters()), json.dumps(settings))
