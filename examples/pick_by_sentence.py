@@ -176,7 +176,7 @@ def pick(client: Client, sentence: str, frame: str) -> str:
     apart = np.linalg.norm(np.subtract(_xyz(client.where(held).point), _xyz(client.where(wanted).point)))
     if apart > SAME_METRES:
         raise PickError(f"what the hand seems to hold is {100 * apart:.0f} cm away from what was asked for")
-    return f"the hand holds {sentence!r}: both sentences mean the same thing, {100 * apart:.0f} cm apart"
+    return f'it seems to hold "{sentence}": both sentences mean the same thing'
 
 
 def _key(transform: TransformStamped) -> tuple[str, str, Any]:
