@@ -34,8 +34,9 @@ from decaf_ros.evaluation.held_out import (
     sample_queries,
 )
 from decaf_ros.evaluation.replay import Latency
-from decaf_ros.evaluation.runs import Setup, ablations, meet_doubles, play_episodes, score_queries
+from decaf_ros.evaluation.runs import meet_doubles, play_episodes, score_queries
 from decaf_ros.evaluation.scripted import FIRST_DOUBLE_SEED, HZ, PATIENCE_S, episodes, rates
+from decaf_ros.evaluation.setups import Setup, ablations
 from decaf_ros.evaluation.summary import PAPER
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.errors import ModelNotFound

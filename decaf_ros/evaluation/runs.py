@@ -1,4 +1,4 @@
-"""Held-out queries and scripted episodes under different settings, over several processes."""
+"""Held-out queries and scripted episodes, over several processes."""
 
 from __future__ import annotations
 
@@ -6,57 +6,17 @@ import functools
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
 
-from decaf_ros.config import GroundingConfig, SessionConfig
+from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.held_out import HeldOutQuery, QueryScore, score_query
 from decaf_ros.evaluation.scripted import Episode, Outcome, crossing, keeps_identity, play
-from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.protocols import MaskTracker
-from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
-from decaf_ros.session.grounding import Grounder
+from decaf_ros.evaluation.setups import Setup, models_of
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Models and settings under which queries are scored.
-
-    Attributes:
-        mllm, tracker: model ids.
-        device: of both models.
-        options: how the language model is read.
-        config: how a sentence becomes tracklets.
-        memory_gating, motion_gating: see :class:`~decaf_ros.models.sam2_stream.Sam2Tracker`; on in the node, off in the paper's
-            protocol.
-    """
-
-    mllm: str = "embedded"
-    tracker: str = "embedded"
-    device: str = "cpu"
-    options: MllmOptions = field(default_factory=MllmOptions)
-    config: GroundingConfig = field(default_factory=GroundingConfig)
-    memory_gating: bool = False
-    motion_gating: bool = False
-
-
-def ablations(full: Setup) -> dict[str, Setup]:
-    """The method with one part changed at a time, by name (DecAF, section 4.3)."""
-    return {
-        "full method": full,
-        "object prompt only, no contrast": replace(full, config=replace(full.config, contrast=False)),
-        "video path only": replace(full, config=replace(full.config, paths="video")),
-        "frame path only": replace(full, config=replace(full.config, paths="frame")),
-        "single scale": replace(full, options=replace(full.options, multi_scale=False)),
-        "rollout: original": replace(full, options=replace(full.options, rollout="original")),
-        "rollout: max": replace(full, options=replace(full.options, rollout="max")),
-    }
 
 
 def score_queries(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[QueryScore]:
@@ -90,23 +50,15 @@ def _mapped(work: Callable[[_Item], _Result], items: Sequence[_Item], processes:
 
 
 def _play(setup: Setup, config: SessionConfig, episode: Episode) -> Outcome:
-    grounder, tracker = _models(setup)
-    return play(episode, tracker, grounder, config)
+    models = models_of(setup)
+    return play(episode, models.tracker, models.grounder, config)
 
 
 def _meet_double(setup: Setup, seed: int) -> bool:
-    grounder, tracker = _models(setup)
-    return keeps_identity(crossing(seed), tracker, grounder)
+    models = models_of(setup)
+    return keeps_identity(crossing(seed), models.tracker, models.grounder)
 
 
 def _score(setup: Setup, query: HeldOutQuery) -> QueryScore:
-    grounder, tracker = _models(setup)
-    return score_query(query, grounder, tracker)
-
-
-@functools.lru_cache(maxsize=1)
-def _models(setup: Setup) -> tuple[Grounder, MaskTracker]:
-    tracker = Sam2Tracker.load(
-        setup.tracker, device=setup.device, memory_gating=setup.memory_gating, motion_gating=setup.motion_gating
-    )
-    return Grounder(load_mllm(setup.mllm, setup.options, setup.device), tracker, setup.config), tracker
+    models = models_of(setup)
+    return score_query(query, models.grounder, models.tracker)
