@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 import torch
 
 from decaf_ros.config import SessionConfig
-from decaf_ros.evaluation.held_out import HeldOutQuery, QueryScore, score_query
+from decaf_ros.evaluation.held_out import HeldOutQuery, sample_queries
+from decaf_ros.evaluation.presence import PresenceScore, score_presence
+from decaf_ros.evaluation.quality import QueryScore, TokenGrids, score_query, token_grids
 from decaf_ros.evaluation.scripted import Episode, Outcome, crossing, keeps_identity, play
 from decaf_ros.evaluation.setups import Setup, models_of
+from decaf_ros.evaluation.space import SpaceError, space_errors
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_A_TIME = 4  # queries that a process takes at once: mostly about one scene, which it then plays once
+
+
+def draw_queries(counts: Mapping[str, int], first_seed: int, processes: int = 1) -> list[HeldOutQuery]:
+    """As :func:`~decaf_ros.evaluation.held_out.sample_queries`, which raises what it raises; ``processes`` as below."""
+    if processes == 1:
+        return sample_queries(counts, first_seed)
+    with _pool(processes) as pool:
+        return sample_queries(counts, first_seed, pool.map)
 
 
 def score_queries(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[QueryScore]:
@@ -27,7 +39,17 @@ def score_queries(setup: Setup, queries: Sequence[HeldOutQuery], processes: int 
         queries: what is asked.
         processes: how many at a time, each with one thread; 1 computes in this process with the threads it has.
     """
-    yield from _mapped(functools.partial(_score, setup), queries, processes)
+    yield from _mapped(functools.partial(_score, setup), queries, processes, _A_TIME)
+
+
+def score_presences(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[PresenceScore]:
+    """What is said to the question whether there is such a thing; else as :func:`score_queries`."""
+    yield from _mapped(functools.partial(_score_presence, setup), queries, processes, _A_TIME)
+
+
+def measure_space(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Iterator[list[SpaceError]]:
+    """How far off objects are in space, by scene; else as :func:`score_queries`."""
+    yield from _mapped(functools.partial(_measure_space, setup), seeds, processes)
 
 
 def play_episodes(setup: Setup, config: SessionConfig, episodes: Sequence[Episode], processes: int = 1) -> Iterator[Outcome]:
@@ -40,13 +62,35 @@ def meet_doubles(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Iter
     yield from _mapped(functools.partial(_meet_double, setup), seeds, processes)
 
 
-def _mapped(work: Callable[[_Item], _Result], items: Sequence[_Item], processes: int) -> Iterator[_Result]:
+def _mapped(work: Callable[[_Item], _Result], items: Sequence[_Item], processes: int, at_once: int = 1) -> Iterator[_Result]:
     if processes == 1:
         yield from map(work, items)
         return
+    with _pool(processes) as pool:
+        yield from pool.map(work, items, chunksize=at_once)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(work, items)
+    return ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _score(setup: Setup, query: HeldOutQuery) -> QueryScore:
+    models = models_of(setup)
+    return score_query(query, models.grounder, models.tracker, _grids_of(setup))
+
+
+@functools.lru_cache(maxsize=1)
+def _grids_of(setup: Setup) -> TokenGrids:
+    return token_grids(models_of(setup).mllm, setup.config.paths)
+
+
+def _score_presence(setup: Setup, query: HeldOutQuery) -> PresenceScore:
+    return score_presence(query, models_of(setup).mllm)
+
+
+def _measure_space(setup: Setup, seed: int) -> list[SpaceError]:
+    return space_errors(seed, models_of(setup).tracker)
 
 
 def _play(setup: Setup, config: SessionConfig, episode: Episode) -> Outcome:
@@ -57,8 +101,3 @@ def _play(setup: Setup, config: SessionConfig, episode: Episode) -> Outcome:
 def _meet_double(setup: Setup, seed: int) -> bool:
     models = models_of(setup)
     return keeps_identity(crossing(seed), models.tracker, models.grounder)
-
-
-def _score(setup: Setup, query: HeldOutQuery) -> QueryScore:
-    models = models_of(setup)
-    return score_query(query, models.grounder, models.tracker)
