@@ -1,4 +1,4 @@
-"""Held-out queries and scripted episodes, over several processes."""
+"""Held-out queries and scripts, over several processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.held_out import HeldOutQuery, sample_queries
 from decaf_ros.evaluation.presence import PresenceScore, score_presence
 from decaf_ros.evaluation.quality import QueryScore, TokenGrids, score_query, token_grids
-from decaf_ros.evaluation.scripted import Episode, Outcome, crossing, keeps_identity, play
+from decaf_ros.evaluation.scripted import Outcome, Script, keeps_identity, play, script_of
 from decaf_ros.evaluation.setups import Setup, models_of
 from decaf_ros.evaluation.space import SpaceError, space_errors
 
@@ -52,14 +52,19 @@ def measure_space(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Ite
     yield from _mapped(functools.partial(_measure_space, setup), seeds, processes)
 
 
-def play_episodes(setup: Setup, config: SessionConfig, episodes: Sequence[Episode], processes: int = 1) -> Iterator[Outcome]:
-    """How scripted episodes end, in their order; ``setup`` and ``processes`` as for :func:`score_queries`."""
-    yield from _mapped(functools.partial(_play, setup, config), episodes, processes)
+def draw_scripts(kinds: Sequence[str], seeds: Sequence[int], processes: int = 1) -> list[Script]:
+    """A script of each kind from each seed; see :func:`~decaf_ros.evaluation.scripted.script_of`."""
+    return list(_mapped(_script_of, [(kind, seed) for seed in seeds for kind in kinds], processes))
 
 
-def meet_doubles(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Iterator[bool]:
-    """Whether an object is still itself after its double has passed, by seed; else as :func:`play_episodes`."""
-    yield from _mapped(functools.partial(_meet_double, setup), seeds, processes)
+def play_scripts(setup: Setup, config: SessionConfig, scripts: Sequence[Script], processes: int = 1) -> Iterator[Outcome]:
+    """How scripts end, in their order; ``setup`` and ``processes`` as for :func:`score_queries`."""
+    yield from _mapped(functools.partial(_play, setup, config), scripts, processes)
+
+
+def meet_doubles(setup: Setup, scripts: Sequence[Script], processes: int = 1) -> Iterator[bool]:
+    """Whether a thing is still itself after its double has passed; else as :func:`play_scripts`."""
+    yield from _mapped(functools.partial(_meet_double, setup), scripts, processes)
 
 
 def _mapped(work: Callable[[_Item], _Result], items: Sequence[_Item], processes: int, at_once: int = 1) -> Iterator[_Result]:
@@ -93,11 +98,15 @@ def _measure_space(setup: Setup, seed: int) -> list[SpaceError]:
     return space_errors(seed, models_of(setup).tracker)
 
 
-def _play(setup: Setup, config: SessionConfig, episode: Episode) -> Outcome:
-    models = models_of(setup)
-    return play(episode, models.tracker, models.grounder, config)
+def _script_of(kind_and_seed: tuple[str, int]) -> Script:
+    return script_of(*kind_and_seed)
 
 
-def _meet_double(setup: Setup, seed: int) -> bool:
+def _play(setup: Setup, config: SessionConfig, script: Script) -> Outcome:
     models = models_of(setup)
-    return keeps_identity(crossing(seed), models.tracker, models.grounder)
+    return play(script, models.tracker, models.grounder, config)
+
+
+def _meet_double(setup: Setup, script: Script) -> bool:
+    models = models_of(setup)
+    return keeps_identity(script, models.tracker, models.grounder)
