@@ -153,7 +153,7 @@ NAMES = (
     "contested_queries",
     "contested_pointing",
 )
-DESCRIPTIONS, EVENTS = "descriptions", "events"
+DESCRIPTIONS, EVENTS, ALL = "offered_descriptions", "events", "all"
 
 
 def means(scores: Sequence[QueryScore]) -> dict[str, float]:
@@ -170,14 +170,14 @@ def means(scores: Sequence[QueryScore]) -> dict[str, float]:
 
 
 def rows_of(scores: Sequence[QueryScore]) -> dict[str, dict[str, float]]:
-    """Figures by row, those of the held-out queries first; then of all offered descriptions, and of all events.
+    """Figures by row, those of the held-out queries first; then of all offered descriptions, of all events, and of all.
 
-    A row is offered from :data:`OFFERED_FROM_POINTING` on.
+    A row is offered from :data:`OFFERED_FROM_POINTING` on. What is asked when all rests is in none of the last three.
     """
     found = {row: [score for score in scores if score.row == row] for row in ROWS}
     rows = {row: means(mine) for row, mine in found.items() if mine}
     offered = [row for row in STATIC_KINDS if row in rows and is_offered(rows[row])]
-    for name, kinds in ((DESCRIPTIONS, offered), (EVENTS, EVENT_KINDS)):
+    for name, kinds in ((DESCRIPTIONS, offered), (EVENTS, EVENT_KINDS), (ALL, STATIC_KINDS + EVENT_KINDS)):
         if together := [score for row in kinds for score in found[row]]:
             rows[name] = means(together)
     return rows

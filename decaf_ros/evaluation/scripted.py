@@ -313,16 +313,16 @@ def _pair(xy: npt.ArrayLike) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Rate:
-    """How episodes of one kind ended, those whose thing was followed when it began to move.
+    """How scripts of one kind ended, those whose thing was followed when it began to move.
 
     Attributes:
-        episodes: how many.
+        scripts: how many.
         in_time: share found again in time.
         delay_s: median delay of those.
         wrong: share of frames out of sight on which a mask was claimed.
     """
 
-    episodes: int
+    scripts: int
     in_time: float
     delay_s: float
     wrong: float
