@@ -23,7 +23,7 @@ def named(figures: Mapping[str, Any]) -> dict[str, float]:
     """Figures in groups, and groups of these, as one table: ``{"mask": {"p50_ms": 2}}`` is ``mask.p50_ms``."""
     table: dict[str, float] = {}
     for name, value in figures.items():
-        inner = {f".{key}": each for key, each in named(value).items()} if isinstance(value, Mapping) else {"": float(value)}
+        inner = {f".{key}": each for key, each in named(value).items()} if isinstance(value, Mapping) else {"": value}
         table |= {slug(name) + key: each for key, each in inner.items()}
     return table
 
