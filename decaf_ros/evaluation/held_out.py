@@ -18,7 +18,7 @@ from decaf_ros.datatypes import BoolArray, Frame, FrameWindow
 from decaf_ros.synthetic.table.episodes import Episode, sample_episode
 from decaf_ros.synthetic.table.happenings import STILL
 from decaf_ros.synthetic.table.rendering import DEFAULT_SIZE_HW, View
-from decaf_ros.synthetic.table.sampling import require_held_out
+from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED, require_held_out
 from decaf_ros.synthetic.table.sentences import sentences_of
 from decaf_ros.synthetic.table.window import Window
 from decaf_ros.synthetic.table.wordings import EVENT_KINDS, STATIC_KINDS, Sentence
@@ -95,13 +95,14 @@ def sample_queries(
     """
     missing = Counter({row: number for row, number in counts.items() if number > 0})
     queries: list[HeldOutQuery] = []
-    for first in count(require_held_out(first_seed), _SEEDS_AT_A_TIME):
-        for seed, found in enumerate(mapped(queries_of, range(first, first + _SEEDS_AT_A_TIME)), first):
-            if not missing:
-                return queries
-            chosen = _choose(found, missing, np.random.default_rng(require_held_out(seed)))
+    for first in count(first_seed, _SEEDS_AT_A_TIME):
+        seeds = range(require_held_out(first), min(first + _SEEDS_AT_A_TIME, FIRST_TRAINING_SEED))
+        for seed, found in zip(seeds, mapped(queries_of, seeds), strict=False):
+            chosen = _choose(found, missing, np.random.default_rng(seed))
             queries += chosen
             missing -= Counter(query.row for query in chosen)
+            if not missing:
+                return queries
     raise AssertionError("there is no last number")
 
 
