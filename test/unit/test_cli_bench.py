@@ -54,7 +54,7 @@ def test_the_first_seed_and_the_sizes_reach_the_parts(monkeypatch):
 
 @pytest.mark.parametrize("target", ["file", "missing"])
 @pytest.mark.parametrize("option", ["--write", "--json"])
-def test_links_in_place_of_results_are_refused_before_anything_is_measured(tmp_path: Path, capsys, monkeypatch, target, option):
+def test_links_in_place_of_pages_are_refused_before_anything_is_measured(tmp_path: Path, capsys, monkeypatch, target, option):
     monkeypatch.setitem(bench._PARTS, "held-out", lambda *_: pytest.fail("it is measured"))
     (tmp_path / "file").write_text("precious")
     (tmp_path / "pages").mkdir()
