@@ -77,9 +77,9 @@ the process.
 ## The tracklets of a query
 
 {apart(_tracklets, arguments.queries)}
-Point prompts, proposals, suppression, propagation and scores over {len(KEY_INDICES)} key frames (the stage *prompting*). Plainly, as
-the method is written down: each point is prompted alone, each mask that survives on its frame is propagated over the whole clip
-before it competes, alone, and every frame is encoded each time that it is needed.
+Point prompts, proposals, suppression, propagation and scores over {len(KEY_INDICES)} key frames (the stage *prompting*). Plainly,
+as the method is written down: each point is prompted alone, each mask that survives on its frame is propagated over the whole
+clip before it competes, alone, and every frame is encoded each time that it is needed.
 """
     print(page)
     if arguments.write:
@@ -239,7 +239,7 @@ class PlainGrounder(Grounder):
             on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
             newcomers = self._proposals(here, on_frame, clock.check) if on_frame else []
             for newcomer in newcomers:
-                [masks[id(newcomer)]] = self._tracker.propagate(features, key_index, newcomer.key_mask_hw[None])
+                [masks[id(newcomer)]] = self.tracker.propagate(features, key_index, newcomer.key_mask_hw[None])
             kept.extend(newcomers)
             alive = self._compete(alive, newcomers)
         return alive
