@@ -77,9 +77,9 @@ the process.
 ## The tracklets of a query
 
 {apart(_tracklets, arguments.queries)}
-Point prompts, proposals, suppression, propagation and scores over {len(KEY_INDICES)} key frames (the stage *prompting*). Plainly,
-as the method is written down: each point is prompted alone, each mask that survives on its frame is propagated over the whole
-clip before it competes, alone, and every frame is encoded each time that it is needed.
+Point prompts, proposals, suppression, propagation and scores over {len(KEY_INDICES)} key frames (the stage *prompting*).
+Plainly, as the method is written down: each point is prompted alone, each mask that survives on its frame is propagated over
+the whole clip before it competes, alone, and every frame is encoded each time that it is needed.
 """
     print(page)
     if arguments.write:
