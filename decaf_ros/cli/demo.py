@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from decaf_ros.cli import pick
 from decaf_ros.cli.contact_sheet import SheetRow, draw_contact_sheet
 from decaf_ros.cli.models import whole_number
 from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
@@ -100,6 +101,8 @@ _HEADER = ("query", "kind", "name", "latency in ms", "J", "F", "J&F", "masks pub
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     arguments = _parser().parse_args(argv)
+    if arguments.pick:
+        return pick.main(arguments.pick, arguments.out)
     queries = sample_queries(dict.fromkeys(DEMO_KINDS, 1), arguments.seed)
     try:
         out = OutputFolder(arguments.out)
@@ -126,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
         type=whole_number,
         default=FIRST_SEED,
         help="the first suitable worlds from this one on are shown (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pick", nargs="?", type=whole_number, const=3, metavar="N", help="pick by sentence instead, N (3) times"
     )
     return parser
 
