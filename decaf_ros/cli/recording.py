@@ -63,6 +63,12 @@ class Recorder:
             recording, self._recording = self._recording, Recording()
             return recording
 
+    @property
+    def scene_name(self) -> str:
+        """Of what the camera shows, as far as it is known."""
+        with self._lock:
+            return "" if self._scene is None else str(self._scene.source)
+
     def wait_for_scene(self, source: str, time_s: float, since_ns: int, timeout_s: float) -> int:
         """Wait for an image of a scene.
 
@@ -87,7 +93,10 @@ class Recorder:
                 if stamp_ns >= start_ns + time_s * 1e9:
                     return stamp_ns
             time.sleep(_LOOK_SECONDS)
-        raise TimeoutError(f"no image of {source} at {time_s:g} s came from the camera within {timeout_s:g} s")
+        raise TimeoutError(
+            f"no image of {source} at {time_s:.1f} s came from the camera within {timeout_s:.1f} s; "
+            f"it shows {self.scene_name or 'no scene'}"
+        )
 
     def _on_scene(self, message: TimeReference) -> None:
         with self._lock:
