@@ -152,7 +152,7 @@ programs.{program}()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_camera_ends_while_it_draws(ros: None, tmp_path: Path, number: signal.Signals) -> None:
-    process = NodeProcess("sim_camera", tmp_path / "camera.log", {"height": 2048, "width": 2048, "reliability": "reliable"})
+    process = NodeProcess("sim_camera", tmp_path / "camera.log", {"height": 1024, "width": 1024, "reliability": "reliable"})
     try:
         with DecafClient(name="spectator") as client:
             Recorder(client, "/image", Image).next("an image", 60.0)

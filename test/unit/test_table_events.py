@@ -270,9 +270,10 @@ def test_a_simulation_is_the_same_twice():
 
 def test_orders_by_place_mean_the_thing_that_stands_there():
     world = Simulation(scene_of(thing("cube", 0.1, 0.1), thing("mug", 0.0, -0.1)))
-    assert world.thing_at((0.11, 0.09)) == 0
-    assert world.thing_at((0.0, -0.13)) == 1
-    assert world.thing_at((0.2, 0.3)) is None
+    assert world.thing_at((0.11, 0.09, 0.02)) == 0
+    assert world.thing_at((0.0, -0.13, 0.05)) == 1
+    assert world.thing_at((0.0, -0.1, 0.3)) is None, "far above the mug"
+    assert world.thing_at((0.2, 0.3, 0.0)) is None
 
 
 def test_an_idle_arm_goes_to_rest_and_a_live_world_takes_orders():

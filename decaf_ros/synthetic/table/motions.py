@@ -26,6 +26,10 @@ _CLOSING_S, _OPENING_S = 0.7, 0.25
 _HIGHEST = 0.46  # that the hand goes
 _PALM_REACH, _PALM_HEIGHT = 0.08, 0.09  # of the hand above the fingers, from their tips
 _FINGER_REACH = 0.018  # from the middle of a finger to its far side
+# Why an action does not come off.
+OUT_OF_GRIP = "the hand cannot grip it where it is, out of reach or not upright"
+OUT_OF_REACH = "it is out of reach"
+HAND_IS_FULL, HAND_IS_EMPTY = "the hand holds something", "the hand holds nothing"
 
 
 def _travel(world: Simulation, goal: HandPose, speed: float = _SPEED) -> Iterator[HandPose]:
@@ -60,9 +64,9 @@ def _wait(world: Simulation, action: Action) -> Iterator[HandPose]:
 def _pick(world: Simulation, action: Action) -> Iterator[HandPose]:
     """Fingers around the thing, closed until both touch it, and up."""
     assert action.thing is not None
-    goal = _grip_pose(world, action.thing)
+    goal = grip_pose(world, action.thing)
     if goal is None or world.held is not None:
-        world.fail(action)
+        world.fail(action, OUT_OF_GRIP if goal is None else HAND_IS_FULL)
         return
     yield from _over(world, goal)
     yield from _travel(world, goal, _CAREFUL)
@@ -72,7 +76,7 @@ def _pick(world: Simulation, action: Action) -> Iterator[HandPose]:
         if world.fasten(action.thing):
             break
     if world.held is None:
-        world.fail(action)
+        world.fail(action, "the fingers closed on nothing")
         yield from _travel(world, replace(world.hand, opening=OPEN).raised(_clear_height(world)))
         return
     yield from _stay(world, 0.1)
@@ -84,7 +88,7 @@ def _place(world: Simulation, action: Action) -> Iterator[HandPose]:
     assert action.xy is not None
     thing = world.held
     if thing is None:
-        world.fail(action)
+        world.fail(action, HAND_IS_EMPTY)
         return
     position, _ = world.pose_of(thing)
     offset = world.hand.xyz - position
@@ -92,13 +96,13 @@ def _place(world: Simulation, action: Action) -> Iterator[HandPose]:
         (action.xy[0] + offset[0], action.xy[1] + offset[1], offset[2] + 0.002), world.hand.yaw, world.hand.opening
     )
     if not is_reachable(goal):
-        world.fail(action)
+        world.fail(action, OUT_OF_REACH)
         return
     yield from _over(world, goal)
     yield from _travel(world, goal, _CAREFUL)
     yield from _stay(world, 0.1)
     if world.held is None:  # lost on the way
-        world.fail(action)
+        world.fail(action, "it was lost on the way")
     world.let_go()
     ticks = round(_OPENING_S / TICK_S)
     start, wide = world.hand, replace(world.hand, opening=min(OPEN, world.hand.opening + 0.02))
@@ -137,7 +141,7 @@ def _shove(world: Simulation, action: Action, height: float, speed: float) -> It
         (*(np.asarray(action.xy) - ahead * (_width_along(world, action.thing, ahead) + 0.011)), height), yaw, CLOSED
     )
     if not (is_reachable(start) and is_reachable(end)) or world.held is not None:
-        world.fail(action)
+        world.fail(action, OUT_OF_REACH if world.held is None else HAND_IS_FULL)
         return
     yield from _over(world, start)
     yield from _travel(world, start, _CAREFUL)
@@ -186,7 +190,7 @@ def _width_along(world: Simulation, thing: int, ahead: Float64Array) -> float:
     return float(-(vertices[:, :2] @ ahead).min())
 
 
-def _grip_pose(world: Simulation, thing: int) -> HandPose | None:
+def grip_pose(world: Simulation, thing: int) -> HandPose | None:
     """The reachable way to grip a thing that keeps the fingers farthest from all others; None for one that lies tilted."""
     grip = world.shapes[thing].grip
     position, rotation = world.pose_of(thing)

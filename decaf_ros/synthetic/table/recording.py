@@ -54,14 +54,7 @@ class Recording:
         step = float(self.times_s[1] - self.times_s[0])
         exact = min(max(time_s / step, 0.0), len(self.times_s) - 1.0)
         first = min(int(exact), len(self.times_s) - 2)
-        before, after = self.qpos_tq[first], self.qpos_tq[first + 1].copy()
-        for start in range(ARM_NUMBERS + 3, len(before), 7):  # a quaternion and its negative are the same rotation
-            if before[start : start + 4] @ after[start : start + 4] < 0:
-                after[start : start + 4] *= -1
-        mixed = before + (exact - first) * (after - before)
-        for start in range(ARM_NUMBERS + 3, len(before), 7):
-            mixed[start : start + 4] /= np.linalg.norm(mixed[start : start + 4])
-        return np.asarray(mixed, dtype=np.float64)
+        return between(self.qpos_tq[first], self.qpos_tq[first + 1], exact - first)
 
     def poses_at(self, time_s: float) -> Float64Array:
         """``(things, 4, 4)``: each thing's own frame in the world."""
@@ -87,6 +80,18 @@ class Recording:
         quaternions = self.qpos_tq[:, ARM_NUMBERS:].reshape(len(self.times_s), -1, 7)[..., 3:]
         tilts: Float64Array = np.arccos(np.clip(rotations(quaternions)[..., 2, 2], -1.0, 1.0))
         return tilts
+
+
+def between(before: Float64Array, after: Float64Array, share: float) -> Float64Array:
+    """``(7 + 7 * things,)`` where all is at a share of the way from one moment to the next."""
+    after = after.copy()
+    for start in range(ARM_NUMBERS + 3, len(before), 7):  # a quaternion and its negative are the same rotation
+        if before[start : start + 4] @ after[start : start + 4] < 0:
+            after[start : start + 4] *= -1
+    mixed = before + share * (after - before)
+    for start in range(ARM_NUMBERS + 3, len(before), 7):
+        mixed[start : start + 4] /= np.linalg.norm(mixed[start : start + 4])
+    return np.asarray(mixed, dtype=np.float64)
 
 
 def poses_of(qpos: Float64Array) -> Float64Array:

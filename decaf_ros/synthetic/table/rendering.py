@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ _MOST_PIXELS = 4096
 _COARSE_HW = (96, 128)  # for the shares of things that are visible
 _OUT_OF_SIGHT = (0.0, 0.0, -1000.0)
 _SHADE = 0.25  # share of the lamp's light that reaches the shadows
+# Which device Warp takes is a setting of the process, which one thread must not change under the hands of another.
+_WARP = threading.RLock()
 _OPTICAL_FROM_GL = np.diag([1.0, -1.0, -1.0])  # MuJoCo's cameras look along -z, with y up
 
 
@@ -84,7 +87,7 @@ class Renderer:
         self._model = build_model(scene, shapes)
         self._data = mujoco.MjData(self._model)
         mujoco.mj_forward(self._model, self._data)
-        with warp.ScopedDevice("cpu"):
+        with _WARP, warp.ScopedDevice("cpu"):
             self._device_model = mjwarp.put_model(self._model)
             self._device_data = mjwarp.put_data(self._model, self._data, nworld=1)
         self._contexts: dict[tuple[tuple[int, int], bool], Any] = {}
@@ -148,7 +151,7 @@ class Renderer:
         self, size_hw: tuple[int, int], masks_only: bool = False
     ) -> tuple[UInt8Array, Float32Array, npt.NDArray[np.int32]]:
         """Colour, depth and geoms (-1 for none) of the scene as it is placed; colour is black for masks only."""
-        with warp.ScopedDevice("cpu"):
+        with _WARP, warp.ScopedDevice("cpu"):
             context = self._context(size_hw, masks_only)
             mjwarp.refit_bvh(self._device_model, self._device_data, context)
             mjwarp.render(self._device_model, self._device_data, context)

@@ -46,9 +46,10 @@ class Simulation:
         hand: the pose that the arm was last told.
         touches_n: ``(things,)`` flags of :class:`Touch` of the last tick.
         held: index of the thing that is fastened to the hand.
-        is_idle: whether the arm had nothing to do at the last tick.
+        is_idle: whether the arm had nothing to do at the last tick, nor was told anything since.
         deepest: how deep, in metres, bodies have pressed into each other, but for fingers.
         failed: actions that did not come off: a grip that closed on nothing, a place out of reach.
+        why_failed: the reason for the last of them.
 
     Raises:
         ValueError: things stand in each other, or in the arm.
@@ -65,6 +66,7 @@ class Simulation:
         self.held: int | None = None
         self._ticks_lost = 0
         self.failed: list[Action] = []
+        self.why_failed = ""
         self._owners = self._owners_of_geoms()
         self._welds = [self.model.equality(thing_name(index)).id for index in range(len(scene.things))]
         self.is_idle = False
@@ -88,6 +90,7 @@ class Simulation:
     def perform(self, action: Action) -> None:
         """Have the arm do something after what it was told before."""
         self._waiting.append(action)
+        self.is_idle = False
 
     def tick(self) -> None:
         """Go on by :data:`TICK_S`."""
@@ -105,16 +108,20 @@ class Simulation:
         body = self.data.body(thing_name(thing))
         return np.array(body.xpos), np.array(body.xmat).reshape(3, 3)
 
-    def thing_at(self, xy: tuple[float, float], within_metres: float = 0.06) -> int | None:
-        """The thing whose middle is nearest to a point of the table, None where none is so near: for orders by place."""
-        ways = [self.pose_of(index) for index in range(len(self.shapes))]
-        middles = [
-            position + rotation @ (0.5 * (shape.mesh.vertices_n3.min(axis=0) + shape.mesh.vertices_n3.max(axis=0)))
-            for (position, rotation), shape in zip(ways, self.shapes, strict=True)
-        ]
-        distances = [float(np.linalg.norm(middle[:2] - np.asarray(xy))) for middle in middles]
-        nearest = int(np.argmin(distances))
-        return nearest if distances[nearest] <= within_metres else None
+    def thing_at(self, xyz: npt.ArrayLike, within_metres: float = 0.04) -> int | None:
+        """The thing at a point of the world, for orders by place: the one whose own box it is in, or nearest to.
+
+        Where boxes meet, it is the one whose middle is nearer. None where no box is so near.
+        """
+        away = []
+        for index, shape in enumerate(self.shapes):
+            position, rotation = self.pose_of(index)
+            low, high = shape.mesh.vertices_n3.min(axis=0), shape.mesh.vertices_n3.max(axis=0)
+            point = (np.asarray(xyz) - position) @ rotation
+            outside = np.linalg.norm(np.maximum(0.0, np.maximum(low - point, point - high)))
+            away.append((float(outside), float(np.linalg.norm(point - 0.5 * (low + high))), index))
+        distance, _, nearest = min(away)
+        return nearest if distance <= within_metres else None
 
     def fasten(self, thing: int) -> bool:
         """Fasten a thing to the hand as it lies between the fingers; False, and nothing, unless both touch it."""
@@ -145,9 +152,10 @@ class Simulation:
         if self._ticks_lost * TICK_S > _JOLT_S:
             self.let_go()
 
-    def fail(self, action: Action) -> None:
-        """Note that an action did not come off."""
+    def fail(self, action: Action, why: str) -> None:
+        """Note that an action did not come off, and why."""
         self.failed.append(action)
+        self.why_failed = why
 
     def _follow_orders(self) -> Iterator[HandPose | None]:
         """Poses of the hand for ever, None when it has nothing to do: then it goes out of the way, unless it holds one."""
