@@ -44,7 +44,11 @@ setup(
         "decaf_ros.models.embedded": [f"**/*.{suffix}" for suffix in EMBEDDED_FILES],
         "decaf_ros.web": ["static/*"],
     },
-    data_files=[("share/decaf_ros/config", glob("config/*")), ("share/decaf_ros/launch", glob("launch/*.launch.*"))],
+    data_files=[
+        ("share/decaf_ros/config", glob("config/*")),
+        ("share/decaf_ros/examples", glob("examples/*.py")),
+        ("share/decaf_ros/launch", glob("launch/*.launch.*")),
+    ],
     install_requires=[
         "aiohttp>=3.9,<4",
         "huggingface_hub>=1,<3",

@@ -37,7 +37,7 @@ from decaf_ros.models.qwen2_vl import Qwen2Vl
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.grounding import Grounder, StageClock
-from decaf_ros.synthetic.world import sample_scene
+from decaf_ros.synthetic.table.episodes import sample_episode
 
 ADAPTERS: dict[str, type[Qwen25Vl]] = {"qwen2_vl": Qwen2Vl, "qwen2_5_vl": Qwen25Vl}
 MLLM_IDS = [name for name, model in MLLMS.items() if model.model_type in ADAPTERS]
@@ -179,14 +179,14 @@ def tracking_figures(
     name: str, device: str, image_size: int, frames: int, count: int
 ) -> tuple[list[float], list[float], float]:
     """Milliseconds a frame of sam2's predictor and of ours, and the bytes that both take together at their highest."""
-    scene = sample_scene(SCENE_SEED, SIZE_HW, screens=False)
+    episode = sample_episode(SCENE_SEED)
     memory = _Memory(device)
     with tempfile.TemporaryDirectory() as folder:
         config_path = Path(folder) / "config.yaml"
         config = OmegaConf.load(str(resources.files("sam2") / HF_MODEL_ID_TO_FILENAMES[name][0]))
         config.model.image_size = image_size
         OmegaConf.save(config, config_path)
-        views = [scene.render(index / CAMERA_HZ) for index in range(frames)]
+        views = [episode.render(index / CAMERA_HZ, SIZE_HW) for index in range(frames)]
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         pairs = in_turn(instantiate(config.model).eval(), config_path, views, count, device, dtype)
     official, ours = zip(*pairs[WARM_UP_FRAMES:], strict=True)

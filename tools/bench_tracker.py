@@ -32,14 +32,15 @@ from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.frames import StoredFrame, uniform_selection
 from decaf_ros.session.grounding import Grounder, StageClock, _Candidate
 from decaf_ros.session.session import QueryRecord, TrackingSession
-from decaf_ros.synthetic.world import View, sample_scene
+from decaf_ros.synthetic.table.episodes import sample_episode
+from decaf_ros.synthetic.table.rendering import View
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "test" / "parity"))
 
 OBJECTS = (1, 2, 4, 8)
 TARGETS = {1: "<= 1.05", 4: "<= 0.6", 8: "<= 0.5"}
-SCENE_SEED, CAMERA_HZ, WARM_UP_FRAMES = 16577, 10.0, 16
+SCENE_SEED, CAMERA_HZ, WARM_UP_FRAMES = 18, 10.0, 16
 SOAK_IMAGE_SIZE, SOAK_OBJECTS = 64, 8
 KEY_FRAMES = 16
 
@@ -117,13 +118,13 @@ def in_turn(
         model: a network, and so are the other arguments what both follow.
         config: its architecture.
         views: the video. Its loading by the predictor is not timed.
-        count: objects, which are two bodies of the first view in turn.
+        count: objects, which are the two largest of the first view in turn.
         device: of both.
         dtype: float32, or what both compute in under autocast.
     """
     from test_sam2_stream import predictor_of  # in test/parity
 
-    first_masks = [views[0].mask_of(index % 2) for index in range(count)]
+    first_masks = [views[0].mask_of(two_largest(views[0])[index % 2]) for index in range(count)]
     predictor, tracker = predictor_of(model, config).to(device), Sam2Tracker(Sam2Network(model, device, dtype))
     stream = iter([Frame(index, "camera", view.image_rgb) for index, view in enumerate(views)])
     features = tracker.encode(next(stream))
@@ -146,8 +147,14 @@ def in_turn(
 
 
 def _views(frames: int) -> list[View]:
-    scene = sample_scene(SCENE_SEED, screens=False)
-    return [scene.render(index / CAMERA_HZ) for index in range(frames)]
+    episode = sample_episode(SCENE_SEED)
+    return [episode.render(index / CAMERA_HZ) for index in range(frames)]
+
+
+def two_largest(view: View) -> list[int]:
+    """The two things of which most is seen."""
+    pixels = [np.count_nonzero(view.mask_of(thing)) for thing in range(len(view.poses_n44))]
+    return np.argsort(pixels)[-2:].tolist()
 
 
 def _soak(frames: int) -> str:
@@ -161,7 +168,9 @@ def _soak(frames: int) -> str:
 def memory_of_a_session(frames: int, marks: Sequence[int]) -> list[float]:
     """Resident memory after some numbers of frames, with objects that come and go."""
     size_hw = (96, 128)
-    views = [sample_scene(SCENE_SEED, size_hw, screens=False).render(index / CAMERA_HZ) for index in range(50)]
+    episode = sample_episode(SCENE_SEED)
+    views = [episode.render(index / CAMERA_HZ, size_hw) for index in range(50)]
+    things = two_largest(views[0])
     tracker = Sam2Tracker.load("embedded", image_size=SOAK_IMAGE_SIZE)
     session = TrackingSession(tracker, SessionConfig())
     measured = []
@@ -174,7 +183,7 @@ def memory_of_a_session(frames: int, marks: Sequence[int]) -> list[float]:
             session.remove_query(followed[0][1])
         if len(followed) < SOAK_OBJECTS or number % 50 == 0:
             record = QueryRecord(session.new_query_id(), "", "", 0, confident=True)
-            session.add(record, ObjectPrompt(mask_hw=view.mask_of(number % 2)))
+            session.add(record, ObjectPrompt(mask_hw=view.mask_of(things[number % 2])))
             session.end_query()
         if number in marks:
             measured.append(resident_mib())
@@ -244,7 +253,7 @@ def _tracklets(count: int) -> str:
     grounders = {"plainly": PlainGrounder(mllm, plain), "decaf_ros": Grounder(mllm, tracker)}  # type: ignore[arg-type]
     times: dict[str, list[float]] = {name: [] for name in sides}
     pixels = changed = 0
-    for query in sample_queries({"colour": count})[:count]:
+    for query in sample_queries({"colour_category": count}):
         source = render_clip(query).source
         frames = uniform_selection(source.read(0, len(source)), KEY_FRAMES)
         plain.forget()
@@ -252,7 +261,7 @@ def _tracklets(count: int) -> str:
         for name, side in sides.items():
             clip = [StoredFrame(frame, side) for frame in frames]  # type: ignore[arg-type]
             clock = StageClock()
-            grounding = grounders[name].ground(clip, query.expression.text, clock)
+            grounding = grounders[name].ground(clip, query.sentence.text, clock)
             times[name].append(clock.latency_ms["prompting"])
             masks[name] = grounding.union_masks()
         pixels += masks["plainly"].size

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8Array, Visibility
 from decaf_ros.drawing import object_colour
+from decaf_ros.evaluation.figures import Measured, named
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import frame_from_image
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.publishers import OUTPUT_QOS, ResultPublisher, publish_asynchronously
-from decaf_ros.synthetic.world import sample_scene
+from decaf_ros.synthetic.table.episodes import sample_episode
 
 SIZE_HW = (720, 1280)
 FRAMES = 300
@@ -159,8 +160,8 @@ def measure(frames: int = FRAMES) -> dict[str, tuple[Cost, Cost | None]]:
     return costs
 
 
-def report(costs: dict[str, tuple[Cost, Cost | None]], frames: int = FRAMES) -> str:
-    """The costs with their targets as a page of Markdown."""
+def report(costs: dict[str, tuple[Cost, Cost | None]], frames: int = FRAMES) -> Measured:
+    """The costs with their targets."""
     rows = []
     for name, (cost, reference) in costs.items():
         target = CASES[name].target_ms
@@ -177,7 +178,7 @@ def report(costs: dict[str, tuple[Cost, Cost | None]], frames: int = FRAMES) -> 
             ]
         )
     height, width = SIZE_HW
-    return f"""# The ROS layer
+    page = f"""# The ROS layer
 
 {markdown_table(_HEADER, rows)}
 Time that ROS adds to a frame in the thread that follows objects: decoding of the camera's message ({width} x {height}, rgb8),
@@ -199,14 +200,19 @@ maps blended in floating point.
 {os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, OpenCV {cv2.__version__},
 Python {platform.python_version()}. `decaf bench --parts ros --ros-frames {frames}`
 """
+    figures = {
+        name: asdict(cost) | ({"naive_cpu_p50_ms": reference.cpu_p50_ms} if reference else {})
+        for name, (cost, reference) in costs.items()
+    }
+    return Measured(page, named(figures))
 
 
 def _samples() -> list[_Sample]:
-    scene = sample_scene(_SEED, SIZE_HW)
+    episode = sample_episode(_SEED)
     heat = np.random.default_rng(_SEED).random((20, 36), dtype=np.float32)
     samples = []
     for index in range(_VIEWS):
-        view = scene.render(0.1 * index)
+        view = episode.render(0.1 * index, SIZE_HW)
         message = image_from_array(view.image_rgb, "rgb8", make_header(index, "camera"))
         samples.append(_Sample(message, _disjoint_ellipses(index), heat))
     return samples

@@ -20,7 +20,7 @@ from decaf_ros.evaluation.datasets import DATASETS, DatasetVideo, read_dataset
 from decaf_ros.evaluation.entries import DatasetError
 from decaf_ros.evaluation.journal import Journal, JournalError, Record
 from decaf_ros.evaluation.runner import DecafSegmenter, Prediction, Segmenter, evaluate
-from decaf_ros.evaluation.runs import Setup, ablations
+from decaf_ros.evaluation.setups import Setup, ablations
 from decaf_ros.evaluation.summary import HEADER, summary_rows, write_expressions, write_summary
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.errors import ModelNotFound, PromptError

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from decaf_ros.cli import INTERRUPTED, MESSAGE_CHARACTERS
+from decaf_ros.synthetic.table.extras import SimulationMissingError
 from decaf_ros.text import brief
 
 # Imported when chosen: torch, transformers and rclpy take seconds.
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name not in _ROS_MODULES:
             raise
         print(f"decaf {chosen.command} needs ROS 2: source its setup.bash, or use `make {chosen.command}`", file=sys.stderr)
+        return 1
+    except SimulationMissingError as error:
+        print(f"decaf {chosen.command}: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # no folder for temporary files, a reader of the output that went away
         reason = f"not all could be printed: {error.strerror}" if _give_up_output() else error

@@ -1,45 +1,68 @@
-"""How well sentences become masks: queries about scenes of the procedural world that no model was trained on.
+"""Queries about scenes of the robot's table that no model was trained on, and their clips.
 
-Each query looks at a clip of 32 frames at the 10 Hz of a camera. As in the paper's evaluation the whole clip is given: 16 key
-frames, uniform over it, are grounded, and the objects found are tracked over all 32 frames.
+A query looks at a window as the node's own: 16 key frames, four a second. Its clip has every moment between them as well, and
+one before: 32 frames at 8 Hz that end when one asks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import count
 
-import cv2
 import numpy as np
-import torch
 
-from decaf_ros.datatypes import BoolArray, Frame
-from decaf_ros.evaluation.metrics import MaskScores, region_similarity, score_clip
-from decaf_ros.method.fusion import coarse_masks
-from decaf_ros.models.protocols import MaskTracker
-from decaf_ros.session.grounding import Grounder
-from decaf_ros.session.offline import ground_video, segment_video
-from decaf_ros.synthetic.expressions import KINDS, Expression, expressions_of
-from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, sample_scene
+from decaf_ros.datatypes import BoolArray, Frame, FrameWindow
+from decaf_ros.synthetic.table.episodes import Episode, sample_episode
+from decaf_ros.synthetic.table.happenings import STILL
+from decaf_ros.synthetic.table.rendering import DEFAULT_SIZE_HW, View
+from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED, require_held_out
+from decaf_ros.synthetic.table.sentences import sentences_of
+from decaf_ros.synthetic.table.window import Window
+from decaf_ros.synthetic.table.wordings import EVENT_KINDS, STATIC_KINDS, Sentence
 from decaf_ros.video import FramesInMemory
 
-# Below FIRST_TRAINING_SEED, and apart from the seeds that training scripts judge their checkpoints by.
+# Apart from the seeds that training scripts judge their checkpoints by.
 FIRST_SEED = 500_000
-CLIP_FRAMES = 32
-CLIP_HZ = 10.0
-KEY_FRAMES = 16
-POINTING_TOLERANCE_PX = 8
-TARGET_KINDS = ("colour", "shape", "colour_shape", "size", "position")
-OFFERED_FROM_POINTING = 0.80
+CLIP_FRAMES, CLIP_HZ = 32, 8.0
+KEY_INDICES = tuple(range(1, CLIP_FRAMES, 2))
+WINDOW_S = (KEY_INDICES[-1] - KEY_INDICES[0]) / CLIP_HZ
+SIZE_HW = DEFAULT_SIZE_HW
+AT_REST = "moved_at_rest"
+"""Sentences such as "the mug that was moved", of several mugs, once nothing moves any more: a row of their own."""
+ROWS = (*STATIC_KINDS, *EVENT_KINDS, AT_REST)
+MOST_A_SCENE = 4
+_SEEDS_AT_A_TIME = 8
+_CLIP_S = (CLIP_FRAMES - 1) / CLIP_HZ
+_STEP_S = WINDOW_S / 8  # from one window of a scene to the next: as far as between the looks of a window, which they then share
+_REST_S, _REST_METRES = 1.0, 0.005
 
 
 @dataclass(frozen=True)
 class HeldOutQuery:
-    """A sentence about the scene of a seed."""
+    """A sentence about the scene of a seed.
+
+    Attributes:
+        seed: of the scene.
+        end_s: time of the scene at which one asks.
+        sentence: what is asked.
+        row: where it is counted: the sentence's kind, or :data:`AT_REST`.
+        contested: whether its event could be taken for another's: several of the target's kind, or several things that were
+            handled, are in view.
+    """
 
     seed: int
-    expression: Expression
+    end_s: float
+    sentence: Sentence
+    row: str
+    contested: bool
+
+    @property
+    def times_s(self) -> list[float]:
+        """Times of the clip's frames in seconds from the scene's start."""
+        return [self.end_s - (CLIP_FRAMES - 1 - index) / CLIP_HZ for index in range(CLIP_FRAMES)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,129 +71,106 @@ class Clip:
 
     Attributes:
         source: its frames.
-        truth_thw: ``(T, H, W)`` bool, visible pixels of the body that the expression means.
+        truth_thw: ``(T, H, W)`` bool, visible pixels of the thing that the sentence means; none where it means nothing.
     """
 
     source: FramesInMemory
     truth_thw: BoolArray
 
 
-@dataclass(frozen=True)
-class QueryScore:
-    """How one query went.
-
-    Attributes:
-        kind: of its expression.
-        pointed: whether the clip's hottest cell lies in the body's mask or at most 8 pixels from it.
-        coarse_iou: of the Otsu masks, mean over key frames that show the body.
-        named: whether the model's name is the right one.
-        masks: of the tracked masks, over all frames of the clip.
-    """
-
-    kind: str
-    pointed: bool
-    coarse_iou: float
-    named: bool
-    masks: MaskScores
-
-
-def sample_queries(counts: Mapping[str, int], first_seed: int = FIRST_SEED) -> list[HeldOutQuery]:
-    """Draw queries from consecutive scenes, at most one each: of the kind that lacks most, among those the scene allows.
+def sample_queries(
+    counts: Mapping[str, int],
+    first_seed: int = FIRST_SEED,
+    mapped: Callable[[Callable[[int], list[HeldOutQuery]], Iterable[int]], Iterable[list[HeldOutQuery]]] = map,
+) -> list[HeldOutQuery]:
+    """Draw queries from consecutive scenes: of each the rows that lack most, among those that the scene allows at any time.
 
     Args:
-        counts: queries by kind of :data:`~decaf_ros.synthetic.expressions.KINDS`.
-        first_seed: of the first scene.
+        counts: queries by row: a sentence's kind, or :data:`AT_REST`.
+        first_seed: of the first scene. A scene gives at most :data:`MOST_A_SCENE` queries, and one a row.
+        mapped: as ``map``, in which several processes may look at scenes; the queries do not depend on it.
+
+    Raises:
+        ValueError: no held-out seed, or no more of them.
     """
-    missing = Counter({kind: count for kind, count in counts.items() if count > 0})
+    missing = Counter({row: number for row, number in counts.items() if number > 0})
     queries: list[HeldOutQuery] = []
-    seed = first_seed
-    while missing:
-        assert seed < FIRST_TRAINING_SEED, "held-out scenes are used up"
-        rng = np.random.default_rng(seed)
-        candidates = [found for found in expressions_of(sample_scene(seed), clip_times_s(), rng) if found.kind in missing]
-        if candidates:
-            chosen = max(candidates, key=lambda found: (missing[found.kind], rng.random()))
-            queries.append(HeldOutQuery(seed, chosen))
-            missing -= Counter([chosen.kind])
-        seed += 1
-    return queries
+    for first in count(first_seed, _SEEDS_AT_A_TIME):
+        seeds = range(require_held_out(first), min(first + _SEEDS_AT_A_TIME, FIRST_TRAINING_SEED))
+        for seed, found in zip(seeds, mapped(queries_of, seeds), strict=False):
+            chosen = _choose(found, missing, np.random.default_rng(seed))
+            queries += chosen
+            missing -= Counter(query.row for query in chosen)
+            if not missing:
+                return queries
+    raise AssertionError("there is no last number")
 
 
-def clip_times_s() -> list[float]:
-    """Times of a clip's frames in seconds from the scene's start."""
-    return [index / CLIP_HZ for index in range(CLIP_FRAMES)]
+def _choose(found: Sequence[HeldOutQuery], missing: Mapping[str, int], rng: np.random.Generator) -> list[HeldOutQuery]:
+    """At most one a row, of the rows that lack most."""
+    by_row: dict[str, list[HeldOutQuery]] = {}
+    for query in found:
+        by_row.setdefault(query.row, []).append(query)
+    lacking = sorted((row for row in by_row if row in missing), key=lambda row: (-missing[row], row))
+    return [by_row[row][int(rng.integers(len(by_row[row])))] for row in lacking[:MOST_A_SCENE]]
+
+
+def queries_of(seed: int) -> list[HeldOutQuery]:
+    """All queries that the scene of a seed allows, at times :data:`WINDOW_S` / 8 apart, in one wording each."""
+    episode, rng = sample_episode(seed), np.random.default_rng(seed)
+    ends = np.arange(_CLIP_S, episode.scene.duration_s, _STEP_S).tolist()
+    return [query for end_s in ends for query in _queries_at(episode, seed, end_s, rng)]
+
+
+def _queries_at(episode: Episode, seed: int, end_s: float, rng: np.random.Generator) -> Iterator[HeldOutQuery]:
+    window = Window(episode, end_s - WINDOW_S, end_s)
+    for sentence in sentences_of(episode, end_s, rng, WINDOW_S):
+        query = HeldOutQuery(seed, end_s, sentence, sentence.kind, _is_contested(window, sentence))
+        yield query
+        if sentence.kind == "moved" and sentence.answer in sentence.text.split() and _rests(episode, end_s):
+            yield replace(query, row=AT_REST)
+
+
+def _is_contested(window: Window, sentence: Sentence) -> bool:
+    if sentence.target is None or sentence.kind not in EVENT_KINDS:
+        return False
+    history = window.episode.history
+    moved = history.moved_metres(window.start_s, window.end_s) > STILL
+    handled = (moved | history.held_within(window.start_s, window.end_s)) & window.present_n
+    return len(window.of_kind(window.kinds[sentence.target])) > 1 or int(handled.sum()) > 1
+
+
+def _rests(episode: Episode, end_s: float) -> bool:
+    """Whether no thing has moved or was held for a second."""
+    moved = episode.history.moved_metres(end_s - _REST_S, end_s) > _REST_METRES
+    return not (moved | episode.history.held_within(end_s - _REST_S, end_s)).any()
+
+
+@lru_cache(maxsize=2)
+def episode_of(seed: int) -> Episode:
+    """The scene of a seed, played; those of the last ones are kept, for queries come in the order of their seeds."""
+    return sample_episode(require_held_out(seed))
 
 
 def render_clip(query: HeldOutQuery) -> Clip:
-    """Render the query's clip at the world's own size."""
-    scene = sample_scene(query.seed)
-    views = [scene.render(time_s) for time_s in clip_times_s()]
-    frames = [Frame(round(time_s * 1e9), "camera", view.image_rgb) for time_s, view in zip(clip_times_s(), views, strict=True)]
-    return Clip(FramesInMemory(frames, CLIP_HZ), np.stack([view.mask_of(query.expression.body_index) for view in views]))
+    """Render the query's clip."""
+    episode, target = episode_of(query.seed), query.sentence.target
+    views = [episode.render(time_s, SIZE_HW) for time_s in query.times_s]
+    frames = [_frame(time_s, view) for time_s, view in zip(query.times_s, views, strict=True)]
+    truth = [np.zeros(SIZE_HW, np.bool_) if target is None else view.mask_of(target) for view in views]
+    return Clip(FramesInMemory(frames, CLIP_HZ), np.stack(truth))
 
 
-def score_query(query: HeldOutQuery, grounder: Grounder, tracker: MaskTracker) -> QueryScore:
-    """Ground the query's sentence in its clip, track what was found, and compare."""
-    clip = render_clip(query)
-    grounded = ground_video(clip.source, query.expression.text, grounder, tracker, KEY_FRAMES)
-    attention = grounded.grounding.attention
-    key_truth = clip.truth_thw[list(grounded.key_indices)]
-    masks = np.stack([segmentation.union_hw() for segmentation in segment_video(clip.source, grounded, tracker)])
-    return QueryScore(
-        kind=query.expression.kind,
-        pointed=points_at(attention.heat_thw, key_truth),
-        coarse_iou=_mean_iou(coarse_masks(attention.heat_thw, key_truth.shape[1:]), key_truth),
-        named=attention.object_name == query.expression.answer,
-        masks=score_clip(masks, clip.truth_thw),
-    )
+def key_window(query: HeldOutQuery) -> FrameWindow:
+    """Render the key frames of the query's clip alone."""
+    episode, times_s = episode_of(query.seed), [query.times_s[index] for index in KEY_INDICES]
+    return FrameWindow(tuple(_frame(time_s, episode.render(time_s, SIZE_HW)) for time_s in times_s))
 
 
-def points_at(heat_thw: torch.Tensor, truth_thw: BoolArray, tolerance_px: float = POINTING_TOLERANCE_PX) -> bool:
-    """Whether the centre of the clip's hottest cell lies in the mask of its frame, or at most ``tolerance_px`` from it."""
-    steps, rows, columns = heat_thw.shape
-    hottest = int(heat_thw.argmax())
-    step, row, column = np.unravel_index(hottest, (steps, rows, columns))
-    truth = truth_thw[step]
-    height, width = truth.shape
-    y, x = int((row + 0.5) * height / rows), int((column + 0.5) * width / columns)
-    if not truth.any():
-        return False
-    distance = cv2.distanceTransform((~truth).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return bool(distance[y, x] <= tolerance_px)
+def _frame(time_s: float, view: View) -> Frame:
+    return Frame(round(time_s * 1e9), "camera", view.image_rgb)
 
 
-def _mean_iou(masks_thw: BoolArray, truth_thw: BoolArray) -> float:
-    pairs = [(mask, truth) for mask, truth in zip(masks_thw, truth_thw, strict=True) if truth.any()]
-    return float(np.mean([region_similarity(mask, truth) for mask, truth in pairs]))
-
-
-def even_counts(kinds: Sequence[str], total: int) -> dict[str, int]:
-    """``total`` shared out evenly among the kinds, the first ones getting what is left over."""
-    return {kind: total // len(kinds) + (index < total % len(kinds)) for index, kind in enumerate(kinds)}
-
-
-HEADER = ("queries", "pointing", "coarse IoU", "name", "J", "F", "J&F")
-
-
-def mean_row(scores: Iterable[QueryScore]) -> list[str]:
-    """The cells below :data:`HEADER` for some queries."""
-    scores = list(scores)
-    means = np.mean(
-        [(score.pointed, score.coarse_iou, score.named, score.masks.j, score.masks.f, score.masks.j_and_f) for score in scores],
-        axis=0,
-    )
-    return [str(len(scores)), *(f"{value:.3f}" for value in means)]
-
-
-def kind_rows(scores: Sequence[QueryScore]) -> list[list[str]]:
-    """One row a kind, with the mean over all queries of the offered kinds last; the other kinds are marked."""
-    rows: list[list[str]] = []
-    offered: list[QueryScore] = []
-    for kind in KINDS:
-        mine = [score for score in scores if score.kind == kind]
-        if not mine:
-            continue
-        good = bool(np.mean([score.pointed for score in mine]) >= OFFERED_FROM_POINTING)
-        rows.append([kind.replace("_", " + ") + ("" if good else " (not offered)"), *mean_row(mine)])
-        offered += mine if good else []
-    return [*rows, ["**offered kinds**", *mean_row(offered)]] if offered else rows
+def even_counts(rows: Sequence[str], total: int) -> dict[str, int]:
+    """``total`` shared out evenly among the rows, the first ones getting what is left over."""
+    return {row: total // len(rows) + (index < total % len(rows)) for index, row in enumerate(rows)}

@@ -1,62 +1,34 @@
-"""Held-out queries and scripted episodes under different settings, over several processes."""
+"""Held-out queries and scripts, over several processes."""
 
 from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
 
-from decaf_ros.config import GroundingConfig, SessionConfig
-from decaf_ros.evaluation.held_out import HeldOutQuery, QueryScore, score_query
-from decaf_ros.evaluation.scripted import Episode, Outcome, crossing, keeps_identity, play
-from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.protocols import MaskTracker
-from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
-from decaf_ros.session.grounding import Grounder
+from decaf_ros.config import SessionConfig
+from decaf_ros.evaluation.held_out import HeldOutQuery, sample_queries
+from decaf_ros.evaluation.presence import PresenceScore, score_presence
+from decaf_ros.evaluation.quality import QueryScore, TokenGrids, score_query, token_grids
+from decaf_ros.evaluation.scripted import Outcome, Script, keeps_identity, play, script_of
+from decaf_ros.evaluation.setups import Setup, models_of
+from decaf_ros.evaluation.space import SpaceError, space_errors
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_A_TIME = 4  # queries that a process takes at once: mostly about one scene, which it then plays once
 
 
-@dataclass(frozen=True)
-class Setup:
-    """Models and settings under which queries are scored.
-
-    Attributes:
-        mllm, tracker: model ids.
-        device: of both models.
-        options: how the language model is read.
-        config: how a sentence becomes tracklets.
-        memory_gating, motion_gating: see :class:`~decaf_ros.models.sam2_stream.Sam2Tracker`; on in the node, off in the paper's
-            protocol.
-    """
-
-    mllm: str = "embedded"
-    tracker: str = "embedded"
-    device: str = "cpu"
-    options: MllmOptions = field(default_factory=MllmOptions)
-    config: GroundingConfig = field(default_factory=GroundingConfig)
-    memory_gating: bool = False
-    motion_gating: bool = False
-
-
-def ablations(full: Setup) -> dict[str, Setup]:
-    """The method with one part changed at a time, by name (DecAF, section 4.3)."""
-    return {
-        "full method": full,
-        "object prompt only, no contrast": replace(full, config=replace(full.config, contrast=False)),
-        "video path only": replace(full, config=replace(full.config, paths="video")),
-        "frame path only": replace(full, config=replace(full.config, paths="frame")),
-        "single scale": replace(full, options=replace(full.options, multi_scale=False)),
-        "rollout: original": replace(full, options=replace(full.options, rollout="original")),
-        "rollout: max": replace(full, options=replace(full.options, rollout="max")),
-    }
+def draw_queries(counts: Mapping[str, int], first_seed: int, processes: int = 1) -> list[HeldOutQuery]:
+    """As :func:`~decaf_ros.evaluation.held_out.sample_queries`, which raises what it raises; ``processes`` as below."""
+    if processes == 1:
+        return sample_queries(counts, first_seed)
+    with _pool(processes) as pool:
+        return sample_queries(counts, first_seed, pool.map)
 
 
 def score_queries(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[QueryScore]:
@@ -67,46 +39,74 @@ def score_queries(setup: Setup, queries: Sequence[HeldOutQuery], processes: int 
         queries: what is asked.
         processes: how many at a time, each with one thread; 1 computes in this process with the threads it has.
     """
-    yield from _mapped(functools.partial(_score, setup), queries, processes)
+    yield from _mapped(functools.partial(_score, setup), queries, processes, _A_TIME)
 
 
-def play_episodes(setup: Setup, config: SessionConfig, episodes: Sequence[Episode], processes: int = 1) -> Iterator[Outcome]:
-    """How scripted episodes end, in their order; ``setup`` and ``processes`` as for :func:`score_queries`."""
-    yield from _mapped(functools.partial(_play, setup, config), episodes, processes)
+def score_presences(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[PresenceScore]:
+    """What is said to the question whether there is such a thing; else as :func:`score_queries`."""
+    yield from _mapped(functools.partial(_score_presence, setup), queries, processes, _A_TIME)
 
 
-def meet_doubles(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Iterator[bool]:
-    """Whether an object is still itself after its double has passed, by seed; else as :func:`play_episodes`."""
-    yield from _mapped(functools.partial(_meet_double, setup), seeds, processes)
+def measure_space(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Iterator[list[SpaceError]]:
+    """How far off objects are in space, by scene; else as :func:`score_queries`."""
+    yield from _mapped(functools.partial(_measure_space, setup), seeds, processes)
 
 
-def _mapped(work: Callable[[_Item], _Result], items: Sequence[_Item], processes: int) -> Iterator[_Result]:
+def draw_scripts(kinds: Sequence[str], seeds: Sequence[int], processes: int = 1) -> list[Script]:
+    """A script of each kind from each seed; see :func:`~decaf_ros.evaluation.scripted.script_of`."""
+    return list(_mapped(_script_of, [(kind, seed) for seed in seeds for kind in kinds], processes))
+
+
+def play_scripts(setup: Setup, config: SessionConfig, scripts: Sequence[Script], processes: int = 1) -> Iterator[Outcome]:
+    """How scripts end, in their order; ``setup`` and ``processes`` as for :func:`score_queries`."""
+    yield from _mapped(functools.partial(_play, setup, config), scripts, processes)
+
+
+def meet_doubles(setup: Setup, scripts: Sequence[Script], processes: int = 1) -> Iterator[bool]:
+    """Whether a thing is still itself after its double has passed; else as :func:`play_scripts`."""
+    yield from _mapped(functools.partial(_meet_double, setup), scripts, processes)
+
+
+def _mapped(work: Callable[[_Item], _Result], items: Sequence[_Item], processes: int, at_once: int = 1) -> Iterator[_Result]:
     if processes == 1:
         yield from map(work, items)
         return
+    with _pool(processes) as pool:
+        yield from pool.map(work, items, chunksize=at_once)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(work, items)
-
-
-def _play(setup: Setup, config: SessionConfig, episode: Episode) -> Outcome:
-    grounder, tracker = _models(setup)
-    return play(episode, tracker, grounder, config)
-
-
-def _meet_double(setup: Setup, seed: int) -> bool:
-    grounder, tracker = _models(setup)
-    return keeps_identity(crossing(seed), tracker, grounder)
+    return ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _score(setup: Setup, query: HeldOutQuery) -> QueryScore:
-    grounder, tracker = _models(setup)
-    return score_query(query, grounder, tracker)
+    models = models_of(setup)
+    return score_query(query, models.grounder, models.tracker, _grids_of(setup))
 
 
 @functools.lru_cache(maxsize=1)
-def _models(setup: Setup) -> tuple[Grounder, MaskTracker]:
-    tracker = Sam2Tracker.load(
-        setup.tracker, device=setup.device, memory_gating=setup.memory_gating, motion_gating=setup.motion_gating
-    )
-    return Grounder(load_mllm(setup.mllm, setup.options, setup.device), tracker, setup.config), tracker
+def _grids_of(setup: Setup) -> TokenGrids:
+    return token_grids(models_of(setup).mllm, setup.config.paths)
+
+
+def _score_presence(setup: Setup, query: HeldOutQuery) -> PresenceScore:
+    return score_presence(query, models_of(setup).mllm)
+
+
+def _measure_space(setup: Setup, seed: int) -> list[SpaceError]:
+    return space_errors(seed, models_of(setup).tracker)
+
+
+def _script_of(kind_and_seed: tuple[str, int]) -> Script:
+    return script_of(*kind_and_seed)
+
+
+def _play(setup: Setup, config: SessionConfig, script: Script) -> Outcome:
+    models = models_of(setup)
+    return play(script, models.tracker, models.grounder, config)
+
+
+def _meet_double(setup: Setup, script: Script) -> bool:
+    models = models_of(setup)
+    return keeps_identity(script, models.tracker, models.grounder)

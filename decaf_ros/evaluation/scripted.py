@@ -1,11 +1,18 @@
-"""Scripted episodes of the procedural world: an object is hidden, leaves and returns elsewhere, or meets its double."""
+"""Scripted episodes on the robot's table: an object is hidden, leaves and returns elsewhere, or meets its double.
+
+Where a thing is hidden or passed, nothing moves but the camera, which goes around the middle between two things: as seen by it
+they pass each other head-on, and how fast it goes says for how long one hides the other. Where a thing leaves, the arm does it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import BoolArray, ObjectMask, ObjectPrompt
@@ -13,51 +20,86 @@ from decaf_ros.evaluation.metrics import region_similarity
 from decaf_ros.evaluation.replay import Replay
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.synthetic.world import (
-    BACKGROUNDS,
-    COLOURS_RGB,
-    DEFAULT_SIZE_HW,
-    SHAPES,
-    Body,
-    Motion,
-    Path,
-    Scene,
-    Screen,
-    with_bodies,
-)
+from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS
+from decaf_ros.synthetic.table.episodes import MOST_ATTEMPTS, Episode
+from decaf_ros.synthetic.table.rendering import View
+from decaf_ros.synthetic.table.scene import FLOORS, TABLE_TOPS, Action, Camera, Look, Scene, Thing
 
 HZ = 10.0
 OCCLUSIONS = (5, 15, 40)
 ASKED_AT_S, MOVES_AT_S = 1.0, 4.0
 PATIENCE_S = 3.0
-FIRST_DOUBLE_SEED = 910_000
+DOUBLE = "meets its double"
 FOLLOWED_FROM_IOU = 0.5
 _STEADY_FRAMES = 3
-_RADIUS, _SPEED, _SCREEN_WIDTH = 0.1, 0.45, 0.4
-_ASPECT = DEFAULT_SIZE_HW[1] / DEFAULT_SIZE_HW[0]
+_CLEAR = 0.8  # visible share of what is in sight again
+_SHOWN = 0.95  # the same of what is followed before anything happens
+_LOW_KINDS = ("cube", "ball", "apple", "lemon", "mug", "sponge", "car")  # that a box hides
+_PASSED_KINDS = ("mug", "can", "cube", "bottle", "ball", "apple", "bowl", "teapot", "car")
+_MIDDLE, _APART = (0.05, 0.0), 0.27  # of the table before the camera, and how far from it others stand to either side
+_TURN, _SWAY = 0.85, 1.2  # radians to either side that the camera goes, and would go at most
+_TURN_S = 2 * math.asin(_TURN / _SWAY)  # of the scene, which the camera's way takes
+_PACE = 0.22  # of the scene's time against the script's, in which the camera turns by a quarter radian a second
+_DOUBLE_MOVES_AT_S = 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class Episode:
-    """A scene in which one body goes out of sight.
+@dataclass(frozen=True)
+class Script:
+    """An episode in which a thing goes out of sight, or another one passes it.
 
     Attributes:
-        kind: "hidden N frames", "leaves and returns elsewhere" or "passes another object".
-        scene: the world.
-        body_index: of the body.
-        back_s: time in seconds from which it is all in sight, and clear of others, again.
+        kind: one of :data:`SCRIPT_KINDS`.
+        scene: what is played.
+        thing: index of the thing that is followed.
+        path: times of the script and of the scene, in seconds, between which time goes evenly: where nothing moves but the
+            camera, it may stand still, or go at any speed.
+        moves_at_s: time of the script until which nothing happens.
+        back_s: time of the script from which the thing is clearly in sight again.
     """
 
     kind: str
     scene: Scene
-    body_index: int
-    back_s: float
+    thing: int
+    path: tuple[tuple[float, float], ...]
+    moves_at_s: float
+    back_s: float = math.nan
 
     @property
     def expression(self) -> str:
-        """A sentence that holds for this body alone."""
-        body = self.scene.bodies[self.body_index]
-        return f"the {body.colour} {body.shape}"
+        """A sentence that holds for this thing alone, but for its double."""
+        thing = self.scene.things[self.thing]
+        return f"the {thing.colour} {thing.kind}"
+
+    @property
+    def end_s(self) -> float:
+        """Of all that happens, in the script's time."""
+        return self.path[-1][0]
+
+    def scene_time(self, time_s: float) -> float:
+        """The scene's time at one of the script's."""
+        script_s, scene_s = zip(*self.path, strict=True)
+        return float(np.interp(time_s, script_s, scene_s))
+
+
+class Played:
+    """A script with its pictures."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._episode = Episode(script.scene)
+
+    def view(self, time_s: float) -> View:
+        """What the camera sees at a time of the script."""
+        return self._episode.render(self._script.scene_time(time_s))
+
+    def shares(self, times_s: Sequence[float]) -> list[float]:
+        """How much of the thing is visible."""
+        when = (self._script.scene_time(time_s) for time_s in times_s)
+        return [float(self._episode.visible_fractions(time_s)[self._script.thing]) for time_s in when]
+
+    def faults(self) -> list[str]:
+        """Why it should not be shown."""
+        return self._episode.faults()
 
 
 @dataclass(frozen=True)
@@ -65,8 +107,8 @@ class Outcome:
     """How an episode ended.
 
     Attributes:
-        kind: of the episode.
-        found: whether the body was followed when it began to move: what comes later says something only then.
+        kind: of the script.
+        found: whether the thing was followed when it began to move: what comes later says something only then.
         delay_s: time from its return until it is followed steadily again, under its old id; ``None`` when later than
             :data:`PATIENCE_S`.
         wrong: share of frames out of sight on which a mask was claimed.
@@ -78,146 +120,209 @@ class Outcome:
     wrong: float
 
 
-def episodes(per_kind: int, first_seed: int = 900_000) -> list[Episode]:
-    """Draw episodes of all kinds; none of the scenes is one that models are trained on."""
-    made = []
-    for number in range(per_kind):
-        rng = np.random.default_rng(first_seed + number)
-        made += [_hidden(frames, rng) for frames in OCCLUSIONS]
-        made += [_away(rng), _touching(rng)]
-    return made
+def script_of(kind: str, seed: int) -> Script:
+    """The script of a kind, one of :data:`SCRIPT_KINDS`, that is drawn from a seed.
+
+    It has come off: the thing is in full sight until it moves, then out of it, or partly hidden where it only meets another
+    thing, and in sight again at the end.
+    """
+    rng, (draw, gone) = np.random.default_rng(seed), _DRAWN[kind]
+    for _ in range(MOST_ATTEMPTS):
+        script = draw(rng)
+        played = Played(script)
+        shares = np.array(played.shares([index / HZ for index in range(round(script.end_s * HZ) + 1)]))
+        before, unclear = shares[: round(script.moves_at_s * HZ) + 1], np.flatnonzero(shares < _CLEAR)
+        came_off = before.min() >= _SHOWN and (shares.min() == 0 if gone else len(unclear) > 0) and shares[-1] >= _CLEAR
+        if came_off and not played.faults():
+            return replace(script, kind=kind, back_s=float(unclear[-1] + 1) / HZ)
+    raise AssertionError(f"{MOST_ATTEMPTS} scripts of seed {seed} in which a thing {kind} went wrong")
 
 
-def play(episode: Episode, tracker: MaskTracker, grounder: Grounder, config: SessionConfig) -> Outcome:
-    """Ask for the body, let it go out of sight, and see whether it is found again."""
-    replay = Replay(lambda time_s: episode.scene.render(time_s).image_rgb, tracker, grounder, config, HZ)
+def play(script: Script, tracker: MaskTracker, grounder: Grounder, config: SessionConfig) -> Outcome:
+    """Ask for the thing, let it go out of sight, and see whether it is found again."""
+    played = Played(script)
+    replay = Replay(lambda time_s: played.view(time_s).image_rgb, tracker, grounder, config, HZ)
     replay.run_until(ASKED_AT_S)
-    replay.ask(episode.expression)
-    replay.run_until(episode.back_s + PATIENCE_S + _STEADY_FRAMES / HZ)
-    truths = [episode.scene.render(index / HZ).mask_of(episode.body_index) for index in range(len(replay.seen))]
+    replay.ask(script.expression)
+    replay.run_until(script.back_s + PATIENCE_S + _STEADY_FRAMES / HZ)
+    truths = [played.view(index / HZ).mask_of(script.thing) for index in range(len(replay.seen))]
     scores = [_best(truth, objects) for truth, objects in zip(truths, replay.seen, strict=True)]
     before = scores[round(MOVES_AT_S * HZ)]
-    back = round(episode.back_s * HZ)
+    back = round(script.back_s * HZ)
     good = [score[0] >= FOLLOWED_FROM_IOU and score[1] == before[1] for score in scores]
     steady = [index for index in range(back, len(good) - _STEADY_FRAMES + 1) if all(good[index : index + _STEADY_FRAMES])]
     hidden = [objects for truth, objects in zip(truths, replay.seen, strict=True) if not truth.any()]
     claimed = [any(each.mask_hw.any() for each in objects) for objects in hidden]
     return Outcome(
-        episode.kind,
+        script.kind,
         found=before[0] >= FOLLOWED_FROM_IOU,
         delay_s=(steady[0] - back) / HZ if steady else None,
         wrong=float(np.mean(claimed)) if claimed else 0.0,
     )
 
 
-def _best(truth: BoolArray, objects: Sequence[ObjectMask]) -> tuple[float, int]:
-    """IoU and id of the object that fits the body best."""
-    return max(((region_similarity(each.mask_hw, truth), each.object_id) for each in objects), default=(0.0, 0))
-
-
-def _hidden(frames: int, rng: np.random.Generator) -> Episode:
-    """Behind a screen, all of it for so many frames, and out again on the other side or on the same one."""
-    seconds = frames / HZ
-    width = 2 * _RADIUS / _ASPECT
-    crossing = (_SCREEN_WIDTH - width) / _SPEED
-    speed = _SPEED * max(1.0, crossing / seconds)
-    pause = max(0.0, seconds - crossing)
-    y, start, end = float(rng.uniform(0.42, 0.58)), 0.14, 0.86
-    behind_s = MOVES_AT_S + (0.5 - start) / speed
-    out_s = behind_s + pause
-    if pause and rng.random() < 0.5:
-        end = start
-    path = Path(((MOVES_AT_S, start, y), (behind_s, 0.5, y), (out_s, 0.5, y), (out_s + abs(end - 0.5) / speed, end, y)))
-    scene = _scene(rng, path, Screen((_SCREEN_WIDTH, 0.45), Motion((0.5, 0.5))))
-    return Episode(f"hidden {frames} frames", scene, 0, out_s + (_SCREEN_WIDTH + width) / 2 / speed)
-
-
-def _away(rng: np.random.Generator) -> Episode:
-    """Out at one side, and in again some seconds later at another side and height."""
-    y_out, y_in = (float(value) for value in rng.permutation([0.42, 0.58]))
-    width = _RADIUS / _ASPECT
-    left_s = MOVES_AT_S + (1 + width - 0.5) / _SPEED
-    back_s = left_s + float(rng.uniform(1.0, 3.0))
-    path = Path(
-        (
-            (MOVES_AT_S, 0.5, y_out),
-            (left_s, 1 + width, y_out),
-            (back_s, -width, y_in),
-            (back_s + (0.5 + width) / _SPEED, 0.5, y_in),
-        )
-    )
-    return Episode("leaves and returns elsewhere", _scene(rng, path), 0, back_s + 2 * width / _SPEED)
-
-
-def _touching(rng: np.random.Generator) -> Episode:
-    """Slowly past an object of another colour and shape, in front of it or behind it."""
-    start, end, speed = 0.14, 0.86, 0.12
-    y = float(rng.uniform(0.45, 0.55))
-    path = Path(((MOVES_AT_S, start, y), (MOVES_AT_S + (end - start) / speed, end, y)))
-    scene = _scene(rng, path)
-    moving, in_the_way, *_ = scene.bodies
-    in_the_way = replace(in_the_way, motion=Motion((0.5, y + float(rng.uniform(-0.1, 0.1)))))
-    in_front = bool(rng.random() < 0.5)
-    bodies = (moving, in_the_way) if in_front else (in_the_way, moving)
-    clear_s = MOVES_AT_S + (0.5 + 2 * _RADIUS / _ASPECT - start) / speed
-    return Episode("passes another object", with_bodies(scene, bodies), 0 if in_front else 1, clear_s)
-
-
-def _scene(rng: np.random.Generator, path: Path, *screens: Screen) -> Scene:
-    """One body on the path, and two others that stand apart from it."""
-    colours, shapes = rng.permutation(list(COLOURS_RGB)), rng.permutation(list(SHAPES))
-    still = [
-        Body(str(shapes[index]), str(colours[index]), 0.1, Motion((float(rng.uniform(0.2, 0.8)), y), margin_xy=(0.0, 0.0)))
-        for index, y in ((1, 0.13), (2, 0.87))
-    ]
-    moving = Body(str(shapes[0]), str(colours[0]), _RADIUS, path)
-    return Scene(int(rng.integers(1 << 30)), DEFAULT_SIZE_HW, str(rng.choice(BACKGROUNDS)), (moving, *still), screens)
-
-
-def crossing(seed: int) -> Scene:
-    """A body (the first) and its double, of the same colour and shape, which passes it head-on and in front of it."""
-    rng = np.random.default_rng(seed)
-    shape, colour = str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS_RGB)))
-    y = float(rng.uniform(0.4, 0.6))
-    dy = float(rng.uniform(-0.08, 0.08))
-    speed = float(rng.uniform(0.15, 0.3))
-    seconds = 0.7 / speed
-    bodies = (
-        Body(shape, colour, 0.14, Path(((1.0, 0.15, y), (1.0 + seconds, 0.85, y)))),
-        Body(shape, colour, 0.14, Path(((1.0, 0.85, y + dy), (1.0 + seconds, 0.15, y + dy)))),
-    )
-    return Scene(seed, DEFAULT_SIZE_HW, str(rng.choice(BACKGROUNDS)), bodies)
-
-
-def keeps_identity(scene: Scene, tracker: MaskTracker, grounder: Grounder) -> bool:
-    """Whether the first body, pointed out by its mask, is followed on most frames of the last half second."""
-    path = scene.bodies[0].motion
-    assert isinstance(path, Path)
-    replay = Replay(lambda time_s: scene.render(time_s).image_rgb, tracker, grounder, SessionConfig(reacquire=False), HZ)
+def keeps_identity(script: Script, tracker: MaskTracker, grounder: Grounder) -> bool:
+    """Whether the thing, pointed out by its mask, is followed on most frames of the last half second, and not its double."""
+    played = Played(script)
+    replay = Replay(lambda time_s: played.view(time_s).image_rgb, tracker, grounder, SessionConfig(reacquire=False), HZ)
     replay.run_until(0.5)
-    replay.point_out(ObjectPrompt(mask_hw=scene.render(replay.now_s - 1 / HZ).mask_of(0)))
-    end_s = path.waypoints[-1][0]
-    replay.run_until(end_s)
+    replay.point_out(ObjectPrompt(mask_hw=played.view(replay.now_s - 1 / HZ).mask_of(script.thing)))
+    replay.run_until(script.end_s)
     kept = []
     for index in range(len(replay.seen))[-round(HZ / 2) :]:
-        truth, (tracked,) = scene.render(index / HZ), replay.seen[index]
-        own, other = (region_similarity(tracked.mask_hw, truth.mask_of(body)) for body in range(2))
+        truth, (tracked,) = played.view(index / HZ), replay.seen[index]
+        own, other = (region_similarity(tracked.mask_hw, truth.mask_of(thing)) for thing in (script.thing, 1 - script.thing))
         kept.append(own >= FOLLOWED_FROM_IOU and own > other)
     return sum(kept) > len(kept) / 2
 
 
+def _best(truth: BoolArray, objects: Sequence[ObjectMask]) -> tuple[float, int]:
+    """IoU and id of the object that fits the thing best."""
+    return max(((region_similarity(each.mask_hw, truth), each.object_id) for each in objects), default=(0.0, 0))
+
+
+def _hidden(frames: int, rng: np.random.Generator) -> Script:
+    """Behind a tall box, all of it for so many frames, and out again on the other side or on the same one."""
+    (thing, *others) = _looks(rng, _LOW_KINDS, 2)
+    scene = _orbited(rng, (thing, ("box", _other_colour(rng, thing, *others))), others, gap=0.2, scales=(1.1, 1.35))
+    times_s = np.linspace(0.0, _TURN_S, 80)
+    shares = Played(Script("", scene, 0, ((0.0, 0.0), (_TURN_S, _TURN_S)), 0.0)).shares(times_s.tolist())
+    hidden = times_s[np.array(shares) == 0]
+    first, last = (hidden[0], hidden[-1]) if len(hidden) else (0.5 * _TURN_S, 0.55 * _TURN_S)  # which will not come off
+    middle, seconds = float(0.5 * (first + last)), frames / HZ
+    pace = max(_PACE, float(last - first) / seconds)
+    pause = max(0.0, seconds - float(last - first) / pace)
+    end = 0.0 if pause and rng.random() < 0.5 else _TURN_S
+    behind_s = MOVES_AT_S + middle / pace
+    path = ((0.0, 0.0), (MOVES_AT_S, 0.0), (behind_s, middle), (behind_s + pause, middle))
+    return Script("", scene, 0, (*path, (behind_s + pause + abs(end - middle) / pace, end)), MOVES_AT_S)
+
+
+def _passing(rng: np.random.Generator) -> Script:
+    """Slowly past an object of another colour and kind, before it or behind it."""
+    thing, other, *others = _looks(rng, _PASSED_KINDS, 3)
+    pair = (thing, other) if rng.random() < 0.5 else (other, thing)
+    scene = _orbited(rng, pair, others, gap=float(rng.uniform(0.13, 0.18)))
+    return Script("", scene, pair.index(thing), _turning(MOVES_AT_S), MOVES_AT_S)
+
+
+def _doubled(rng: np.random.Generator) -> Script:
+    """Past one of the same kind and colour, which is nearer to the camera."""
+    thing, *others = _looks(rng, _PASSED_KINDS, 2)
+    scene = _orbited(rng, (thing, thing), others, gap=float(rng.uniform(0.13, 0.18)))
+    return Script("", scene, 0, _turning(_DOUBLE_MOVES_AT_S), _DOUBLE_MOVES_AT_S)
+
+
+def _away(rng: np.random.Generator) -> Script:
+    """The arm carries it out of sight, and some seconds later back, to another place."""
+    looks = _looks(rng, _LOW_KINDS, 3)
+    places = rng.permutation([(x, y) for x in (-0.05, 0.13) for y in (-0.17, 0.0, 0.17)])[:5]
+    things = tuple(
+        Thing(kind, colour, 1.0, _pair(place), float(rng.uniform(-math.pi, math.pi)), int(rng.integers(2**31)))
+        for (kind, colour), place in zip(looks, places, strict=False)
+    )
+    unseen = (float(rng.uniform(-0.15, 0.0)), float(rng.choice([-1, 1])) * float(rng.uniform(0.58, 0.66)))
+    pause = float(rng.uniform(0.5, 2.0))
+    actions = (
+        Action("wait", seconds=MOVES_AT_S),
+        *(Action("pick", 0), Action("place", xy=unseen), Action("wait", seconds=pause)),
+        *(Action("pick", 0), Action("place", xy=_pair(places[-1]))),
+    )
+    camera = replace(_camera(float(rng.uniform(-0.4, 0.4))), elevation=0.7, sway=(0.0, 0.0, 0.0))
+    seconds = MOVES_AT_S + pause + 12.0
+    return Script("", Scene(things, actions, camera, _look(rng), seconds), 0, ((0.0, 0.0), (seconds, seconds)), MOVES_AT_S)
+
+
+_DRAWN: dict[str, tuple[Callable[[np.random.Generator], Script], bool]] = {
+    **{f"hidden {frames} frames": (partial(_hidden, frames), True) for frames in OCCLUSIONS},
+    "leaves and returns elsewhere": (_away, True),
+    "passes another object": (_passing, False),
+    DOUBLE: (_doubled, False),
+}
+SCRIPT_KINDS = tuple(_DRAWN)
+"""In all of which but the last a sentence tells the thing apart."""
+
+
+def _turning(moves_at_s: float) -> tuple[tuple[float, float], ...]:
+    """The camera stands still, and then turns from one side to the other."""
+    return (0.0, 0.0), (moves_at_s, 0.0), (moves_at_s + _TURN_S / _PACE, _TURN_S)
+
+
+def _orbited(
+    rng: np.random.Generator,
+    pair: tuple[tuple[str, str], tuple[str, str]],
+    others: Sequence[tuple[str, str]],
+    gap: float,
+    scales: tuple[float, float] = (1.1, 1.1),
+) -> Scene:
+    """Two things in a line with the camera when it is half way, the second one nearer to it, and others apart from them.
+
+    Args:
+        rng: draws all else.
+        pair, others: kinds and colours; two others at most.
+        gap: between the middles of the two, in metres.
+        scales: of the two.
+    """
+    turn = float(rng.uniform(-0.5, 0.5))
+    ahead, aside = np.array([math.cos(turn), math.sin(turn)]), np.array([-math.sin(turn), math.cos(turn)])
+    middle = np.asarray(_MIDDLE)
+    places = [middle - 0.5 * gap * ahead, middle + 0.5 * gap * ahead]
+    places += [middle + side * _APART * aside + float(rng.uniform(-0.08, 0.08)) * ahead for side in (-1, 1)]
+    things = tuple(
+        Thing(kind, colour, scale, _pair(place), turn, int(rng.integers(2**31)))
+        for (kind, colour), scale, place in zip((*pair, *others), (*scales, 1.0, 1.0), places, strict=False)
+    )
+    return Scene(things, (), _camera(turn), _look(rng), duration_s=_TURN_S + 0.1)
+
+
+def _camera(azimuth: float) -> Camera:
+    """One that goes from one side to the other within :data:`_TURN_S`."""
+    sway, phase = (_SWAY, 0.0, 0.0), -math.asin(_TURN / _SWAY)
+    return Camera((*_MIDDLE, 0.05), 0.74, azimuth, 0.45, 0.75, sway, period_s=2 * math.pi, phase=phase)
+
+
+def _look(rng: np.random.Generator) -> Look:
+    return Look(
+        table=str(rng.choice(TABLE_TOPS)),
+        floor=str(rng.choice(FLOORS)),
+        light_azimuth=float(rng.uniform(-math.pi, math.pi)),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def _looks(rng: np.random.Generator, first_kinds: Sequence[str], others: int) -> list[tuple[str, str]]:
+    """Kinds and colours that differ throughout, the first two kinds of the ones given, none of them a box."""
+    kinds = [*rng.permutation(list(first_kinds))[:2].tolist()]
+    kinds += rng.permutation([kind for kind in KINDS if kind not in (*kinds, "box")]).tolist()
+    looks: list[tuple[str, str]] = []
+    for kind in kinds[: 1 + others]:
+        looks.append((kind, _other_colour(rng, *looks, of=KINDS[kind].colours)))
+    return looks
+
+
+def _other_colour(rng: np.random.Generator, *looks: tuple[str, str], of: Sequence[str] = tuple(COLOURS_RGB)) -> str:
+    """A colour that none of the things has; any where all are taken."""
+    taken = {colour for _, colour in looks}
+    return str(rng.choice([colour for colour in of if colour not in taken] or list(of)))
+
+
+def _pair(xy: npt.ArrayLike) -> tuple[float, float]:
+    x, y = np.asarray(xy).tolist()
+    return x, y
+
+
 @dataclass(frozen=True)
 class Rate:
-    """How episodes of one kind ended, those whose body was followed when it began to move.
+    """How scripts of one kind ended, those whose thing was followed when it began to move.
 
     Attributes:
-        episodes: how many.
+        scripts: how many.
         in_time: share found again in time.
         delay_s: median delay of those.
         wrong: share of frames out of sight on which a mask was claimed.
     """
 
-    episodes: int
+    scripts: int
     in_time: float
     delay_s: float
     wrong: float

@@ -16,6 +16,8 @@ _NAME = (
     "It was named, frame by frame: {answers}. "
     "Which one label names the object? A clear expression counts for more than the list. Answer with the label only."
 )
+_PRESENCE = "{expression} Is there such an object in the video? Answer yes or no."
+_BOX = "{expression} Locate the object that this expression refers to, and output its bbox coordinates in JSON format."
 _BACKGROUND = "Describe the background scene of the video{exclusion}. Answer in one word or phrase."
 _EXCLUSION = ", excluding any {name}"
 
@@ -36,6 +38,16 @@ def background_prompt(object_name: str) -> str:
     """The question whose attention shows sinks and ground, the same on both paths. An empty name leaves the exclusion out."""
     exclusion = _EXCLUSION.format(name=object_name) if object_name else ""
     return _BACKGROUND.format(exclusion=exclusion)
+
+
+def presence_prompt(expression: str) -> str:
+    """The question whether anything fits the expression at all, the same on both paths."""
+    return _PRESENCE.format(expression=punctuated(expression))
+
+
+def box_prompt(expression: str) -> str:
+    """The question for the object's box on one frame, as Qwen2.5-VL was taught to answer it: ``bbox_2d`` in pixels."""
+    return _BOX.format(expression=punctuated(expression))
 
 
 def punctuated(expression: str) -> str:

@@ -50,6 +50,16 @@ class VisualPrefix(Protocol):
             PromptError: the prompt holds a control token of the model, such as the one that ends a turn.
         """
 
+    def probability_of_yes(self, prompt: str) -> tuple[float, ...]:
+        """Put a question behind the images in every conversation: how likely its answer is yes against no, in [0, 1].
+
+        From the logits of all tokens that mean yes or no; one forward pass, nothing is decoded, and nothing is kept.
+
+        Raises:
+            PromptError: as :meth:`ask`.
+            ValueError: the model has no token for yes or for no.
+        """
+
     def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
         """Attention rollout from each prompt's last token to the visual tokens (DecAF, section 3.3).
 

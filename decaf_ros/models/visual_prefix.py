@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, get_args
 
 import torch
@@ -30,6 +31,7 @@ from decaf_ros.models.model_files import is_panic
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.protocols import Reply
 from decaf_ros.models.wanted import require_wanted, require_wanted_in_layers
+from decaf_ros.models.yes_or_no import share_of_yes, yes_and_no_ids
 from decaf_ros.text import brief, quoted
 
 
@@ -264,6 +266,18 @@ class ChatModel:
         answers = self._decode(logits_bv, said_bn, positions, cache) if answer else [""] * len(ids_bn)
         return tuple(answers), record.layers
 
+    @torch.inference_mode()
+    def share_of_yes(self, prefilled: _Prefilled, tail_ids: torch.Tensor) -> torch.Tensor:
+        """``(B,)`` float32: how likely yes is against no behind every conversation of a batch; no answer is decoded."""
+        positions = prefilled.positions(len(tail_ids))
+        ids_bn = tail_ids.expand(positions.shape[-2], -1)
+        logits_bv = self._next_logits(ids_bn, positions[..., prefilled.tokens :], prefilled.forked_cache())
+        return share_of_yes(logits_bv, *self._yes_and_no_ids)
+
+    @cached_property
+    def _yes_and_no_ids(self) -> tuple[list[int], list[int]]:
+        return yes_and_no_ids(self.tokenizer)
+
     def _next_logits(self, ids_bn: torch.Tensor, positions: torch.Tensor, cache: Cache, **images: torch.Tensor) -> torch.Tensor:
         """Append tokens to the cache; ``(B, vocabulary)`` logits of what follows the last one."""
         output = self.model(
@@ -318,6 +332,13 @@ class CachedVisualPrefix:
             asked = [self._chat.ask(batch, tail_ids, answer) for batch in self._batches]
         answers = tuple(text for texts, _ in asked for text in texts)
         return Reply(answers, _Tail(self, [layers for _, layers in asked]))
+
+    def probability_of_yes(self, prompt: str) -> tuple[float, ...]:
+        """How likely the answer to a question is yes, for every conversation; see the protocol."""
+        with self._chat.device_queue():
+            tail_ids = self._chat.tail_ids(self._medium, prompt)
+            shares = [self._chat.share_of_yes(batch, tail_ids) for batch in self._batches]
+            return tuple(torch.cat(shares).tolist())
 
     @torch.inference_mode()
     def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:

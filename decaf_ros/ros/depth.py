@@ -16,6 +16,7 @@ from decaf_ros.datatypes import Frame
 from decaf_ros.geometry import DepthView, Intrinsics, metres_from_depth
 from decaf_ros.image_files import check_size
 from decaf_ros.imaging import checked_stamp_ns, stamp_to_ns
+from decaf_ros.ros.qos import LATCHED_QOS
 from decaf_ros.session.stamps import StampWatch
 from decaf_ros.text import quoted
 
@@ -25,7 +26,6 @@ except ImportError:
     from decaf_ros.ros.synchronizer import ApproximateTimeSynchronizer, SimpleFilter
 
 DEPTH_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-_LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _TOPICS = 2
 # Images, and depth images, that wait for their counterpart.
 _WAITING = 10
@@ -240,7 +240,7 @@ class DepthCamera:
             if len(self._subscriptions) == _TOPICS:  # neither asked before, nor unsubscribed
                 self._subscriptions.append(
                     self._node.create_subscription(
-                        CameraInfo, "camera_info", self._on_info, _LATCHED_QOS, callback_group=self._group
+                        CameraInfo, "camera_info", self._on_info, LATCHED_QOS, callback_group=self._group
                     )
                 )
 

@@ -1,4 +1,4 @@
-"""How many requests may be under way at once, from all clients together."""
+"""Qualities of service that several parts share."""
 
 from __future__ import annotations
 
@@ -8,3 +8,5 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 # a word. rclpy's depth of 10 is for one client that asks one thing at a time; its services of parameters have this one. "Keep
 # all" would lose nothing, but wait for a client that is suspended, and with it all others.
 SERVICE_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+# The last message is kept for whoever comes later.
+LATCHED_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -13,15 +13,15 @@ import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PointStamped, PolygonStamped
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header, UInt16
 
 from decaf_ros.imaging import stamp_to_ns
+from decaf_ros.ros.qos import LATCHED_QOS
 from decaf_ros.synthetic.table.live import ArmState, LiveTable
 from decaf_ros.synthetic.table.reel import Showing
 from decaf_ros.text import brief, quoted
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _ORDERS_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 _MOST_WAITING = 100
 _LEVELS = {"failed": DiagnosticStatus.ERROR, "refused": DiagnosticStatus.WARN}
@@ -50,8 +50,8 @@ class ArmTopics:
         self._logger = node.get_logger()
         self._frames = {"": False, table_frame: False, camera_frame: True}  # whether it is the camera's
         self._orders: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self._status = node.create_publisher(DiagnosticStatus, "arm/status", LATCHED)
-        self._held = node.create_publisher(UInt16, "ground_truth/held", LATCHED)
+        self._status = node.create_publisher(DiagnosticStatus, "arm/status", LATCHED_QOS)
+        self._held = node.create_publisher(UInt16, "ground_truth/held", LATCHED_QOS)
         self._table: LiveTable | None = None
         self._told: tuple[ArmState, int | None] | None = None
         self._stamp_ns = 0

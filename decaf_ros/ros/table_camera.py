@@ -15,7 +15,8 @@ from decaf_ros.ros.conversions import make_header, stamp_from_ns
 from decaf_ros.ros.logs import forward_logs
 from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.parameter_services import LimitedParameterService
-from decaf_ros.ros.table_arm import LATCHED, ArmTopics
+from decaf_ros.ros.qos import LATCHED_QOS
+from decaf_ros.ros.table_arm import ArmTopics
 from decaf_ros.ros.table_topics import DEPTH_ENCODINGS, IMAGE_ENCODINGS, RELIABILITIES, ViewTopics
 from decaf_ros.synthetic.table.reel import Reel, Showing, Source
 from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED
@@ -58,7 +59,7 @@ class SimCamera(Node):
         depth = self._text("depth_encoding") if self.get_parameter("depth").value else None
         self._views = ViewTopics(self, *frames, self._text("encoding"), depth, self._text("reliability"))
         self._arm = ArmTopics(self, *frames)
-        self._scenes = self.create_publisher(TimeReference, "scene", LATCHED)
+        self._scenes = self.create_publisher(TimeReference, "scene", LATCHED_QOS)
         self._shown: Showing | None = None
         period_s = 1.0 / self.get_parameter("rate").value
         self._reel = Reel(self._size_hw, self.get_parameter("scene_seconds").value, period_s)

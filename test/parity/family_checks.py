@@ -158,6 +158,24 @@ def check_work(adapter: VideoMllm, model: PreTrainedModel, medium: str, window: 
     assert 0 <= after_prompt < MllmOptions().max_new_tokens
 
 
+@torch.inference_mode()
+def check_yes(
+    adapter: VideoMllm, eager: PreTrainedModel, processor: ProcessorMixin, whole: WholePrompt, medium: str, window: FrameWindow
+) -> None:
+    """The probability of yes is that of the untouched model's next token, of those only that read yes or no."""
+    words = {token: index for token, index in processor.tokenizer.get_vocab().items() if token.lower() in ("yes", "no")}
+    assert len(words) == 4, "with and without a capital"
+    prefix = read(adapter, medium, window)
+    prefix.ask(BACKGROUND)  # leaves no trace
+    expected = []
+    for part in conversations(medium, window):
+        logits = eager(**whole(medium, part, prefix.grid_thw[1:], OBJECT).inputs).logits[0, -1]
+        weights = {token: logits[index].double().exp().item() for token, index in words.items()}
+        expected.append((weights["yes"] + weights["Yes"]) / sum(weights.values()))
+    assert prefix.probability_of_yes(OBJECT) == pytest.approx(expected, abs=1e-5)
+    assert all(1e-3 < share < 1 - 1e-3 for share in expected), "random weights are not sure"
+
+
 def check_text_alone(adapter: VideoMllm, eager: PreTrainedModel, processor: ProcessorMixin) -> None:
     """A prompt without images is answered as by ``generate``."""
     inputs = processor.tokenizer([chat_text(processor, None, OBJECT)], return_tensors="pt")

@@ -13,6 +13,7 @@ from family_checks import (
     check_rollout,
     check_text_alone,
     check_work,
+    check_yes,
     eager_twin,
     painted,
 )
@@ -63,6 +64,7 @@ def test_logits_and_answers_are_those_of_the_untouched_model(processor, eager, w
     grid_hw = (3, 3) if medium == "video" else (10, 18)
     check_logits(tiny_model(processor), tapped, whole(medium, random_window(1, SIZE_HW), grid_hw, OBJECT))
     check_answers(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
+    check_yes(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
     check_text_alone(adapter, eager, processor)
     check_work(adapter, tapped, medium, random_window(1, SIZE_HW))
 

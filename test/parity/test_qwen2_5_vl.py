@@ -15,6 +15,7 @@ from family_checks import (
     check_rollout,
     check_text_alone,
     check_work,
+    check_yes,
     eager_twin,
     read,
 )
@@ -79,6 +80,7 @@ def test_logits_are_those_of_the_untouched_model(processor, whole, medium):
 def test_answers_are_those_of_generate_and_asking_leaves_no_trace(adapter, eager, processor, whole, medium):
     # So slow a rate that the last frames' positions in time lie beyond the whole text.
     check_answers(adapter, eager, processor, whole, medium, random_window(5, SIZE_HW, seconds=20.0))
+    check_yes(adapter, eager, processor, whole, medium, random_window(5, SIZE_HW, seconds=20.0))
 
 
 def test_answers_follow_the_generation_config(processor, whole):

@@ -5,7 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from family_checks import OBJECT, check_answers, check_logits, check_rollout, check_text_alone, check_work, eager_twin
+from family_checks import (
+    OBJECT,
+    check_answers,
+    check_logits,
+    check_rollout,
+    check_text_alone,
+    check_work,
+    check_yes,
+    eager_twin,
+)
 from tiny_qwen2_5_vl import random_window, whole_prompt
 from tiny_qwen3_vl import tiny_qwen3, tiny_qwen3_processor
 
@@ -54,6 +63,7 @@ def test_logits_and_answers_are_those_of_the_untouched_model(processor, eager, w
     adapter = Qwen3Vl(tapped, processor)
     check_logits(tiny_qwen3(processor), tapped, whole(medium, random_window(1, SIZE_HW), (4, 6), OBJECT))
     check_answers(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
+    check_yes(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
     check_text_alone(adapter, eager, processor)
     check_work(adapter, tapped, medium, random_window(1, SIZE_HW))
 

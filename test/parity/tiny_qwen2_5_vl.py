@@ -31,7 +31,8 @@ _IMAGE_TOKENS = {
     "image_token": "<|image_pad|>",
     "video_token": "<|video_pad|>",
 }
-_WORDS = [*"abcdefghijklmnopqrstuvwxyz", "find", "the", "cup", "user", "system", "assistant", ".", "?"]
+_ANSWERS = ("yes", "no", "Yes", "No")
+_WORDS = [*"abcdefghijklmnopqrstuv", *_ANSWERS, "find", "the", "cup", "user", "system", "assistant", ".", "?"]
 TEMPLATE = (
     "<|im_start|>system\nassistant<|im_end|>\n{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"

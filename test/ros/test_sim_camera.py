@@ -200,9 +200,17 @@ def test_a_scene_file_that_cannot_be_is_refused_by_name(scene_file: Path, change
         source_of_file(scene_file)
 
 
-def test_without_the_simulator_the_extra_is_named() -> None:
-    script = "import sys; sys.modules['mujoco'] = None; from decaf_ros.ros.programs import sim_camera; sim_camera()"
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize(
+    ("program", "call"),
+    [
+        ("decaf_sim_camera", "from decaf_ros.ros.programs import sim_camera; sim_camera()"),
+        ("decaf demo", "from decaf_ros.cli.main import main; sys.exit(main(['demo']))"),
+        ("decaf demo", "from decaf_ros.cli.main import main; sys.exit(main(['demo', '--pick']))"),
+    ],
+)
+def test_without_the_simulator_the_extra_is_named(program: str, call: str) -> None:
+    command = [sys.executable, "-c", f"import sys; sys.modules['mujoco'] = None; {call}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
-    expected = "decaf_sim_camera: the simulated table needs mujoco, which is not installed: pip install 'decaf_ros[sim]'"
+    expected = f"{program}: the simulated table needs mujoco, which is not installed: pip install 'decaf_ros[sim]'"
     assert ended.stderr.splitlines() == [expected]

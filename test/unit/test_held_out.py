@@ -1,77 +1,131 @@
-"""What the evaluation counts, by hand, and which scenes it asks about."""
+"""Which scenes the evaluation asks about, at what times, and what is true of its clips."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 
+pytest.importorskip("mujoco", reason="needs MuJoCo: the extra sim")
+pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
+
+from decaf_ros.evaluation import held_out
 from decaf_ros.evaluation.held_out import (
+    AT_REST,
     CLIP_FRAMES,
-    TARGET_KINDS,
-    QueryScore,
-    clip_times_s,
+    KEY_INDICES,
+    MOST_A_SCENE,
+    HeldOutQuery,
     even_counts,
-    kind_rows,
-    points_at,
+    key_window,
+    queries_of,
     render_clip,
     sample_queries,
 )
-from decaf_ros.evaluation.metrics import MaskScores
-from decaf_ros.evaluation.tables import markdown_table
-from decaf_ros.synthetic.expressions import KINDS
-from decaf_ros.synthetic.world import FIRST_TRAINING_SEED
+from decaf_ros.synthetic.table.episodes import Episode
+from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED
+from decaf_ros.synthetic.table.scene import Action, Camera, Look, Scene, Thing
+from decaf_ros.synthetic.table.wordings import Sentence
+
+RARE_EVERY = 5
 
 
-def test_queries_are_as_many_as_asked_for_each_about_another_scene_below_the_training_seeds():
-    counts = even_counts(KINDS, 20)
-    queries = sample_queries(counts)
-    assert {kind: sum(query.expression.kind == kind for query in queries) for kind in KINDS} == counts
-    seeds = [query.seed for query in queries]
-    assert len(set(seeds)) == len(seeds)
-    assert max(seeds) < FIRST_TRAINING_SEED
-    assert queries == sample_queries(counts)
+def scenes(work, seeds):
+    """Every scene allows six kinds, several times; each fifth a rare one, too."""
+    for seed in seeds:
+        rows = [f"kind {number}" for number in range(6)] + ["rare"] * (seed % RARE_EVERY == 0)
+        yield [
+            HeldOutQuery(seed, end_s, Sentence("", row, 0, "", (0.0, 1.0)), row, False) for row in rows for end_s in (4.0, 5.0)
+        ]
 
 
-def test_the_truth_of_a_clip_is_the_body_that_is_meant():
-    (query,) = sample_queries({"colour_shape": 1})
-    clip = render_clip(query)
-    assert len(clip.source) == CLIP_FRAMES
-    assert clip.truth_thw.shape == (CLIP_FRAMES, 192, 256)
-    frames = clip.source.read(0, CLIP_FRAMES)
-    assert [frame.stamp_ns for frame in frames] == [round(time_s * 1e9) for time_s in clip_times_s()]
-    assert clip.truth_thw.any(axis=(1, 2)).mean() >= 0.5
+class TestSampling:
+    def test_queries_are_as_many_as_asked_for_and_what_is_rare_is_taken_where_it_occurs(self):
+        counts = {f"kind {number}": 5 for number in range(6)} | {"rare": 6, "none": 0}
+        queries = sample_queries(counts, 100, scenes)
+        assert Counter(query.row for query in queries) == Counter(counts) - Counter({"none": 0})
+        assert {query.seed for query in queries if query.row == "rare"} == {100, 105, 110, 115, 120, 125}
+        of_a_scene = Counter(query.seed for query in queries)
+        assert max(of_a_scene.values()) == MOST_A_SCENE
+        assert max(Counter((query.seed, query.row) for query in queries).values()) == 1
+        assert {query.end_s for query in queries} == {4.0, 5.0}, "not the first time only"
+        assert queries == sample_queries(counts, 100, scenes)
+
+    @pytest.mark.parametrize("first_seed", [-1, FIRST_TRAINING_SEED, FIRST_TRAINING_SEED - 2])
+    def test_seeds_that_models_were_trained_on_are_refused_and_never_reached(self, first_seed):
+        seen = []
+
+        def watched(work, seeds):
+            seen.extend(seed for seed in seeds if seed >= FIRST_TRAINING_SEED)
+            return scenes(work, seeds)
+
+        with pytest.raises(ValueError, match="is not held out: those are 0 to 999999"):
+            sample_queries({"rare": 3}, first_seed, watched)
+        assert not seen
+
+    def test_what_is_left_over_goes_to_the_first(self):
+        assert even_counts(("a", "b", "c"), 8) == {"a": 3, "b": 3, "c": 2}
 
 
-@pytest.mark.parametrize(
-    ("cell", "expected"),
-    [
-        ((0, 1, 1), True),  # its centre (15, 15) is in the mask
-        ((0, 1, 2), True),  # (25, 15) is 6 pixels right of it
-        ((0, 1, 3), False),  # (35, 15) is 16 pixels off
-        ((1, 1, 1), False),  # nothing is seen on that frame
-    ],
-)
-def test_pointing_allows_eight_pixels_on_the_frame_of_the_hottest_cell(cell, expected):
-    truth = np.zeros((2, 40, 40), dtype=np.bool_)
-    truth[0, 10:20, 10:20] = True
-    heat = torch.full((2, 4, 4), 0.2)
-    heat[cell] = 0.9
-    assert points_at(heat, truth) is expected
+@pytest.fixture(scope="module")
+def staged():
+    """A mug is carried from 1 s on, and left alone for the last seconds; another mug and a can are not touched."""
+    looks = (("mug", "red", 0.0, -0.15), ("mug", "blue", 0.05, 0.15), ("can", "green", 0.2, 0.0))
+    things = tuple(Thing(kind, colour, 1.0, (x, y), 0.0, seed=2) for kind, colour, x, y in looks)
+    actions = (Action("wait", seconds=1.0), Action("pick", 0), Action("wait", seconds=0.8), Action("place", xy=(0.12, -0.2)))
+    camera = Camera(target=(0.05, 0.0, 0.04), distance=0.85, azimuth=0.0, elevation=0.8, fov_y=0.78)
+    return Episode(Scene(things, actions, camera, Look(noise=0.0), 10.3))
 
 
-def test_kinds_below_the_bar_are_marked_and_kept_out_of_the_mean():
-    def score(kind: str, pointed: bool) -> QueryScore:
-        return QueryScore(kind, pointed, 0.5, True, MaskScores(0.6, 0.8))
-
-    scores = [score(kind, True) for kind in TARGET_KINDS] + [score("motion", False)]
-    rows = kind_rows(scores)
-    assert [row[0] for row in rows[:2]] == ["colour", "shape"]
-    assert rows[-2] == ["motion (not offered)", "1", "0.000", "0.500", "1.000", "0.600", "0.800", "0.700"]
-    assert rows[-1][:3] == ["**offered kinds**", str(len(TARGET_KINDS)), "1.000"]
+@pytest.fixture
+def queries(staged, monkeypatch) -> list[HeldOutQuery]:
+    monkeypatch.setattr(held_out, "sample_episode", lambda seed: staged)
+    held_out.episode_of.cache_clear()
+    yield queries_of(7)
+    held_out.episode_of.cache_clear()
 
 
-def test_tables_line_up():
-    assert len(markdown_table(("a",), [["b | c\n\x1b[2J \\| d"]]).splitlines()) == 3
-    assert markdown_table(("a",), [["b|c\nd\\|"]]).splitlines()[2] == r"| b\|c d\\\| |"
-    assert markdown_table(("a", "long name"), [["value", "1"]]) == (
-        "| a     | long name |\n| ----- | --------- |\n| value | 1         |\n"
-    )
+class TestQueriesOfAScene:
+    def test_windows_lie_within_the_scene_and_each_event_is_asked_for_at_several_times(self, staged, queries):
+        assert all(query.times_s[0] >= -1e-9 and query.times_s[-1] <= staged.scene.duration_s for query in queries)
+        assert all(query.times_s[-1] - query.times_s[0] == pytest.approx(31 / 8) for query in queries)
+        for row in ("moved", "held", "put_down", AT_REST):
+            assert len({query.end_s for query in queries if query.row == row}) > 1, row
+
+    def test_only_what_could_be_another_is_contested(self, queries):
+        """Two mugs, one of which was moved; the can is one of its kind, and was not touched."""
+        assert {query.contested for query in queries if query.sentence.kind in ("moved", "put_down", "held")} == {True}
+        assert {query.contested for query in queries if query.sentence.kind in ("category", "colour", "near_miss")} == {False}
+
+    def test_at_rest_nothing_has_moved_for_a_second_and_the_mug_is_told_apart_by_what_happened_before(self, staged, queries):
+        positions, step_s = staged.recording.positions_tn3, float(staged.recording.times_s[1])
+
+        def way(start_s: float, end_s: float) -> float:
+            track = positions[round(start_s / step_s) : round(end_s / step_s) + 1]
+            return float(np.linalg.norm(track - track[0], axis=-1).max())
+
+        asked = {True: set(), False: set()}
+        for query in queries:
+            if query.row == AT_REST or query.sentence.kind == "moved":
+                asked[query.row == AT_REST].add(query.end_s)
+            if query.row == AT_REST:
+                assert "mug" in query.sentence.text
+                assert query.sentence.target == 0
+                assert way(query.end_s - 1.0, query.end_s) < 0.01 < 0.04 < way(query.end_s - 3.75, query.end_s)
+        assert min(asked[True]) > min(asked[False]), "while it moves, nothing rests"
+
+    def test_a_clip_shows_the_window_and_the_truth_is_the_thing_that_is_meant(self, staged, queries):
+        query = next(each for each in queries if each.row == "put_down")
+        clip, window = render_clip(query), key_window(query)
+        frames = clip.source.read(0, CLIP_FRAMES)
+        stamps_s = np.array([frame.stamp_ns for frame in frames]) * 1e-9
+        assert stamps_s[-1] == pytest.approx(query.end_s)
+        assert np.diff(stamps_s) == pytest.approx([1 / 8] * (CLIP_FRAMES - 1))
+        key_s = np.array([frame.stamp_ns for frame in window.frames]) * 1e-9
+        assert key_s == pytest.approx(query.end_s - np.arange(15, -1, -1) / 4)
+        assert [frame.stamp_ns for frame in window.frames] == [frames[index].stamp_ns for index in KEY_INDICES]
+        for index in (0, 17, 31):
+            view = staged.render(stamps_s[index])
+            assert np.array_equal(frames[index].image_rgb, view.image_rgb)
+            assert np.array_equal(clip.truth_thw[index], view.instances_hw == 1)
+        nothing = next(each for each in queries if each.row == "near_miss")
+        assert not render_clip(nothing).truth_thw.any()

@@ -69,7 +69,7 @@ def test_a_config_that_would_run_code_is_refused(folder):
 
 
 def test_nothing_in_a_config_depends_on_a_setting(folder):
-    """hydra would call ``open`` once the image size is 256, though it names a part of SAM 2 before."""
+    """hydra would call ``open`` once the image size is 192, though it names a part of SAM 2 before."""
     ran = folder / "ran"
     _replace(
         folder / "config.yaml",
@@ -77,8 +77,8 @@ def test_nothing_in_a_config_depends_on_a_setting(folder):
         f"""_target_: '${{oc.select:"choice.s${{model.image_size}}"}}'\n      file: {ran}\n      mode: w""",
     )
     with (folder / "config.yaml").open("a") as config:
-        config.write("choice: {s192: sam2.modeling.memory_encoder.Fuser, s256: builtins.open}\n")
-    for image_size in (None, 192, 256):
+        config.write("choice: {s256: sam2.modeling.memory_encoder.Fuser, s192: builtins.open}\n")
+    for image_size in (None, 256, 192):
         with pytest.raises(ModelNotFound, match="_target_ is the expression"):
             load_sam2(str(folder), image_size=image_size)
     assert not ran.exists()
@@ -134,8 +134,8 @@ ALIASES = "x: &a [1, 1, 1, 1]\n" + "".join(f"x{n}: &{chr(98 + n)} [{', '.join([f
         ("window_spec: [8, 4, 4, 2]", "window_spec: [8, 4, 4, 100000]", r"window_spec\[3\] is 100000"),
         ("num_layers: 2", "num_layers: 100000000", "num_layers is 100000000"),
         ("padding: 1", "padding: 60000", "padding is 60000"),
-        ("image_size: 192", "image_size: 1000000", "image_size is 1000000"),
-        ("feat_sizes: [12, 12]", "feat_sizes: [60000, 60000]", "feat_sizes"),
+        ("image_size: 256", "image_size: 1000000", "image_size is 1000000"),
+        ("feat_sizes: [16, 16]", "feat_sizes: [60000, 60000]", "feat_sizes"),
         ("dim_feedforward: 256", "dim_feedforward: 60000", "does not hold the weights"),
         ("d_model: 128\n      backbone", "d_model: 1024\n      backbone", "does not hold the weights|does not describe"),
         ("embedding_dim: 128", "embedding_dim: 65536", "embedding_dim is 65536"),
@@ -150,7 +150,7 @@ def test_a_config_is_plain_data_of_sensible_size(folder, old, new, cause):
 
 
 def test_tables_that_no_weights_contradict_are_small_together(folder):
-    _replace(folder / "config.yaml", "feat_sizes: [12, 12]", "feat_sizes: [256, 256]")
+    _replace(folder / "config.yaml", "feat_sizes: [16, 16]", "feat_sizes: [256, 256]")
     _replace(folder / "config.yaml", "num_layers: 2", "num_layers: 64")
     with pytest.raises(ModelNotFound, match="tables of positions need more than 2 GB"):
         load_sam2(str(folder))

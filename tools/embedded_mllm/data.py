@@ -1,239 +1,394 @@
-"""Training data of the embedded Qwen2.5-VL: clips of the procedural world, questions about them, ground truth on the grid.
+"""Training data of the embedded Qwen2.5-VL: windows of clips of the table, questions about them, and the truth on the grid.
 
-Everything is drawn from one random generator, so a run is repeated exactly by its seed.
+What is drawn is decided on the CPU; everything that touches pixels is done for a whole batch on the device where the clips are.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
-from decaf_ros.datatypes import Float32Array, UInt8Array
-from decaf_ros.models.qwen2_5_vl import fit_grid
-from decaf_ros.synthetic.expressions import Expression, expressions_of
-from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, Scene, sample_scene, with_bodies
-from tools.embedded_mllm.model import IMAGE_TOKENS, TOKEN_PIXELS, VIDEO_FRAME_TOKENS
+from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS
+from decaf_ros.synthetic.table.scene import MAX_THINGS
+from decaf_ros.synthetic.table.wordings import STATIC_KINDS, Sentence
+from tools.embedded_mllm.model import MERGE_SIZE, PATCH_SIZE, TEMPORAL_PATCH_SIZE, TOKEN_PIXELS
 from tools.embedded_mllm.questions import (
-    NO_ROLE,
-    ROLES,
     Question,
     background_question,
-    choose_expressions,
+    box_question,
+    draw_sentences,
     object_question,
-    role_of,
+    presence_question,
 )
+from tools.table_clips import SIZE_HW, Clip, ClipFolder, ClipWindow
 
-MAX_BODIES = 4
-CLIP_FRAMES = 16
-SIZES_HW = ((192, 256), (192, 256), (192, 256), (192, 256), (192, 256), (192, 256), (256, 256), (144, 256))
-FRAME_INTERVALS_S = (0.1, 0.2, 0.25, 0.25, 0.25, 0.267, 0.333, 0.5)
-VIDEO_LENGTHS = (1, 2, 2, 3, 4, 4, 4, 5, 6, 7, 8, 8, 12, 16, 16)
-PATCHES_A_BATCH = 7000
-CLOSE_UP_GRID_HW, CLOSE_UPS_A_BATCH = (6, 6), 48
+KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
+COLOUR_INDEX = {colour: index for index, colour in enumerate(COLOURS_RGB)}
+ARM = MAX_THINGS  # its place behind the things in coverages
+_ARM_LABEL = 255
+# Grids of tokens for images of 4 by 3 pixels, and now and then of other proportions, as (rows, columns).
+VIDEO_GRIDS = ((12, 16),) * 12 + ((11, 15), (13, 14), (10, 18), (11, 17))
+IMAGE_GRIDS = ((15, 20),) * 12 + ((14, 19), (17, 17), (13, 22), (14, 21))
+# Frames and steps between them of the windows of a batch; a single frame stands for an image.
+VIDEO_SHAPES = ((16, 1),) * 10 + ((8, 1), (8, 1), (8, 2), (16, 2), (4, 1), (2, 1))
+_MOVED_METRES, _FALLEN_RADIANS = 0.03, 0.6
+_EVIDENCE_SLACK_S = 0.13
+_CROPPED_OUT = frozenset(("brought", "taken_away"))  # of which a part of the image would tell something else
 
 
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """A scene with its rendered views.
+@dataclass(frozen=True)
+class Diet:
+    """What a batch is made of.
 
     Attributes:
-        scene: what is shown.
-        times_s: ``(16,)`` seconds, evenly spaced.
-        images_thwc: ``(16, H, W, 3)`` uint8.
-        instances_thw: ``(16, H, W)`` uint8, ``i + 1`` on body ``i``.
+        objects: kinds of sentences for the object prompt, by weight.
+        questions: object prompts a sample.
+        presences, boxes: further prompts a sample; boxes on images only.
     """
 
-    scene: Scene
-    times_s: Float32Array
-    images_thwc: UInt8Array
-    instances_thw: UInt8Array
+    objects: Mapping[str, float]
+    questions: int = 6
+    presences: int = 0
+    boxes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """One conversation's images, on the grid that the model reads, with its questions and ground truth.
+class Batch:
+    """Conversations that share grid and length. ``B`` samples, ``T'`` steps of two frames, ``Q`` questions.
 
     Attributes:
-        clip: where it comes from.
-        images_thwc: ``(T, h * 16, w * 16, 3)`` uint8.
-        coverage_thwb: ``(T', h, w, MAX_BODIES)`` float32: share of each token's pixels that shows each body.
-        displacement_tb: ``(T', MAX_BODIES, 2)`` float32: motion within a step of T', in image heights.
-        roles_br: ``(MAX_BODIES, len(ROLES))`` float32, 1 where a comparison holds for a body.
-        questions: objects first, background last.
-        seconds_per_step: time between the steps of T'.
+        pixels: ``(B * T' * 4 h w, channels)`` float32 patches in the processor's order, normalised.
+        coverage: ``(B, T', h, w, MAX_THINGS + 1)`` float32: share of each token's pixels that shows each thing, the arm last.
+        kinds, colours: ``(B, MAX_THINGS)`` int64 of the things, -1 for none.
+        held, moved, fallen: ``(B, T', MAX_THINGS)`` float32: in the gripper in a step; away from where it was, or tipped over,
+            since the first frame.
+        seconds_per_step: ``B`` times between the steps of T'.
         is_video: whether the images are one video, or a single image.
+        questions: ``B`` times ``Q``, the background last.
+        targets: ``(B, Q)`` int64 things asked for, or ``NOTHING``.
+        evidence: ``(B, Q, T')`` float32, 1 in steps in which it can be seen that it is meant.
+    """
+
+    pixels: Tensor
+    coverage: Tensor
+    kinds: Tensor
+    colours: Tensor
+    held: Tensor
+    moved: Tensor
+    fallen: Tensor
+    seconds_per_step: tuple[float, ...]
+    is_video: bool
+    questions: tuple[tuple[Question, ...], ...]
+    targets: Tensor
+    evidence: Tensor
+
+    @property
+    def grid_thw(self) -> tuple[int, int, int]:
+        """T', h, w."""
+        return self.coverage.shape[1], self.coverage.shape[2], self.coverage.shape[3]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The part of a clip that a sample shows.
+
+    Attributes:
+        frames: indices.
+        corner_yx, size_hw: of the part of the image, in pixels of the clip.
+        mirrored: left for right.
     """
 
     clip: Clip
-    images_thwc: UInt8Array
-    coverage_thwb: Float32Array
-    displacement_tb: Float32Array
-    roles_br: Float32Array
-    questions: tuple[Question, ...]
-    seconds_per_step: float
-    is_video: bool
+    frames: npt.NDArray[np.int64]
+    corner_yx: tuple[float, float] = (0.0, 0.0)
+    size_hw: tuple[float, float] = SIZE_HW
+    mirrored: bool = False
 
 
-def render_clip(seed: int, size_hw: tuple[int, int], start_s: float, interval_s: float) -> Clip:
-    """Render 16 views of the scene of a seed."""
-    scene = sample_scene(seed, size_hw)
-    times_s = (start_s + interval_s * np.arange(CLIP_FRAMES)).astype(np.float32)
-    views = [scene.render(float(time_s)) for time_s in times_s]
-    return Clip(scene, times_s, np.stack([v.image_rgb for v in views]), np.stack([v.instances_hw for v in views]))
+class Windows:
+    """What is in a growing folder of clips, by the kinds of sentences that it allows."""
+
+    def __init__(self, folder: ClipFolder) -> None:
+        self._folder = folder
+        self._seen = 0
+        self._by_kind: dict[tuple[int, int], dict[str, list[tuple[Clip, ClipWindow]]]] = {}
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, int], kinds: Mapping[str, float]
+    ) -> tuple[Clip, ClipWindow] | None:
+        """Some window of a shape about which something of a kind, drawn by weight, can be said; None if there is none."""
+        self._update()
+        by_kind = self._by_kind.get(shape, {})
+        there = [kind for kind, weight in kinds.items() if weight > 0 and by_kind.get(kind)]
+        if not there:
+            return None
+        odds = np.array([kinds[kind] for kind in there])
+        found = by_kind[there[int(rng.choice(len(there), p=odds / odds.sum()))]]
+        return found[int(rng.integers(len(found)))]
+
+    def _update(self) -> None:
+        self._folder.refresh()
+        clips = self._folder.clips
+        while self._seen < len(clips):
+            clip = clips[self._seen]
+            self._seen += 1
+            for window in clip.windows:
+                by_kind = self._by_kind.setdefault((window.count, window.stride), {})
+                for kind in {sentence.kind for sentence in window.sentences}:
+                    by_kind.setdefault(kind, []).append((clip, window))
 
 
-class ClipPool:
-    """Rendered clips that are used a few times each, with other frames and other questions every time.
-
-    Args:
-        rng: decides everything.
-        size: clips held, over all image sizes.
-        reuse: how often a clip is drawn on average before another takes its place.
-    """
-
-    def __init__(self, rng: np.random.Generator, size: int = 320, reuse: float = 4.0) -> None:
-        self._rng = rng
-        self._renewal = 1.0 / reuse
-        self._clips = {size_hw: [self._fresh(size_hw)] for size_hw in sorted(set(SIZES_HW))}
-        self._capacity = {size_hw: size * SIZES_HW.count(size_hw) // len(SIZES_HW) for size_hw in self._clips}
-
-    def draw(self, size_hw: tuple[int, int]) -> Clip:
-        """Some clip of this image size; a fresh one until the pool is full."""
-        clips = self._clips[size_hw]
-        if len(clips) < self._capacity[size_hw]:
-            clips.append(self._fresh(size_hw))
-            return clips[-1]
-        index = int(self._rng.integers(len(clips)))
-        if self._rng.random() < self._renewal:
-            clips[index] = self._fresh(size_hw)
-        return clips[index]
-
-    def _fresh(self, size_hw: tuple[int, int]) -> Clip:
-        rng = self._rng
-        start_s = float(rng.uniform(0, 20)) if rng.random() < 0.5 else 0.0
-        seed = int(rng.integers(FIRST_TRAINING_SEED, 2**31))
-        return render_clip(seed, size_hw, start_s, float(rng.choice(FRAME_INTERVALS_S)))
-
-
-def draw_batch(pool: ClipPool, rng: np.random.Generator, is_video: bool, kinds: Sequence[str], questions: int) -> list[Sample]:
-    """Samples that share image size, grid and length, so that they stack; as many as fit :data:`PATCHES_A_BATCH`."""
-    size_hw = SIZES_HW[int(rng.integers(len(SIZES_HW)))]
-    grid_hw = fit_grid(size_hw, VIDEO_FRAME_TOKENS if is_video else IMAGE_TOKENS)
-    if rng.random() < 0.1:
-        grid_hw = (grid_hw[0] + int(rng.integers(-1, 2)), grid_hw[1] + int(rng.integers(-1, 2)))
-    length = int(rng.choice(VIDEO_LENGTHS)) if is_video else 1
-    patches = 4 * grid_hw[0] * grid_hw[1] * ((length + 1) // 2)
-    count = int(np.clip(PATCHES_A_BATCH // patches, 2, 12))
-    samples: list[Sample] = []
+def draw_video_batch(windows: Windows, rng: np.random.Generator, diet: Diet, patches: int) -> Batch:
+    """Videos that share length and grid, as many as fit so many patches."""
+    shape = VIDEO_SHAPES[int(rng.integers(len(VIDEO_SHAPES)))]
+    grid_hw = VIDEO_GRIDS[int(rng.integers(len(VIDEO_GRIDS)))]
+    count = _samples_within(patches, (shape[0] + 1) // 2, grid_hw)
+    samples = []
     while len(samples) < count:
-        sample = _draw_sample(pool.draw(size_hw), rng, grid_hw, length, is_video, kinds, questions)
-        if sample is not None:
-            samples.append(sample)
-    return samples
+        samples.append(_draw_sample(windows, rng, diet, shape, grid_hw, is_video=True))
+    return assemble(samples, grid_hw, is_video=True, rng=rng)
 
 
-def draw_close_ups(rng: np.random.Generator) -> list[Sample]:
-    """Pairs of small views of one to three bodies, large in the image: the cheapest way to learn to see shapes."""
-    size_hw = (CLOSE_UP_GRID_HW[0] * TOKEN_PIXELS, CLOSE_UP_GRID_HW[1] * TOKEN_PIXELS)
-    return [_close_up(rng, size_hw) for _ in range(CLOSE_UPS_A_BATCH)]
+def draw_image_batch(windows: Windows, rng: np.random.Generator, diet: Diet, patches: int) -> Batch:
+    """Single images on one grid, as many as fit so many patches."""
+    grid_hw = IMAGE_GRIDS[int(rng.integers(len(IMAGE_GRIDS)))]
+    samples = [
+        _draw_sample(windows, rng, diet, (16, 1), grid_hw, is_video=False) for _ in range(_samples_within(patches, 1, grid_hw))
+    ]
+    return assemble(samples, grid_hw, is_video=False, rng=rng)
 
 
-def _close_up(rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
-    scene = sample_scene(int(rng.integers(FIRST_TRAINING_SEED, 2**31)), size_hw, screens=False)
-    count = int(rng.integers(1, min(3, len(scene.bodies)) + 1))
-    scale = float(rng.uniform(1.0, 2.4 / math.sqrt(count)))
-    scene = with_bodies(scene, [replace(body, radius=scale * body.radius) for body in scene.bodies[:count]])
-    times_s = np.float32([0.0, rng.choice([0.0, *FRAME_INTERVALS_S])])
-    views = [scene.render(float(time_s)) for time_s in times_s]
-    clip = Clip(scene, times_s, np.stack([v.image_rgb for v in views]), np.stack([v.instances_hw for v in views]))
-    return Sample(
-        clip=clip,
-        images_thwc=clip.images_thwc,
-        coverage_thwb=coverage_on_grid(clip.instances_thw, CLOSE_UP_GRID_HW),
-        displacement_tb=_displacements(clip, np.arange(2)),
-        roles_br=_roles(expressions_of(scene, [float(time_s) for time_s in times_s], rng)),
-        questions=(),
-        seconds_per_step=1.0,
-        is_video=True,
-    )
+def _samples_within(patches: int, steps: int, grid_hw: tuple[int, int]) -> int:
+    return max(2, patches // (MERGE_SIZE**2 * steps * grid_hw[0] * grid_hw[1]))
+
+
+Drawn = tuple[View, list[Question]]
 
 
 def _draw_sample(
-    clip: Clip,
+    windows: Windows,
     rng: np.random.Generator,
+    diet: Diet,
+    shape: tuple[int, int],
     grid_hw: tuple[int, int],
-    length: int,
     is_video: bool,
-    kinds: Sequence[str],
-    questions: int,
-) -> Sample | None:
-    """A sample from some frames of a clip, or None when nothing unambiguous can be said about it."""
-    span = length if is_video else int(rng.choice([1, 4, 8, 12, 16]))
-    stride = 2 if span <= CLIP_FRAMES // 2 and rng.random() < 0.3 else 1
-    first = int(rng.integers(CLIP_FRAMES - (span - 1) * stride))
-    window = first + stride * np.arange(span)
-    shown = window if is_video else window[[int(rng.integers(span))]]
-    expressions = expressions_of(clip.scene, [float(t) for t in clip.times_s[window]], rng)
-    coverage_thwb = coverage_on_grid(clip.instances_thw[shown], grid_hw)
-    visible = coverage_thwb.max(axis=(0, 1, 2)) > 0.25
-    expressions = [e for e in expressions if visible[e.body_index]]
-    asked = choose_expressions(expressions, rng, kinds, questions)
-    if not asked:
+) -> Drawn:
+    """Some view with questions, the background last."""
+    count, stride = shape
+    lasts = count if is_video and count > 4 else 0  # else a few frames, of which only what lasts can be said
+    while True:
+        drawn = windows.draw(rng, shape if lasts else (16, 1), diet.objects)
+        if drawn is None:
+            shape, lasts = (16, 1), 16
+            continue
+        clip, window = drawn
+        frames = window.frames
+        sentences: Sequence[Sentence] = window.sentences
+        if not is_video:
+            frames = frames[[int(rng.integers(len(frames)))]]
+        elif not lasts:
+            frames = frames[-count * stride :: stride][-count:]
+            sentences = [s for s in sentences if s.kind in (*STATIC_KINDS, "held", "absent")]
+        view = _draw_view(clip, frames, rng, grid_hw)
+        if view.size_hw != SIZE_HW:
+            sentences = [s for s in sentences if s.kind not in _CROPPED_OUT]
+        times_s = clip.times_s[frames]
+        sentences = [s for s in sentences if s.target is None or _is_shown(view, s.target, times_s, s.evidence_s)]
+        asked = draw_sentences(sentences, rng, diet.objects, diet.questions)
+        if not asked:
+            continue
+        questions = [object_question(sentence, rng, view.mirrored) for sentence in asked]
+        for _ in range(diet.presences):
+            presence = presence_question(sentences, rng, view.mirrored)
+            questions.append(presence or questions[int(rng.integers(diet.questions))])
+        for _ in range(diet.boxes):
+            questions.append(_box(view, asked, rng, grid_hw) or questions[int(rng.integers(diet.questions))])
+        questions.append(background_question(clip.table_top, questions, rng))
+        return view, questions
+
+
+def _draw_view(clip: Clip, frames: npt.NDArray[np.int64], rng: np.random.Generator, grid_hw: tuple[int, int]) -> View:
+    """All of the image, or a part of it in the proportions of the grid, as it is or mirrored."""
+    height, width = SIZE_HW
+    scale = min(height / grid_hw[0], width / grid_hw[1])
+    if rng.random() < 0.4:
+        scale *= float(rng.uniform(0.75, 1.0))
+    size_hw = (scale * grid_hw[0], scale * grid_hw[1])
+    corner_yx = (float(rng.uniform(0, height - size_hw[0])), float(rng.uniform(0, width - size_hw[1])))
+    return View(clip, frames, corner_yx, size_hw, bool(rng.random() < 0.5))
+
+
+def _is_shown(view: View, thing: int, times_s: npt.NDArray[np.float32], evidence_s: tuple[float, float]) -> bool:
+    """Whether some frame that tells shows more than half of the box around a thing."""
+    telling = _telling(times_s, evidence_s)
+    boxes = view.clip.boxes_tn4[view.frames[telling], thing].astype(np.float64)
+    if boxes.size == 0:
+        return False
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    (top, left), (height, width) = view.corner_yx, view.size_hw
+    wide = np.minimum(boxes[:, 2], left + width) - np.maximum(boxes[:, 0], left)
+    high = np.minimum(boxes[:, 3], top + height) - np.maximum(boxes[:, 1], top)
+    return bool(((areas > 0) & (np.maximum(wide, 0) * np.maximum(high, 0) > 0.6 * areas)).any())
+
+
+def _telling(times_s: npt.NDArray[np.float32], evidence_s: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    return (times_s >= evidence_s[0] - _EVIDENCE_SLACK_S) & (times_s <= evidence_s[1] + _EVIDENCE_SLACK_S)
+
+
+def _box(view: View, asked: Sequence[Sentence], rng: np.random.Generator, grid_hw: tuple[int, int]) -> Question | None:
+    """The box of one of the things asked for, if it is wholly in the view."""
+    sentence = asked[int(rng.integers(len(asked)))]
+    assert sentence.target is not None
+    left, top, right, bottom = view.clip.boxes_tn4[view.frames[0], sentence.target].astype(np.float64)
+    (y, x), (height, width) = view.corner_yx, view.size_hw
+    box = np.array([(left - x) / width, (top - y) / height, (right - x) / width, (bottom - y) / height])
+    if right <= left or box.min() < 0 or box.max() > 1:
         return None
-    interval_s = stride * float(clip.times_s[1] - clip.times_s[0])
-    return Sample(
-        clip=clip,
-        images_thwc=resize_images(clip.images_thwc[shown], grid_hw),
-        coverage_thwb=coverage_thwb,
-        displacement_tb=_displacements(clip, shown),
-        roles_br=_roles(expressions),
-        questions=(*(object_question(e, rng) for e in asked), background_question(clip.scene, asked, rng)),
+    if view.mirrored:
+        box[[0, 2]] = 1 - box[[2, 0]]
+    pixels = np.round(box * TOKEN_PIXELS * np.array([grid_hw[1], grid_hw[0]] * 2)).astype(np.int64)
+    return box_question(sentence, pixels, rng, view.mirrored)
+
+
+def assemble(
+    samples: Sequence[Drawn], grid_hw: tuple[int, int], is_video: bool, rng: np.random.Generator | None = None
+) -> Batch:
+    """A batch from views of equally many frames.
+
+    Args:
+        samples: with equally many questions each.
+        grid_hw: of the visual tokens.
+        is_video: see :class:`Batch`.
+        rng: of what the camera's sensor does to the images; they stay as they are without.
+    """
+    views = [view for view, _ in samples]
+    images, labels = _pictures(views, grid_hw)
+    if rng is not None:
+        images = _as_another_sensor(images, rng)
+    device = images.device
+    held, moved, fallen = (np.stack(values) for values in zip(*(_states(view) for view in views), strict=True))
+    questions = tuple(tuple(asked) for _, asked in samples)
+    targets = torch.tensor([[question.target for question in asked] for asked in questions])
+    evidence = [
+        [_by_steps(_telling(view.clip.times_s[view.frames], question.evidence_s)[:, None])[:, 0] for question in asked]
+        for view, asked in samples
+    ]
+    intervals = [float(np.diff(view.clip.times_s[view.frames]).mean()) if len(view.frames) > 1 else 1.0 for view in views]
+    return Batch(
+        pixels=_patches(images),
+        coverage=_coverage(labels, grid_hw),
+        kinds=_of_things([[KIND_INDEX[kind] for kind in view.clip.kinds] for view in views]).to(device),
+        colours=_of_things([[COLOUR_INDEX[colour] for colour in view.clip.colours] for view in views]).to(device),
+        held=torch.from_numpy(held).to(device),
+        moved=torch.from_numpy(moved).to(device),
+        fallen=torch.from_numpy(fallen).to(device),
         # As the processor has it: a lone frame has a nominal rate of 1 Hz.
-        seconds_per_step=2 * interval_s if length > 1 else 2.0,
+        seconds_per_step=tuple(TEMPORAL_PATCH_SIZE * interval for interval in intervals),
         is_video=is_video,
+        questions=questions,
+        targets=targets.to(device),
+        evidence=torch.from_numpy(np.asarray(evidence, dtype=np.float32)).to(device),
     )
 
 
-def coverage_on_grid(instances_thw: UInt8Array, grid_hw: tuple[int, int]) -> Float32Array:
-    """``(T', h, w, MAX_BODIES)`` float32: the share of each token's pixels that shows each body, frames merged in pairs."""
-    bodies = np.arange(1, MAX_BODIES + 1, dtype=np.uint8)
-    frames = [
-        cv2.resize((view[..., None] == bodies).astype(np.float32), grid_hw[::-1], interpolation=cv2.INTER_AREA)
-        for view in instances_thw
+def _of_things(rows: Sequence[Sequence[int]]) -> Tensor:
+    return torch.tensor([[*row, *[-1] * (MAX_THINGS - len(row))] for row in rows])
+
+
+def _states(view: View) -> tuple[npt.NDArray[np.float32], ...]:
+    """``(T', MAX_THINGS)`` each: held, moved, fallen."""
+    clip, frames = view.clip, view.frames
+    away = np.linalg.norm(clip.positions_tn3[frames] - clip.positions_tn3[frames[:1]], axis=-1) > _MOVED_METRES
+    tipped = np.abs(clip.tilts_tn[frames] - clip.tilts_tn[frames[:1]]) > _FALLEN_RADIANS
+    spare = MAX_THINGS - len(clip.kinds)
+    return tuple(
+        np.pad(_by_steps(flags), ((0, 0), (0, spare))).astype(np.float32) for flags in (clip.held_tn[frames], away, tipped)
+    )
+
+
+def _by_steps(flags_tn: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """``(T', N)``: whether either of the two frames of a step; an odd last one is repeated."""
+    if len(flags_tn) % TEMPORAL_PATCH_SIZE:
+        flags_tn = np.concatenate([flags_tn, flags_tn[-1:]])
+    return flags_tn.reshape(-1, TEMPORAL_PATCH_SIZE, flags_tn.shape[1]).any(axis=1)
+
+
+def _pictures(views: Sequence[View], grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """``(B, T, 3, H, W)`` float32 in 0..1, and ``(B, T, H, W)`` uint8 labels, at the grid's own size."""
+    device = views[0].clip.images.device
+    images = torch.stack([view.clip.images[torch.from_numpy(view.frames).to(device)] for view in views])
+    labels = torch.stack([view.clip.instances[torch.from_numpy(view.frames).to(device)] for view in views])
+    size_hw = (grid_hw[0] * TOKEN_PIXELS, grid_hw[1] * TOKEN_PIXELS)
+    grid = _sampling_grid(views, size_hw).to(device)
+    count = images.shape[1]
+    flat = images.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+    flat = F.grid_sample(flat, grid.repeat_interleave(count, 0), "bicubic", "border", align_corners=False).clamp(0, 1)
+    of_labels = F.grid_sample(
+        labels.flatten(0, 1)[:, None].float(), grid.repeat_interleave(count, 0), "nearest", "border", align_corners=False
+    )
+    batch = len(views)
+    return flat.unflatten(0, (batch, count)), of_labels[:, 0].round().to(torch.uint8).unflatten(0, (batch, count))
+
+
+def _sampling_grid(views: Sequence[View], size_hw: tuple[int, int]) -> Tensor:
+    """``(B, H, W, 2)`` where each pixel of the view lies in the clip's image, in -1..1."""
+    height, width = SIZE_HW
+    corners = torch.tensor([[*view.corner_yx, *view.size_hw, -1.0 if view.mirrored else 1.0] for view in views])
+    top, left, high, wide, side = (column[:, None] for column in corners.unbind(1))
+    rows = (top + high * (torch.arange(size_hw[0]) + 0.5) / size_hw[0]) * 2 / height - 1
+    along = side * ((torch.arange(size_hw[1]) + 0.5) / size_hw[1] - 0.5) + 0.5
+    columns = (left + wide * along) * 2 / width - 1
+    return torch.stack([columns[:, None].expand(-1, size_hw[0], -1), rows[:, :, None].expand(-1, -1, size_hw[1])], dim=-1)
+
+
+def _as_another_sensor(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """The images with other gains, contrast, sharpness and noise, the same ones for all frames of a sample."""
+    batch, device = images.shape[0], images.device
+    gains = torch.from_numpy(rng.uniform(0.85, 1.15, (batch, 1, 1, 1, 1)) * rng.uniform(0.95, 1.05, (batch, 1, 3, 1, 1)))
+    lift = torch.from_numpy(rng.uniform(-0.05, 0.05, (batch, 1, 1, 1, 1)))
+    images = images * gains.float().to(device) + lift.float().to(device)
+    if rng.random() < 0.25:
+        flat = images.flatten(0, 1)
+        images = flat.lerp(F.avg_pool2d(F.pad(flat, (1, 1, 1, 1), mode="replicate"), 3, 1), float(rng.uniform(0.2, 0.9)))
+        images = images.unflatten(0, (batch, -1))
+    if rng.random() < 0.5:
+        images = images + float(rng.uniform(0, 0.02)) * torch.randn_like(images)
+    return images.clamp(0, 1)
+
+
+def _coverage(labels: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """``(B, T', h, w, MAX_THINGS + 1)`` from ``(B, T, H, W)`` labels."""
+    if labels.shape[1] % TEMPORAL_PATCH_SIZE:
+        labels = torch.cat([labels, labels[:, -1:]], dim=1)
+    batch, frames = labels.shape[:2]
+    flat = labels.flatten(0, 1)
+    of_things = [
+        F.avg_pool2d((flat == label)[:, None].float(), TOKEN_PIXELS)[:, 0] for label in (*range(1, MAX_THINGS + 1), _ARM_LABEL)
     ]
-    if len(frames) % 2:
-        frames.append(frames[-1])
-    stacked = np.stack(frames)
-    return stacked.reshape(len(frames) // 2, 2, *stacked.shape[1:]).mean(axis=1)
+    stacked = torch.stack(of_things, dim=-1)  # (B * T, h, w, things)
+    return stacked.view(batch, frames // TEMPORAL_PATCH_SIZE, TEMPORAL_PATCH_SIZE, *grid_hw, MAX_THINGS + 1).mean(dim=2)
 
 
-def resize_images(images_thwc: UInt8Array, grid_hw: tuple[int, int]) -> UInt8Array:
-    """The images on exactly this grid of visual tokens (bicubic, as at run time)."""
-    size_wh = (grid_hw[1] * TOKEN_PIXELS, grid_hw[0] * TOKEN_PIXELS)
-    return np.stack([np.asarray(Image.fromarray(image).resize(size_wh, Image.Resampling.BICUBIC)) for image in images_thwc])
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-def _roles(expressions: Sequence[Expression]) -> Float32Array:
-    roles_br = np.zeros((MAX_BODIES, len(ROLES)), dtype=np.float32)
-    for expression in expressions:
-        if (role := role_of(expression)) != NO_ROLE:
-            roles_br[expression.body_index, role] = 1.0
-    return roles_br
-
-
-def _displacements(clip: Clip, shown: np.ndarray) -> Float32Array:
-    """``(T', MAX_BODIES, 2)`` float32: how far each body moves within each pair of frames, in image heights."""
-    height, width = clip.scene.size_hw
-    steps = (len(shown) + 1) // 2
-    displacement_tb = np.zeros((steps, MAX_BODIES, 2), dtype=np.float32)
-    for step in range(steps):
-        pair = clip.times_s[shown[[2 * step, min(2 * step + 1, len(shown) - 1)]]]
-        for index, body in enumerate(clip.scene.bodies):
-            (x0, y0), (x1, y1) = (body.motion.position_at(float(time_s)) for time_s in pair)
-            displacement_tb[step, index] = ((x1 - x0) * width / height, y1 - y0)
-    return displacement_tb
+def _patches(images: Tensor) -> Tensor:
+    """``(B * patches, channels)`` float32: normalised, in the order of Qwen's processor; an odd last frame is repeated."""
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (_MEAN, _STD))
+    images = (images - mean) / std
+    if images.shape[1] % TEMPORAL_PATCH_SIZE:
+        images = torch.cat([images, images[:, -1:]], dim=1)
+    batch, frames, channels, height, width = images.shape
+    cell = MERGE_SIZE * PATCH_SIZE
+    patches = images.view(
+        batch, frames // TEMPORAL_PATCH_SIZE, TEMPORAL_PATCH_SIZE, channels,
+        height // cell, MERGE_SIZE, PATCH_SIZE, width // cell, MERGE_SIZE, PATCH_SIZE,
+    )  # fmt: skip
+    patches = patches.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9)
+    return patches.reshape(-1, channels * TEMPORAL_PATCH_SIZE * PATCH_SIZE**2)

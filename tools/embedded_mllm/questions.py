@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from decaf_ros.models import prompts
-from decaf_ros.synthetic.expressions import Expression
-from decaf_ros.synthetic.world import COLOURS_RGB, SHAPES, Scene
+from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS
+from decaf_ros.synthetic.table.wordings import ABSENT_KINDS, ANYTHING, EVENT_KINDS, Sentence
 from tools.embedded_mllm.model import WRAPPERS
 
-NO_BODY = -1
-NO_ROLE = -1
-# What a relative expression says, by its first telling word; the dense heads learn it for every visual token of the body.
-ROLES = (
-    ("size", ("largest", "biggest")),
-    ("size", ("smallest",)),
-    ("position", ("left", "leftmost")),
-    ("position", ("right", "rightmost")),
-    ("position", ("top", "topmost")),
-    ("position", ("bottom", "lowest")),
-    ("motion", ("left",)),
-    ("motion", ("right",)),
-    ("motion", ("up",)),
-    ("motion", ("down",)),
-    ("motion", ("still", "not")),
-    ("motion", ("moving", "moves")),
-)
+NOTHING = -1  # the target of a question about nothing that is there, or about the ground
+_MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
+_SIDES = re.compile(r"\b(" + "|".join(_MIRRORED) + r")\b")
 
 
 @dataclass(frozen=True)
@@ -37,67 +25,104 @@ class Question:
 
     Attributes:
         prompt: what the user turn says behind the images.
-        answer: one word.
-        kind: one of ``KINDS``, or "background".
-        body_index: the body meant; :data:`NO_BODY` for the background.
+        answer: what the model should say.
+        kind: one of ``SENTENCE_KINDS``, "presence", "box" or "background".
+        target: index of the thing meant, or :data:`NOTHING`.
+        evidence_s: from when to when one can see that it is meant, in the clip's time.
     """
 
     prompt: str
     answer: str
     kind: str
-    body_index: int
+    target: int
+    evidence_s: tuple[float, float] = (-np.inf, np.inf)
 
 
-def choose_expressions(
-    expressions: Sequence[Expression], rng: np.random.Generator, kinds: Sequence[str], count: int
-) -> list[Expression]:
-    """``count`` expressions, with repetition; a kind listed twice weighs twice. None if no kind occurs."""
-    by_kind = {kind: [e for e in expressions if e.kind == kind] for kind in kinds}
-    present = [kind for kind in kinds if by_kind[kind]]
-    if not present:
+def draw_sentences(
+    sentences: Sequence[Sentence], rng: np.random.Generator, weights: Mapping[str, float], count: int
+) -> list[Sentence]:
+    """``count`` sentences, with repetition, the kinds by their weights; none if no kind of any weight occurs."""
+    by_kind: dict[str, list[Sentence]] = {}
+    for sentence in sentences:
+        if weights.get(sentence.kind, 0.0) > 0:
+            by_kind.setdefault(sentence.kind, []).append(sentence)
+    if not by_kind:
         return []
-    chosen = [by_kind[present[int(rng.integers(len(present)))]] for _ in range(count)]
-    return [candidates[int(rng.integers(len(candidates)))] for candidates in chosen]
+    kinds = list(by_kind)
+    odds = np.array([weights[kind] for kind in kinds])
+    drawn = rng.choice(len(kinds), count, p=odds / odds.sum())
+    return [by_kind[kinds[kind]][int(rng.integers(len(by_kind[kinds[kind]])))] for kind in drawn]
 
 
-def object_question(expression: Expression, rng: np.random.Generator) -> Question:
-    """The object prompt for an expression, at times worded as users do."""
-    text = expression.text
+def object_question(sentence: Sentence, rng: np.random.Generator, mirrored: bool) -> Question:
+    """The object prompt for a sentence, at times worded as users do."""
+    assert sentence.target is not None
+    prompt = prompts.object_prompt(_worded(sentence.text, rng, mirrored))
+    return Question(prompt, sentence.answer, sentence.kind, sentence.target, sentence.evidence_s)
+
+
+def presence_question(sentences: Sequence[Sentence], rng: np.random.Generator, mirrored: bool) -> Question | None:
+    """Whether there is such a thing: as often yes as no, and no as often for near misses as where nothing is like it."""
+    events = {*EVENT_KINDS}
+    if rng.random() < 0.5:
+        events_told = rng.random() < 0.4
+        fit = [s for s in sentences if s.target is not None and (s.kind in events) == events_told]
+    else:
+        near = rng.random() < 0.6
+        fit = [s for s in sentences if s.kind == ABSENT_KINDS[near]]
+    if not fit:
+        return None
+    sentence = fit[int(rng.integers(len(fit)))]
+    prompt = prompts.presence_prompt(_worded(sentence.text, rng, mirrored))
+    if sentence.target is None:
+        return Question(prompt, "no", "presence", NOTHING)
+    return Question(prompt, "yes", "presence", sentence.target, sentence.evidence_s)
+
+
+def box_question(sentence: Sentence, box_xyxy: npt.NDArray[np.int64], rng: np.random.Generator, mirrored: bool) -> Question:
+    """The box prompt, answered in the format of Qwen2.5-VL: pixels of the image as the model gets it."""
+    assert sentence.target is not None
+    numbers = ",".join(str(int(value)) for value in box_xyxy)
+    answer = f'[{{"bbox_2d":[{numbers}],"label":"{sentence.answer}"}}]'
+    prompt = prompts.box_prompt(_worded(sentence.text, rng, mirrored))
+    return Question(prompt, answer, "box", sentence.target, sentence.evidence_s)
+
+
+def background_question(table_top: str, asked: Sequence[Question], rng: np.random.Generator) -> Question:
+    """The background prompt, excluding one of the objects asked about; now and then without the exclusion."""
+    named = [question.answer for question in asked if question.answer in KINDS]
+    name = named[0] if named and rng.random() < 0.9 else ""
+    return Question(prompts.background_prompt(name), table_top, "background", NOTHING)
+
+
+def name_question(rng: np.random.Generator) -> Question:
+    """The name prompt with a noisy list of answers: the kind that the expression names, otherwise the majority's."""
+    kinds = list(KINDS)
+    truth = str(rng.choice(kinds))
+    colour, anything = str(rng.choice(list(COLOURS_RGB))), str(rng.choice(ANYTHING))
+    named = rng.random() < 0.4
+    texts = (
+        (f"the {truth}", f"the {colour} {truth}", f"find the {truth}", f"the {truth} that is {colour}", f"the leftmost {truth}")
+        + (f"the {truth} that was moved", f"the {truth} that was just put down", f"the {truth} in the gripper")
+        if named
+        else (f"the {colour} {anything}", f"the largest {anything}", "the smallest one", f"the {anything} on the left")
+        + (f"the {anything} that was moved", "what the robot is holding", f"the {anything} that fell over", "the one picked up")
+    )
+    answers = [truth] * int(rng.integers(1, 17))
+    limit = len(answers) if named else (len(answers) - 1) // 2
+    answers += [str(word) for word in rng.choice(kinds, size=int(rng.integers(0, limit + 1)))]
+    rng.shuffle(answers)
+    return Question(prompts.name_prompt(str(rng.choice(texts)), answers), truth, "name", NOTHING)
+
+
+def _worded(text: str, rng: np.random.Generator, mirrored: bool) -> str:
+    """The sentence for the image or its mirror image, at times in words around it, or with one that nobody knows."""
+    if mirrored:
+        text = _SIDES.sub(lambda side: _MIRRORED[side[0]], text)
     if rng.random() < 0.2:
         text = WRAPPERS[int(rng.integers(len(WRAPPERS)))].format(expression=text)
     if rng.random() < 0.05:
         words = text.split()
         words.insert(int(rng.integers(len(words) + 1)), "<unk>")
         text = " ".join(words)
-    return Question(prompts.object_prompt(text), expression.answer, expression.kind, expression.body_index)
-
-
-def background_question(scene: Scene, asked: Sequence[Expression], rng: np.random.Generator) -> Question:
-    """The background prompt, excluding one of the objects asked about; now and then without the exclusion."""
-    name = asked[0].answer if rng.random() < 0.9 else ""
-    prompt = prompts.background_prompt(name)
-    return Question(prompt, scene.background, "background", NO_BODY)
-
-
-def name_question(rng: np.random.Generator) -> Question:
-    """The name prompt with a noisy list of answers: the shape that the expression names, otherwise the majority's."""
-    truth = str(rng.choice(SHAPES))
-    colour = str(rng.choice(list(COLOURS_RGB)))
-    named = rng.random() < 0.4
-    texts = (
-        (f"the {truth}", f"the {colour} {truth}", f"find the {truth}", f"the {truth} that is {colour}")
-        if named
-        else (f"the {colour} object", "the largest object", "the smallest one", "the object on the left", "the one that moves")
-    )
-    answers = [truth] * int(rng.integers(1, 17))
-    limit = len(answers) if named else (len(answers) - 1) // 2
-    answers += [str(word) for word in rng.choice(SHAPES, size=int(rng.integers(0, limit + 1)))]
-    rng.shuffle(answers)
-    return Question(prompts.name_prompt(str(rng.choice(texts)), answers), truth, "name", NO_BODY)
-
-
-def role_of(expression: Expression) -> int:
-    """Index into :data:`ROLES`; :data:`NO_ROLE` for an expression that compares nothing."""
-    words = set(expression.text.split())
-    matches = (index for index, (kind, telling) in enumerate(ROLES) if kind == expression.kind and words & set(telling))
-    return next(matches, NO_ROLE)
+    return text

@@ -16,9 +16,6 @@ from tools.embedded_sam2.data import Batch
 
 # SAM 2 numbers the frames of a stream without end; a clip's length must not show in the time encoding of the pointers.
 STREAM_LENGTH = 100_000
-# Frames without the object are rare, and a mask invented on one is what a tracker follows from then on.
-ABSENT_WEIGHT = 2.0
-
 _MAX_GAP = 3000
 
 
@@ -41,20 +38,30 @@ class DecoderTap:
 
 
 def clip_losses(
-    model: SAM2Base, tap: DecoderTap, batch: Batch, rng: np.random.Generator, forced: float = 0.0
+    model: SAM2Base,
+    tap: DecoderTap,
+    batch: Batch,
+    rng: np.random.Generator,
+    forced: float = 0.0,
+    absent_weight: float = 2.0,
 ) -> dict[str, torch.Tensor]:
     """Unroll the tracker over a batch and average the losses of its frames.
 
     Args:
         model: in training mode, tapped by ``tap``.
+        batch: on the model's device.
         rng: decides whether time passes unseen after the first frame, as for an object that was prompted long ago, and whether
             this batch's memory is written with the true presence.
         forced: chance of the latter.
+        absent_weight: by how much more than others frames without the object count for presence: they are rare, and a mask
+            invented on one is what a tracker follows from then on.
 
     Returns:
-        Scalars ``mask``, ``iou``, ``presence``, and the weighted sum ``total`` to go backwards from.
+        Scalars ``mask``, ``iou``, ``presence``, and the weighted sum ``total`` to go backwards from; and for the log ``right``
+        and ``seen``, ``invented`` and ``hidden``: the IoU of the preferred masks summed over the frames that show their object,
+        the number of these frames, and the same for masks where there is nothing.
     """
-    features, positions, sizes = _encode(model, batch.images)
+    levels, positions, sizes = _encode(model, batch)
     memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     gap = int(np.exp(rng.uniform(0, np.log(_MAX_GAP)))) if rng.random() < 0.3 else 1
     teach = rng.random() < forced
@@ -62,12 +69,11 @@ def clip_losses(
     for step in range(batch.frame_count):
         index = 0 if step == 0 else step - 1 + gap
         tap.forced_visible = batch.visible[:, step] if teach else None
-        columns = batch.clip_of * batch.frame_count + step
         output = model.track_step(
             frame_idx=index,
             is_init_cond_frame=step == 0,
-            current_vision_feats=[level[:, columns] for level in features],
-            current_vision_pos_embeds=[level[:, columns] for level in positions],
+            current_vision_feats=[_for_each_object(frames[step], batch.objects) for frames in levels],
+            current_vision_pos_embeds=[level[:, :1].expand(-1, len(batch.targets), -1) for level in positions],
             feat_sizes=sizes,
             point_inputs=_click_inputs(batch) if step == 0 else None,
             mask_inputs=batch.masks if step == 0 else None,
@@ -76,45 +82,58 @@ def clip_losses(
             run_mem_encoder=batch.frame_count > 1,
         )
         memory["cond_frame_outputs" if step == 0 else "non_cond_frame_outputs"][index] = output
-        losses.append(_frame_losses(tap, batch, step))
-    mask, iou, presence = torch.stack(losses).mean(dim=0)
-    return {"mask": mask, "iou": iou, "presence": presence, "total": mask + iou + 2 * presence}
+        losses.append(_frame_losses(tap, batch, step, absent_weight))
+    mask, iou, presence, *counts = torch.stack(losses).mean(dim=0)
+    counted = dict(zip(("right", "seen", "invented", "hidden"), counts, strict=True))
+    return {"mask": mask, "iou": iou, "presence": presence, "total": mask + iou + 2 * presence, **counted}
 
 
-def _encode(model: SAM2Base, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor], list[tuple[int, int]]]:
-    _, features, positions, sizes = model._prepare_backbone_features(model.forward_image(images))
-    return features, positions, sizes
+def _encode(model: SAM2Base, batch: Batch) -> tuple[list[tuple[torch.Tensor, ...]], list[torch.Tensor], list[tuple[int, int]]]:
+    """Of each level: ``T`` features ``(h * w, B, C)``, the positions ``(h * w, B * T, C)``, and ``(h, w)``."""
+    _, features, positions, sizes = model._prepare_backbone_features(model.forward_image(batch.images))
+    return [level.unflatten(1, (-1, batch.frame_count)).unbind(dim=2) for level in features], positions, sizes
+
+
+def _for_each_object(level: torch.Tensor, objects: int) -> torch.Tensor:
+    """``(h * w, N, C)`` from ``(h * w, B, C)``."""
+    return level[:, :, None].expand(-1, -1, objects, -1).flatten(1, 2)
 
 
 def _click_inputs(batch: Batch) -> dict[str, torch.Tensor] | None:
     if batch.points is None:
         return None
-    return {"point_coords": batch.points[:, None], "point_labels": torch.ones(len(batch.points), 1, dtype=torch.int32)}
+    labels = torch.ones(len(batch.points), 1, dtype=torch.int32, device=batch.points.device)
+    return {"point_coords": batch.points[:, None], "point_labels": labels}
 
 
-def _frame_losses(tap: DecoderTap, batch: Batch, step: int) -> torch.Tensor:
-    """``(3,)``: losses of masks, predicted IoU and presence on one frame.
+def _frame_losses(tap: DecoderTap, batch: Batch, step: int, absent_weight: float) -> torch.Tensor:
+    """``(7,)``: losses of masks, predicted IoU and presence on one frame, and the counts for the log.
 
-    SAM 2 supervises the mask with the lowest loss alone; here the others count as much together, since these bodies have no
+    SAM 2 supervises the mask with the lowest loss alone; here the others count as much together, since these things have no
     parts that a click could mean instead, and then the choice among the masks can do less harm. Cross-entropy pulls the
     predicted IoU, since its gradient does not die where the sigmoid is flat.
     """
     target, visible, clear = batch.targets[:, step], batch.visible[:, step], batch.clear[:, step]
     logits = F.interpolate(tap.masks, size=target.shape[-2:], mode="bilinear", align_corners=False)
-    per_mask = _mask_losses(logits, target, batch.any_body[:, step])
+    anything = batch.anything[:, step].repeat_interleave(batch.objects, dim=0)
+    per_mask = _mask_losses(logits, target, anything)
     supervised = visible * clear
     mask = 0.5 * (per_mask.min(dim=1).values + per_mask.mean(dim=1)) * supervised
-    predicted = tap.ious.clamp(1e-4, 1 - 1e-4)
-    iou = F.binary_cross_entropy(predicted, true_ious(logits, target), reduction="none").mean(dim=1) * clear
-    weight = clear * (1 + ABSENT_WEIGHT * (1 - visible))
+    ious = true_ious(logits, target)
+    iou = F.binary_cross_entropy(tap.ious.clamp(1e-4, 1 - 1e-4), ious, reduction="none").mean(dim=1) * clear
+    weight = clear * (1 + absent_weight * (1 - visible))
     presence = F.binary_cross_entropy_with_logits(tap.presence[:, 0], visible, weight, reduction="none")
-    return torch.stack([mask.mean(), iou.mean(), presence.mean()])
+    shown = (tap.presence[:, 0].detach() > 0).float()
+    right = ious.gather(1, tap.ious.detach().argmax(dim=1, keepdim=True))[:, 0] * shown * supervised
+    hidden = (1 - visible) * clear
+    counts = torch.stack([right, supervised, hidden * shown, hidden]).sum(dim=1)
+    return torch.cat([torch.stack([mask.mean(), iou.mean(), presence.mean()]), counts])
 
 
-def _mask_losses(logits: torch.Tensor, target: torch.Tensor, any_body: torch.Tensor) -> torch.Tensor:
-    """``(N, M)``: cross-entropy, with three times the weight on pixels of any body, and dice, of ``(N, M, h, w)`` logits."""
+def _mask_losses(logits: torch.Tensor, target: torch.Tensor, anything: torch.Tensor) -> torch.Tensor:
+    """``(N, M)``: cross-entropy, with three times the weight where anything is, and dice, of ``(N, M, h, w)`` logits."""
     target = target[:, None].expand_as(logits)
-    weight = 1 + 2 * any_body[:, None]
+    weight = 1 + 2 * anything[:, None]
     entropy = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).mean(dim=(2, 3))
     probability = logits.sigmoid()
     overlap = 2 * (probability * target).sum(dim=(2, 3)) + 1

@@ -116,6 +116,13 @@ class LiveTable:
         self._order, self._failures = order, len(self.world.failed)
         self.world.perform(action)
 
+    def why_not_pick(self, thing: int) -> str:
+        """Why the empty hand cannot pick up a thing where it is; "" if it can, as far as can be told before it tries."""
+        kind = self.scene.things[thing].kind
+        if not KINDS[kind].liftable:
+            return f"the gripper cannot lift a {kind}"
+        return "" if grip_pose(self.world, thing) else OUT_OF_GRIP
+
     def _place(self, place: Float64Array) -> Action:
         if self.world.held is None:
             raise ValueError(HAND_IS_EMPTY)
@@ -132,11 +139,8 @@ class LiveTable:
             raise ValueError(f"nothing is at {_xyz(places[0])}")
         if order == "push":
             return Action("push", thing, _xy(places[1]))
-        kind = self.scene.things[thing].kind
-        if not KINDS[kind].liftable:
-            raise ValueError(f"the gripper cannot lift a {kind}")
-        if grip_pose(self.world, thing) is None:
-            raise ValueError(OUT_OF_GRIP)
+        if reason := self.why_not_pick(thing):
+            raise ValueError(reason)
         return Action("pick", thing)
 
 

@@ -1,0 +1,67 @@
+"""Models and settings under which the method is measured."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from decaf_ros.config import GroundingConfig
+from decaf_ros.models.mllm import load_mllm
+from decaf_ros.models.protocols import VideoMllm
+from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.session.grounding import Grounder
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Models and settings under which queries are scored.
+
+    Attributes:
+        mllm, tracker: model ids.
+        device: of both models.
+        options: how the language model is read.
+        config: how a sentence becomes tracklets.
+        memory_gating, motion_gating: see :class:`~decaf_ros.models.sam2_stream.Sam2Tracker`; on in the node, off in the paper's
+            protocol.
+    """
+
+    mllm: str = "embedded"
+    tracker: str = "embedded"
+    device: str = "cpu"
+    options: MllmOptions = field(default_factory=MllmOptions)
+    config: GroundingConfig = field(default_factory=GroundingConfig)
+    memory_gating: bool = False
+    motion_gating: bool = False
+
+
+def ablations(full: Setup) -> dict[str, Setup]:
+    """The method with one part changed at a time, by name (DecAF, section 4.3)."""
+    return {
+        "full method": full,
+        "object prompt only, no contrast": replace(full, config=replace(full.config, contrast=False)),
+        "video path only": replace(full, config=replace(full.config, paths="video")),
+        "frame path only": replace(full, config=replace(full.config, paths="frame")),
+        "single scale": replace(full, options=replace(full.options, multi_scale=False)),
+        "rollout: original": replace(full, options=replace(full.options, rollout="original")),
+        "rollout: max": replace(full, options=replace(full.options, rollout="max")),
+    }
+
+
+class Models(NamedTuple):
+    """What a setup loads."""
+
+    mllm: VideoMllm
+    tracker: Sam2Tracker
+    grounder: Grounder
+
+
+@functools.lru_cache(maxsize=1)
+def models_of(setup: Setup) -> Models:
+    """The models of a setup; those of the last one are kept."""
+    mllm = load_mllm(setup.mllm, setup.options, setup.device)
+    tracker = Sam2Tracker.load(
+        setup.tracker, device=setup.device, memory_gating=setup.memory_gating, motion_gating=setup.motion_gating
+    )
+    return Models(mllm, tracker, Grounder(mllm, tracker, setup.config))
