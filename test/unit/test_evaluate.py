@@ -20,8 +20,6 @@ from decaf_ros.evaluation.runner import Prediction, evaluate
 from decaf_ros.evaluation.summary import HEADER, group_means, summary_rows
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
 from decaf_ros.outputs import OutputFolder
-from decaf_ros.synthetic.expressions import expressions_of
-from decaf_ros.synthetic.world import DEFAULT_SIZE_HW, sample_scene
 from decaf_ros.video import FrameSource
 
 SIZE_HW = (40, 60)
@@ -272,22 +270,24 @@ class TestSummary:
         assert summary_rows("ref-youtube-vos", [unscored]) == []
 
 
+MEVIS_HW = (192, 256)
+
+
 @pytest.fixture
 def mevis(tmp_path) -> Path:
-    """One video of the procedural world as MeViS, with a sentence about one of its bodies."""
-    scene = sample_scene(700_003)
-    times_s = [0.0, 0.2, 0.4]
+    """One video of a red disc that moves over noise as MeViS, with a sentence about it."""
     folder = tmp_path / "mevis" / "valid_u"
     (folder / "JPEGImages" / "clip").mkdir(parents=True)
-    about = next(each for each in expressions_of(scene, times_s, np.random.default_rng(0)) if each.kind == "colour_shape")
-    masks = []
-    for index, time_s in enumerate(times_s):
-        view = scene.render(time_s)
-        cv2.imwrite(str(folder / f"JPEGImages/clip/{index:05d}.jpg"), view.image_rgb[..., ::-1])
-        columns = view.mask_of(about.body_index).T.reshape(-1)
+    noise, masks = np.random.default_rng(0), []
+    for index in range(3):
+        image = noise.integers(90, 160, (*MEVIS_HW, 3), dtype=np.uint8)
+        disc = cv2.circle(np.zeros(MEVIS_HW, np.uint8), (80 + 20 * index, 90), 30, 1, cv2.FILLED).astype(bool)
+        image[disc] = (30, 30, 220)  # BGR
+        cv2.imwrite(str(folder / f"JPEGImages/clip/{index:05d}.jpg"), image)
+        columns = disc.T.reshape(-1)
         changes = np.flatnonzero(np.diff(columns, prepend=False))
-        masks.append({"size": list(scene.size_hw), "counts": np.diff([0, *changes, columns.size]).tolist()})
-    expression = {"exp": about.text, "obj_id": [0], "anno_id": [5]}
+        masks.append({"size": list(MEVIS_HW), "counts": np.diff([0, *changes, columns.size]).tolist()})
+    expression = {"exp": "the red ball", "obj_id": [0], "anno_id": [5]}
     video = {"frames": ["00000", "00001", "00002"], "expressions": {"0": expression, "1": expression}}
     (folder / "meta_expressions.json").write_text(json.dumps({"videos": {"clip": video}}))
     (folder / "mask_dict.json").write_text(json.dumps({"5": masks}))
@@ -309,7 +309,7 @@ class TestCommand:
         ]
         # The same sentence twice: nothing of the first answer may leak into the second, though the images are read once.
         assert [rows[0][name] for name in ("J", "F", "coarse J")] == [rows[1][name] for name in ("J", "F", "coarse J")]
-        of_the_clip = [window for window in windows if window.frames[0].size_hw == (192, 256)]  # not the trial at loading
+        of_the_clip = [window for window in windows if window.frames[0].size_hw == MEVIS_HW]  # not the trial at loading
         assert len(of_the_clip) == 1
         assert 0 <= float(rows[0]["J"]) <= 100
         summary = (out / "summary.md").read_text()
@@ -327,7 +327,7 @@ class TestCommand:
         def impatient(mllm, tracker, config, key_frames):
             """Finds nothing in answer to one sentence, and is interrupted at the next."""
             configs.append(config)
-            answers = iter([np.zeros((3, *DEFAULT_SIZE_HW), dtype=bool)])
+            answers = iter([np.zeros((3, *MEVIS_HW), dtype=bool)])
 
             def segment(source: FrameSource, expression: str) -> Prediction:
                 masks = next(answers, None)
