@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,20 +84,35 @@ def say(text: str) -> None:
 
 def run_node(queries: Sequence[HeldOutQuery], out: OutputFolder) -> list[Outcome]:
     """Start the programs, ask all queries one after another, and stop the programs."""
+    say(f"starting the camera and decaf_node (logs in {out.path})")
+    with camera_and_node(out) as (client, _):
+        recorder = Recorder(client)
+        return [_ask(query, client, recorder) for query in queries]
+
+
+@contextmanager
+def camera_and_node(out: OutputFolder, **camera_parameters: int | float) -> Iterator[tuple[DecafClient, list[str]]]:
+    """Both as processes of their own, ready, for as long as the block takes.
+
+    Yields:
+        A client, and the ROS arguments that put other programs beside them.
+
+    Raises:
+        DemoError: they did not get ready, or what was done with them went wrong; with the last words of who ended.
+    """
     with ExitStack() as stack:
-        say(f"starting the camera and decaf_node (logs in {out.path})")
         # Nobody else's nodes, which the demo would make forget everything, and nobody else's camera.
         arguments = stack.enter_context(ros_of_its_own())
-        camera_arguments = [*arguments, "-p", f"seeds:=[{queries[0].seed}]", "-p", f"rate:={CAMERA_HZ}"]
+        settings = {"rate": CAMERA_HZ, **camera_parameters}
+        words = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
         programs = [
-            stack.enter_context(ChildProcess(_CAMERA, camera_arguments, out.log("camera.log"))),
+            stack.enter_context(ChildProcess(_CAMERA, [*arguments, *words], out.log("camera.log"))),
             stack.enter_context(ChildProcess(_NODE, arguments, out.log("node.log"))),
         ]
         client = stack.enter_context(DecafClient("decaf_node"))
         try:
             _wait_until_ready(client, programs)
-            recorder = Recorder(client)
-            return [_ask(query, client, recorder) for query in queries]
+            yield client, arguments
         except (TimeoutError, DemoError) as error:
             ended = [f"{program.module} ended: {program.last_words()}" for program in programs if not program.running]
             raise DemoError("\n".join([str(error), *ended])) from error
@@ -113,10 +128,14 @@ def _wait_until_ready(client: DecafClient, programs: Sequence[ChildProcess]) -> 
                 raise
 
 
-def _ask(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> Outcome:
-    """Show a new scene to the camera, ask when it is time, and watch what is published for a while."""
-    text, source = query.sentence.text, f"seed {query.seed}"
-    since_ns = client.node.get_clock().now().nanoseconds
+def show_until_asked(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> int:
+    """Show a new scene to a node that remembers nothing, until it is time to ask; the stamp of the newest image then.
+
+    Raises:
+        DemoError: the camera refused the scene.
+        TimeoutError: it does not show it.
+    """
+    source, since_ns = f"seed {query.seed}", client.node.get_clock().now().nanoseconds
     accepted, reason = client.set_parameter("seeds", [query.seed], node=client.node.resolve_topic_name("sim_camera"))
     if not accepted:
         raise DemoError(f"the camera refused scene {query.seed}: {brief(reason)}")
@@ -125,7 +144,12 @@ def _ask(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> Outcom
     client.reset()
     recorder.start()
     say(f"scene {query.seed}: watching until {query.end_s:.1f} s")
-    asked_ns = recorder.wait_for_scene(source, query.end_s, since_ns, query.end_s + _SCENE_SECONDS)
+    return recorder.wait_for_scene(source, query.end_s, since_ns, query.end_s + _SCENE_SECONDS)
+
+
+def _ask(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> Outcome:
+    """Ask when it is time, and watch what is published for a while."""
+    text, asked_ns = query.sentence.text, show_until_asked(query, client, recorder)
     say(f'asking for "{text}"')
     response = client.query(text)
     if not response.success:
