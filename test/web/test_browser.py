@@ -1,13 +1,11 @@
 """The page in headless Chromium: type a query, see the mask arrive, remove it; processes that come and go meanwhile.
 
-The world stands still, so the picture changes where and when a mask comes or goes, and only then. With
-``DECAF_SCREENSHOT=PATH`` in the environment, a picture of the page at work is written there.
+The table stands still, so the picture changes where and when a mask comes or goes, and only then.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -18,14 +16,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from filmed_table import BOX, EXPRESSION, MUG, OTHER_EXPRESSION, STILL_SCENE, FilmedTable
+from filmed_table import BOX, EXPRESSION, MUG, OTHER_EXPRESSION, STILL
 from geometry_msgs.msg import Point
 from harness import Camera, NodeProcess, Recorder, System, wait_until
 from page_process import PageProcess
 from sensor_msgs.msg import Image
 
 from decaf_ros.ros.client import DecafClient
-from decaf_ros.synthetic.table.rendering import DEFAULT_SIZE_HW
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: it is in the extra 'dev'")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -50,9 +47,6 @@ OUT_OF_CARDS = """[...document.querySelectorAll(".card *")]
 NODE_ENDS = ("killed", "interrupted")
 NO_NUMBER = "\N{EN DASH}"
 MARKUP = '<img src=x onerror="document.title=1"> the red mug'
-
-SCREENSHOT = os.environ.get("DECAF_SCREENSHOT", "")
-STILL = FilmedTable(STILL_SCENE, (336, 448) if SCREENSHOT else DEFAULT_SIZE_HW)
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +171,6 @@ def test_two_queries_one_of_them_removed(tab: playwright.Page, system: System) -
     find(tab, EXPRESSION, "Add")
     tab.locator(".query[data-state=active]").nth(1).wait_for()
     tab.locator(".object[data-state=visible]").nth(1).wait_for()
-    if SCREENSHOT:
-        tab.locator("#heatmap canvas").wait_for()
-        tab.get_by_label("What to look for").blur()
-        tab.wait_for_timeout(4000)  # until rates have settled
-        tab.screenshot(path=SCREENSHOT, full_page=True)
     tab.locator(".query", has_text=EXPRESSION).get_by_role("button", name="Remove this query").click()
     tab.locator(".query", has_text=EXPRESSION).wait_for(state="detached")
     assert [query.expression for query in system.client.list_queries().queries] == [OTHER_EXPRESSION]
