@@ -54,8 +54,8 @@ def draw_sentences(
     return [by_kind[kinds[kind]][int(rng.integers(len(by_kind[kinds[kind]])))] for kind in drawn]
 
 
-def object_question(sentence: Sentence, rng: np.random.Generator, mirrored: bool) -> Question:
-    """The object prompt for a sentence, at times worded as users do."""
+def object_question(sentence: Sentence, rng: np.random.Generator | None = None, mirrored: bool = False) -> Question:
+    """The object prompt for a sentence; with ``rng``, at times worded as users do."""
     assert sentence.target is not None
     prompt = prompts.object_prompt(_worded(sentence.text, rng, mirrored))
     return Question(prompt, sentence.answer, sentence.kind, sentence.target, sentence.evidence_s)
@@ -72,7 +72,7 @@ def draw_for_presence(sentences: Sequence[Sentence], rng: np.random.Generator) -
     return fit[int(rng.integers(len(fit)))] if fit else None
 
 
-def presence_question(sentence: Sentence, rng: np.random.Generator, mirrored: bool) -> Question:
+def presence_question(sentence: Sentence, rng: np.random.Generator | None = None, mirrored: bool = False) -> Question:
     """The question whether there is what a sentence describes."""
     prompt = prompts.presence_prompt(_worded(sentence.text, rng, mirrored))
     if sentence.target is None:
@@ -89,10 +89,10 @@ def box_question(sentence: Sentence, box_xyxy: npt.NDArray[np.int64], rng: np.ra
     return Question(prompt, answer, "box", sentence.target, sentence.evidence_s)
 
 
-def background_question(table_top: str, asked: Sequence[Question], rng: np.random.Generator) -> Question:
-    """The background prompt, excluding one of the objects asked about; now and then without the exclusion."""
+def background_question(table_top: str, asked: Sequence[Question], rng: np.random.Generator | None = None) -> Question:
+    """The background prompt, excluding one of the objects asked about; with ``rng``, now and then without the exclusion."""
     named = [question.answer for question in asked if question.answer in KINDS]
-    name = named[0] if named and rng.random() < 0.9 else ""
+    name = named[0] if named and (rng is None or rng.random() < 0.9) else ""
     return Question(prompts.background_prompt(name), table_top, "background", NOTHING)
 
 
@@ -125,10 +125,12 @@ def name_question(rng: np.random.Generator) -> Question:
     return Question(prompts.name_prompt(text, answers), truth, "name", NOTHING)
 
 
-def _worded(text: str, rng: np.random.Generator, mirrored: bool) -> str:
+def _worded(text: str, rng: np.random.Generator | None, mirrored: bool) -> str:
     """The sentence for the image or its mirror image, at times in words around it, or with one that nobody knows."""
     if mirrored:
         text = _SIDES.sub(lambda side: _MIRRORED[side[0]], text)
+    if rng is None:
+        return text
     if rng.random() < 0.2:
         text = WRAPPERS[int(rng.integers(len(WRAPPERS)))].format(expression=text)
     if rng.random() < 0.05:
