@@ -13,7 +13,7 @@ from launch import LaunchDescription
 def generate_launch_description() -> LaunchDescription:
     """Node and camera, both on the topic /image; RViz on demand."""
     declared = [
-        DeclareLaunchArgument("seeds", default_value="[1]", description="Worlds to film, by seed, as a YAML list."),
+        DeclareLaunchArgument("seeds", default_value="[1]", description="Scenes to film, by seed, as a YAML list."),
         DeclareLaunchArgument("rate", default_value="10.0", description="Images per second."),
         DeclareLaunchArgument("rviz", default_value="false", description="Show the overlay in RViz."),
     ]

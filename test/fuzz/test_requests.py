@@ -22,6 +22,7 @@ from decaf_ros.ros.client import DecafClient
 from decaf_ros.srv import AddObject, ListQueries, Query, RemoveObject, RemoveQuery, RerunQuery
 
 sys.path.append(str(Path(__file__).parents[1] / "ros"))
+from filmed_table import EXPRESSION
 from harness import Camera, NodeProcess, Recorder, System
 
 ANSWER_SECONDS = 60.0  # 10 on a quiet machine
@@ -121,4 +122,4 @@ def test_every_goal_comes_to_an_end(filmed: System, goal: TrackByLanguage.Goal) 
 def test_a_good_query_is_answered_afterwards(filmed: System) -> None:
     filmed.client.reset()
     filmed.wait_for_mask()
-    assert filmed.client.query("the blue ball").success
+    assert filmed.client.query(EXPRESSION).success

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from filmed_table import BOX, EXPRESSION, MUG, SCENE, FilmedTable
 
 from decaf_ros.datatypes import Frame
 from decaf_ros.method.fusion import normalise
@@ -14,19 +15,10 @@ from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.synthetic.world import Body, Motion, Scene
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
-SCENE = Scene(
-    seed=3,
-    size_hw=(192, 256),
-    background="wood",
-    bodies=(
-        Body("ball", "blue", 0.17, Motion((0.3, 0.3), (0.05, 0.0), (0.15, 0.15))),
-        Body("box", "yellow", 0.15, Motion((0.75, 0.75), (-0.03, 0.0), (0.15, 0.15))),
-    ),
-)
+TABLE = FilmedTable(SCENE)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -60,12 +52,12 @@ def test_the_rollout(dtype: torch.dtype, limit: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_masks(dtype: torch.dtype) -> None:
-    views = [SCENE.render(index / 10) for index in range(20)]
+    views = TABLE.views(20)
     masks = {}
     for device, precision in (("cpu", torch.float32), ("cuda", dtype)):
         tracker = Sam2Tracker.load("embedded", device=device, dtype=precision)
         features = [tracker.encode(Frame(index, "camera", view.image_rgb)) for index, view in enumerate(views)]
-        tracks = [tracker.start_track(features[0], views[0].mask_of(body)) for body in range(2)]
+        tracks = [tracker.start_track(features[0], views[0].mask_of(thing)) for thing in (MUG, BOX)]
         masks[device] = [output.mask_hw for each in features[1:] for output in tracker.step(tracks, each)]
     assert all(iou(a, b) > 0.95 for a, b in zip(masks["cpu"], masks["cuda"], strict=True))
 
@@ -73,8 +65,9 @@ def test_masks(dtype: torch.dtype) -> None:
 def test_from_a_sentence_to_masks() -> None:
     tracker = Sam2Tracker.load("embedded", device="cuda")
     grounder = Grounder(load_mllm("embedded", MllmOptions(), torch.device("cuda"), torch.float32), tracker)
-    frames = [Frame(index * 250_000_000, "camera", SCENE.render(index * 0.25).image_rgb) for index in range(8)]
-    grounding = grounder.ground([StoredFrame(frame, tracker) for frame in frames], "the blue ball")
-    assert grounding.attention.object_name == "ball"
-    truth = [SCENE.render(index * 0.25).mask_of(0) for index in range(8)]
+    times_s = [0.2 * index for index in range(8)]
+    frames = [Frame(round(1e9 * time_s), "camera", TABLE.view(time_s).image_rgb) for time_s in times_s]
+    grounding = grounder.ground([StoredFrame(frame, tracker) for frame in frames], EXPRESSION)
+    assert grounding.attention.object_name == "mug"
+    truth = [TABLE.view(time_s).mask_of(MUG) for time_s in times_s]
     assert np.mean([iou(mask, each) for mask, each in zip(grounding.union_masks(), truth, strict=True)]) > 0.8

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filmed_table import TABLE
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -17,10 +18,9 @@ from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.models.sam2_loading import load_sam2, locate
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.synthetic.world import View, sample_scene
+from decaf_ros.synthetic.table.rendering import View
 
-FRAMES = 60
-HELD_OUT_SEED = 11
+FRAMES = 40  # memories and pointers are full 16 frames after an object came, also one that came at 20
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,8 +44,7 @@ def tracker(model) -> Sam2Tracker:
 
 @pytest.fixture(scope="module")
 def views() -> list[View]:
-    scene = sample_scene(HELD_OUT_SEED, screens=False)
-    return [scene.render(index * 0.1) for index in range(FRAMES)]
+    return TABLE.views(FRAMES)
 
 
 @pytest.fixture(scope="module")

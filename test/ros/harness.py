@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filmed_table import EXPRESSION, TABLE, FilmedTable
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -24,20 +25,8 @@ from decaf_ros.msg import QueryInfo
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.srv import Query
-from decaf_ros.synthetic.world import Body, Motion, Scene, View
+from decaf_ros.synthetic.table.rendering import View
 
-# Each body keeps to a lane of its own: a sentence has one answer at any time, and every frame differs from the last.
-SCENE = Scene(
-    seed=7,
-    size_hw=(192, 256),
-    background="wood",
-    bodies=(
-        Body("ball", "blue", 0.17, Motion((0.3, 0.3), (0.05, 0.0), (0.15, 0.15))),
-        Body("box", "yellow", 0.15, Motion((0.75, 0.75), (-0.03, 0.0), (0.15, 0.15))),
-    ),
-)
-EXPRESSION = "the blue ball"
-BODY_INDEX = 0
 ATTEMPTS = 20
 
 
@@ -92,14 +81,14 @@ class Camera:
     def now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
 
-    def view(self, stamp_ns: int, scene: Scene = SCENE) -> View:
-        """The world as it was at a stamp of this camera."""
-        return scene.render((stamp_ns - self._start_ns) * 1e-9)
+    def view(self, stamp_ns: int, table: FilmedTable = TABLE) -> View:
+        """The table as it was at a stamp of this camera."""
+        return table.view((stamp_ns - self._start_ns) * 1e-9)
 
-    def image(self, stamp_ns: int | None = None, scene: Scene = SCENE) -> Image:
+    def image(self, stamp_ns: int | None = None, table: FilmedTable = TABLE) -> Image:
         """A good image, now unless another stamp is given."""
         stamp_ns = self.now_ns() if stamp_ns is None else stamp_ns
-        return image_from_array(self.view(stamp_ns, scene).image_rgb, "rgb8", make_header(stamp_ns, "test_camera"))
+        return image_from_array(self.view(stamp_ns, table).image_rgb, "rgb8", make_header(stamp_ns, "test_camera"))
 
     def publish(self, image: Image) -> int:
         """Send an image; its stamp."""
@@ -123,13 +112,13 @@ class Camera:
         return wait_until(attempt, what)
 
     @contextmanager
-    def filming(self, rate_hz: float = 10.0, scene: Scene = SCENE) -> Iterator[None]:
+    def filming(self, rate_hz: float = 10.0, table: FilmedTable = TABLE) -> Iterator[None]:
         """Send good images all the while."""
         over = threading.Event()
 
         def film() -> None:
             while not over.wait(1.0 / rate_hz):
-                self.publish(self.image(scene=scene))
+                self.publish(self.image(table=table))
 
         thread = threading.Thread(target=film, daemon=True)
         thread.start()

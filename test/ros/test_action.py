@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from action_msgs.msg import GoalStatus
-from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, wait_until
+from filmed_table import EXPRESSION, OTHER_EXPRESSION
+from harness import Camera, NodeProcess, Recorder, System, wait_until
 from sensor_msgs.msg import Image
 
 from decaf_ros.action import TrackByLanguage
@@ -16,7 +17,6 @@ from decaf_ros.ros.client import DecafClient, Goal
 from decaf_ros.session.grounding import STAGES
 
 Feedback = TrackByLanguage.Feedback
-OTHER_EXPRESSION = "the yellow box"
 _ATTEMPTS = 20
 CLIENT = f"""
 import time

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from filmed_table import EXPRESSION, OTHER_EXPRESSION, SCENE, FilmedTable
 from geometry_msgs.msg import Point
-from harness import EXPRESSION, SCENE, Camera, NodeProcess, Recorder, System, stamps_of, wait_until
+from harness import Camera, NodeProcess, Recorder, System, stamps_of, wait_until
 from rcl_interfaces.srv import (
     DescribeParameters,
     GetParameters,
@@ -31,6 +31,7 @@ from decaf_ros.srv import Query
 
 SECOND_NS = 1_000_000_000
 BOX = RegionOfInterest(width=10, height=10)
+SMALL = FilmedTable(SCENE, (144, 192))
 
 
 def test_query_before_any_frame(system: System) -> None:
@@ -178,7 +179,7 @@ def test_resolution_changes_while_an_object_is_tracked(system: System) -> None:
     object_id = system.require_good_answer().objects[0].id
     objects = Recorder(system.client, "~/objects", TrackedObjectArray)
     before = system.count("discontinuities")
-    with system.camera.filming(scene=replace(SCENE, size_hw=(144, 192), _ground=[])):
+    with system.camera.filming(table=SMALL):
         wait_until(lambda: system.masks.messages[-1].height == 144, "masks of the new size")
         wait_until(lambda: objects.messages, "objects")
         wait_until(lambda: system.count("discontinuities") > before, "the change to be counted")
@@ -189,7 +190,7 @@ def test_resolution_changes_while_an_object_is_tracked(system: System) -> None:
 def test_resolution_changes_while_a_query_runs(system: System) -> None:
     def change() -> None:
         before = system.count("discontinuities")
-        with system.camera.filming(scene=replace(SCENE, size_hw=(144, 192), _ground=[])):
+        with system.camera.filming(table=SMALL):
             wait_until(lambda: system.count("discontinuities") > before, "the change to be counted")
 
     assert "image size changed" in system.query_that_fails(change).message
@@ -289,7 +290,7 @@ def test_service_calls_while_queries_run(system: System) -> None:
         system.wait_for_mask()
         running = [
             system.client.call_async("query", Query.Request(expression=expression, replace=False))
-            for expression in (EXPRESSION, "the yellow box", EXPRESSION)
+            for expression in (EXPRESSION, OTHER_EXPRESSION, EXPRESSION)
         ]
         wait_until(lambda: len(_states(system)) == 3, "the queries to queue")
         cancelled = system.client.call_async("query", Query.Request(expression="the box", replace=False))

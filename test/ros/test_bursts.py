@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from action_msgs.msg import GoalStatus
 from action_msgs.srv import CancelGoal
-from harness import EXPRESSION, System, wait_until
+from filmed_table import EXPRESSION
+from harness import System, wait_until
 from rclpy.action import ActionClient, CancelResponse
 from rclpy.action.server import GoalEvent, ServerGoalHandle
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import EXPRESSION, NodeProcess, System, wait_until
+from filmed_table import EXPRESSION
+from harness import NodeProcess, System, wait_until
 
 from decaf_ros.msg import QueryInfo
 

@@ -12,12 +12,16 @@ from typing import NoReturn
 import pytest
 from harness import wait_until
 
-from decaf_ros.cli import demo
+from decaf_ros.cli import demo, demo_run
 from decaf_ros.cli.main import main
 from decaf_ros.cli.processes import ChildProcess
+from decaf_ros.evaluation.held_out import HeldOutQuery
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.synthetic.table.wordings import Sentence
 from decaf_ros.video import VideoError
+
+QUERY = HeldOutQuery(3, 4.0, Sentence("the red mug", "colour_category", 0, "mug", (0.0, 4.0)), "colour_category", False)
 
 
 @pytest.fixture
@@ -27,12 +31,18 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, os.environ[name])
 
 
+@pytest.fixture
+def queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenes need not be looked through where they are not shown."""
+    monkeypatch.setattr(demo, "choose_queries", lambda first_seed, shown_s: (QUERY, QUERY, QUERY))
+
+
 def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
 def test_no_node_but_its_own_is_asked(
-    environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    environment: None, queries: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An exported domain may be the robot's, where a node is at work that must not forget what it does."""
     exported, started = os.environ["ROS_DOMAIN_ID"], []
@@ -45,7 +55,7 @@ def test_no_node_but_its_own_is_asked(
     def never_ready(client: DecafClient, timeout_s: float) -> None:
         raise TimeoutError(f"{client.target} and {client.node.resolve_topic_name('image')}")
 
-    monkeypatch.setattr(demo, "ChildProcess", start)
+    monkeypatch.setattr(demo_run, "ChildProcess", start)
     monkeypatch.setattr(DecafClient, "wait_until_ready", never_ready)
     assert main(["demo", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr().err
@@ -69,6 +79,7 @@ def test_no_node_but_its_own_is_asked(
     ],
 )
 def test_what_went_wrong_is_said(
+    queries: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -76,13 +87,13 @@ def test_what_went_wrong_is_said(
     status: int,
     said: str,
 ) -> None:
-    monkeypatch.setattr(demo, "_run_node", lambda queries, out: _raise(error))
+    monkeypatch.setattr(demo, "run_node", lambda present, out: _raise(error))
     assert main(["demo", "--out", str(tmp_path)]) == status
     assert said in capsys.readouterr().err
 
 
 def test_results_that_cannot_be_written_are_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    queries: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
     assert main(["demo", "--out", str(tmp_path / "file")]) == 1
@@ -93,6 +104,7 @@ def test_results_that_cannot_be_written_are_said(
 @pytest.mark.parametrize("target", ["file", "missing"])
 def test_links_in_place_of_results_are_refused_before_anything_starts(
     environment: None,
+    queries: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -109,11 +121,15 @@ def test_links_in_place_of_results_are_refused_before_anything_starts(
     assert not (tmp_path / "missing").exists()
 
 
-def test_there_is_no_world_below_0(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("seed", "said"),
+    [("-1", "'-1' is no whole number from 0 on"), ("1000000", "seed 1000000 is not held out: those are 0 to 999999")],
+)
+def test_scenes_that_cannot_be_shown_are_refused(capsys: pytest.CaptureFixture[str], seed: str, said: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["demo", "--seed", "-1"])
+        main(["demo", "--seed", seed])
     assert ended.value.code == 2
-    assert "'-1' is no whole number from 0 on" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_the_last_words_of_a_program_are_the_end_of_its_output(tmp_path: Path) -> None:

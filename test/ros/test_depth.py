@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import yaml
+from filmed_table import BOX, OTHER_EXPRESSION, STILL, STILL_SCENE
 from harness import NodeProcess, Recorder, stamps_of, wait_until
 from rclpy.clock import ROSClock
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -37,13 +38,10 @@ from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.objects_3d import SpacePublisher
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.engine import Engine
-from decaf_ros.synthetic.world import sample_scene
 
 MS = 1_000_000
 SECOND = 1000 * MS
 SIZE_HW = (48, 64)
-# Two bodies that stand still.
-SEED = 113
 _NUMBERS = itertools.count()
 
 
@@ -97,11 +95,11 @@ class DepthNode(Node):
         return frame
 
     def _on_truth(self, truth: Image) -> None:
-        """Ground truth of the simulated camera: body ``i`` is object ``i + 1``."""
+        """Ground truth of the simulated camera: thing ``i`` is object ``i + 1``."""
         frame = self.frames.get(stamp_to_ns(truth.header.stamp))
         if frame is not None:
             instances = np.frombuffer(truth.data, np.uint16).reshape(frame.size_hw)
-            masks = [instances == label for label in range(1, instances.max() + 1)]
+            masks = [instances == label for label in range(1, len(STILL_SCENE.things) + 1)]
             self.space.publish(segmentation_of(frame, *masks))
 
 
@@ -469,20 +467,25 @@ def test_nothing_is_computed_while_nobody_listens(rig: Rig) -> None:
     assert (rig.node.count("frames_with_depth"), rig.node.count("frames_without_depth")) == (0, 0)
 
 
+def still_camera(folder: Path, parameters: dict[str, Any]) -> NodeProcess:
+    """The simulated camera before a table on which nothing moves."""
+    (folder / "scene.json").write_text(STILL_SCENE.to_json())
+    return NodeProcess("sim_camera", folder / "sim_camera.log", {"scene_file": folder / "scene.json", **parameters})
+
+
 @pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
-def test_the_simulated_camera_shows_bodies_where_they_are(rig: Rig, tmp_path: Path, encoding: str) -> None:
+def test_the_simulated_camera_shows_things_where_they_are(rig: Rig, tmp_path: Path, encoding: str) -> None:
     objects = Recorder(rig.client, "~/objects_3d", TrackedObject3DArray)
-    parameters = {"seeds": f"[{SEED}]", "reliability": "reliable", "depth": "true", "depth_encoding": encoding}
-    camera = NodeProcess("sim_camera", tmp_path / "sim_camera.log", parameters)
+    parameters = {"reliability": "reliable", "depth": "true", "depth_encoding": encoding}
+    camera = still_camera(tmp_path, parameters)
     try:
         array = objects.next("objects in space", 60.0)
     finally:
         status = camera.stop()
     assert status == 0, camera.output()
-    scene = sample_scene(SEED)
-    assert [each.id for each in array.objects] == [1, 2]
-    for index, each in enumerate(array.objects):
-        assert _xyz(each.position) == pytest.approx(scene.body_position(index, 0.0), abs=0.02)
+    assert [each.id for each in array.objects] == [1, 2, 3]
+    for thing, each in enumerate(array.objects):
+        assert _xyz(each.position) == pytest.approx(STILL.view(0.0).points_of(thing).mean(axis=0), abs=0.015)
 
 
 @pytest.mark.parametrize("padding", [0, 3])
@@ -607,13 +610,13 @@ def test_rviz_shows_what_is_published(rig: Rig) -> None:
 
 def test_decaf_node_tells_where_what_it_tracks_is_in_space(client: DecafClient, tmp_path: Path) -> None:
     """The whole way, with the node's own masks."""
-    camera = NodeProcess("sim_camera", tmp_path / "sim_camera.log", {"seeds": f"[{SEED}]", "depth": "true"})
+    camera = still_camera(tmp_path, {"depth": "true"})
     node = NodeProcess("node", tmp_path / "decaf_node.log", {"depth": "true"})
     try:
         client.wait_until_ready()
         objects = Recorder(client, "~/objects_3d", TrackedObject3DArray)
         objects.next("the first frame with depth", 60.0)
-        answer = client.query("the yellow box")
+        answer = client.query(OTHER_EXPRESSION)
         assert answer.success, answer.message
         ids = {each.id for each in answer.objects}
         found = wait_until(
@@ -623,5 +626,5 @@ def test_decaf_node_tells_where_what_it_tracks_is_in_space(client: DecafClient, 
     finally:
         statuses = (camera.stop(), node.stop())
     assert statuses == (0, 0), node.output()
-    truth = sample_scene(SEED).body_position(1, 0.0)
-    assert min(math.dist(_xyz(each.position), truth) for each in found) < 0.1
+    truth = STILL.view(0.0).points_of(BOX).mean(axis=0)
+    assert min(math.dist(_xyz(each.position), truth) for each in found) < 0.05

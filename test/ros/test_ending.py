@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, wait_until
+from filmed_table import EXPRESSION
+from harness import Camera, NodeProcess, Recorder, System, wait_until
 from sensor_msgs.msg import Image
 
 from decaf_ros.ros.client import DecafClient

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, stamps_of, wait_until
+from filmed_table import EXPRESSION
+from harness import Camera, NodeProcess, Recorder, System, stamps_of, wait_until
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image

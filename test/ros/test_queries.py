@@ -6,8 +6,9 @@ import re
 
 import numpy as np
 import pytest
+from filmed_table import BOX, EXPRESSION, MUG, OTHER_EXPRESSION, TABLE
 from geometry_msgs.msg import Point
-from harness import EXPRESSION, SCENE, Recorder, System, pixels, stamps_of, wait_until
+from harness import Recorder, System, pixels, stamps_of, wait_until
 from sensor_msgs.msg import Image, RegionOfInterest
 
 from decaf_ros.drawing import query_colour
@@ -16,10 +17,8 @@ from decaf_ros.msg import QueryInfo, TrackedObject, TrackedObjectArray, TrackEve
 from decaf_ros.ros.conversions import image_from_array, make_header, mask_image, stamp_from_ns
 from decaf_ros.srv import AddObject
 
-BALL, BOX = 0, 1
-OTHER_EXPRESSION = "the yellow box"
 SECOND_NS = 1_000_000_000
-HEIGHT, WIDTH = SCENE.size_hw
+HEIGHT, WIDTH = TABLE.size_hw
 
 
 def _film(system: System, seconds: float) -> list[int]:
@@ -51,8 +50,8 @@ def _key_frame(system: System, stamp_ns: int) -> int:
     return int(named[1])
 
 
-def _true_box(system: System, stamp_ns: int, body: int) -> tuple[int, int, int, int]:
-    rows, columns = np.nonzero(system.camera.view(stamp_ns).mask_of(body))
+def _true_box(system: System, stamp_ns: int, thing: int) -> tuple[int, int, int, int]:
+    rows, columns = np.nonzero(system.camera.view(stamp_ns).mask_of(thing))
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
@@ -65,9 +64,9 @@ def _centre(corners: tuple[int, int, int, int]) -> Point:
     return Point(x=(corners[0] + corners[2]) / 2, y=(corners[1] + corners[3]) / 2)
 
 
-def _overlap(system: System, answer: AddObject.Response, body: int) -> float:
-    """IoU of the object's box and the body's true one."""
-    truth, box = _true_box(system, stamp_to_ns(answer.object_stamp), body), answer.object.box
+def _overlap(system: System, answer: AddObject.Response, thing: int) -> float:
+    """IoU of the object's box and the thing's true one."""
+    truth, box = _true_box(system, stamp_to_ns(answer.object_stamp), thing), answer.object.box
     masks = np.zeros((2, HEIGHT, WIDTH), dtype=np.bool_)
     masks[0, truth[1] : truth[3], truth[0] : truth[2]] = True
     masks[1, box.y_offset : box.y_offset + box.height, box.x_offset : box.x_offset + box.width] = True
@@ -80,21 +79,21 @@ def test_objects_that_are_pointed_out(system: System) -> None:
     key_ns, recent_ns = _key_frame(system, stamps[-1] - 2 * SECOND_NS), stamps[-3]
     newest = system.camera.view(stamps[-1])
     prompts = {
-        "ball": {"box": _box(_true_box(system, key_ns, BALL)), "stamp": stamp_from_ns(key_ns)},
+        "mug": {"box": _box(_true_box(system, key_ns, MUG)), "stamp": stamp_from_ns(key_ns)},
         "crate": {
             "on_points": [_centre(_true_box(system, recent_ns, BOX))],
             "off_points": [Point(x=2.0, y=HEIGHT - 2.0)],
             "stamp": stamp_from_ns(recent_ns),
         },
-        "same ball": {"mask": mask_image(newest.mask_of(BALL), make_header(0, ""))},
+        "same mug": {"mask": mask_image(newest.mask_of(MUG), make_header(0, ""))},
     }
     answers = {label: system.client.add_object(label=label, **prompt) for label, prompt in prompts.items()}
-    for (label, answer), body in zip(answers.items(), (BALL, BOX, BALL), strict=True):
+    for (label, answer), thing in zip(answers.items(), (MUG, BOX, MUG), strict=True):
         assert answer.success, answer.message
         assert stamp_to_ns(answer.object_stamp) == stamps[-1]
         assert (answer.object.label, answer.object.query_id) == (label, answer.query_id)
         assert answer.object.state == TrackedObject.VISIBLE
-        assert _overlap(system, answer, body) > 0.5, label
+        assert _overlap(system, answer, thing) > 0.5, label
 
     objects = Recorder(system.client, "~/objects", TrackedObjectArray)
     with system.camera.filming():

@@ -29,10 +29,19 @@ def _run(program: str, folder: Path, *words: str, **environment: str) -> str:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_home_that_cannot_be_written_to(program: str, tmp_path: Path) -> None:
     (tmp_path / "home").touch()
-    said = _run(program, tmp_path, HOME=str(tmp_path / "home"))
+    cache = os.environ.get("WARP_CACHE_PATH", str(Path.home() / ".cache" / "warp"))  # of the simulated table, which has its own
+    said = _run(program, tmp_path, HOME=str(tmp_path / "home"), WARP_CACHE_PATH=cache)
     assert said.startswith(f"{program}: ROS cannot start: ")
     assert f"{tmp_path}/home/.ros/log" in said
     assert said.endswith("; set ROS_LOG_DIR to a folder that can be written to")
+
+
+def test_a_table_whose_compiled_code_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    said = _run("decaf_sim_camera", tmp_path, WARP_CACHE_PATH=str(tmp_path / "cache"))
+    assert said.startswith("decaf_sim_camera: what the simulated table compiles cannot be kept: ")
+    assert f"{tmp_path}/cache" in said
+    assert said.endswith("; set WARP_CACHE_PATH to a folder that can be written to")
 
 
 def test_a_domain_that_is_none(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import EXPRESSION, Recorder, System, stamps_of, wait_until
+from filmed_table import EXPRESSION
+from harness import Recorder, System, stamps_of, wait_until
 from sensor_msgs.msg import Image
 
 from decaf_ros.ros.client import DecafClient

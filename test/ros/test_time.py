@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, stamps_of, wait_until
+from filmed_table import EXPRESSION
+from harness import Camera, NodeProcess, Recorder, System, stamps_of, wait_until
 from rclpy.clock import ROSClock
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from filmed_table import BOX, EXPRESSION, OTHER_EXPRESSION, SCENE
 from harness import NodeProcess, Recorder, System, pixels, stamps_of, wait_until
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.qos import ReliabilityPolicy
@@ -18,11 +19,7 @@ from sensor_msgs.msg import Image
 from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.msg import QueryInfo, TrackedObject, TrackedObjectArray
 from decaf_ros.srv import Query
-from decaf_ros.synthetic.world import sample_scene
 
-# Two bodies of different colour and shape that never come near each other, whenever one asks (the embedded SAM 2 is easily lost
-# where bodies touch, which is not what is tested here); the second one moves, and is asked for first.
-SEED = 16577
 OUTPUTS = {"mask": "mono8", "labels": "mono16", "overlay": "rgb8", "heatmap": "rgb8", "attention": "32FC1"}
 
 
@@ -40,8 +37,10 @@ class Ears:
 def ears(running: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ears]:
     """A simulated camera that films all the while, heard together with the node."""
     client = running.client
-    parameters = {"seeds": f"[{SEED}]", "reliability": "reliable"}  # so that no image is missing here
-    camera = NodeProcess("sim_camera", tmp_path_factory.mktemp("camera") / "sim_camera.log", parameters)
+    folder = tmp_path_factory.mktemp("camera")
+    (folder / "scene.json").write_text(SCENE.to_json())
+    parameters = {"scene_file": folder / "scene.json", "reliability": "reliable"}  # so that no image is missing here
+    camera = NodeProcess("sim_camera", folder / "sim_camera.log", parameters)
     try:
         ears = Ears(
             Recorder(client, "image", Image),
@@ -61,7 +60,7 @@ def answer(running: System, ears: Ears) -> Query.Response:
     """The answer to a query about the scene, whose objects are followed from then on."""
     heard = len(ears.objects.messages)
     wait_until(lambda: len(ears.objects.messages) >= heard + 5, "some frames in the window", 60.0)
-    answer = running.client.query(_expressions()[0])
+    answer = running.client.query(OTHER_EXPRESSION)
     assert answer.success, answer.message
     return answer
 
@@ -118,7 +117,7 @@ def test_masks_follow_what_the_expression_says(ears: Ears, answer: Query.Respons
     for mask in ears.outputs["mask"].messages[-25:]:
         truth = _at(ears.truths, stamp_to_ns(mask.header.stamp))
         if truth is not None:
-            scores.append(_iou(pixels(mask) > 0, pixels(truth) == 2))
+            scores.append(_iou(pixels(mask) > 0, pixels(truth) == BOX + 1))
     assert len(scores) >= 10
     assert np.median(scores) >= 0.5
 
@@ -156,7 +155,7 @@ def test_diagnostics(running: System, ears: Ears, answer: Query.Response) -> Non
     assert int(camera["received"]) >= int(camera["processed"]) > 0
     assert 0.0 < float(tracking["mask_age_p50_ms"]) <= float(tracking["mask_age_p95_ms"])
     assert 100 < float(tracking["memory_rss_mib"]) < 4000
-    assert queries["newest_expression"] == _expressions()[0]
+    assert queries["newest_expression"] == OTHER_EXPRESSION
 
 
 def test_frames_keep_flowing_while_queries_run(running: System, ears: Ears, answer: Query.Response) -> None:
@@ -171,7 +170,7 @@ def test_frames_keep_flowing_while_queries_run(running: System, ears: Ears, answ
 def _longest_gap(running: System, ears: Ears) -> float:
     """The longest time without a frame while a query ran, as a part of that query's time."""
     start = time.monotonic()
-    answer = running.client.query(_expressions()[1], replace=False)
+    answer = running.client.query(EXPRESSION, replace=False)
     end = time.monotonic()
     assert answer.success, answer.message
     assert running.client.remove_query(answer.query_id).success
@@ -182,11 +181,11 @@ def _longest_gap(running: System, ears: Ears) -> float:
 def test_ids_are_stable_and_never_used_twice(running: System, ears: Ears) -> None:
     client = running.client
     ears.objects.next()
-    answer = client.query(_expressions()[0])
+    answer = client.query(OTHER_EXPRESSION)
     first = {tracked.id for tracked in answer.objects}
     assert _followed(ears) == first
 
-    added = client.query(_expressions()[1], replace=False)
+    added = client.query(EXPRESSION, replace=False)
     assert added.success, added.message
     second = {tracked.id for tracked in added.objects}
     assert not first & second
@@ -201,7 +200,7 @@ def test_ids_are_stable_and_never_used_twice(running: System, ears: Ears) -> Non
     assert set(gone.removed_object_ids) == first
     assert _followed(ears) == second - {removed}
 
-    replacing = client.query(_expressions()[0], replace=True)
+    replacing = client.query(OTHER_EXPRESSION, replace=True)
     assert replacing.success, replacing.message
     third = {tracked.id for tracked in replacing.objects}
     assert _followed(ears) == third
@@ -214,7 +213,7 @@ def test_ids_are_stable_and_never_used_twice(running: System, ears: Ears) -> Non
     assert _followed(ears) == set()
     assert client.list_queries().queries == []
     ears.objects.next()
-    again = client.query(_expressions()[0])
+    again = client.query(OTHER_EXPRESSION)
     assert min(tracked.id for tracked in again.objects) > max(third)
     assert again.query_id > replacing.query_id
 
@@ -244,10 +243,6 @@ def test_parameters_are_described_and_guarded(running: System) -> None:
     for name, other, usual in changes:
         assert client.set_parameter(name, other) == (True, "")
         assert client.set_parameter(name, usual) == (True, "")
-
-
-def _expressions() -> list[str]:
-    return [f"the {body.colour} {body.shape}" for body in reversed(sample_scene(SEED).bodies)]
 
 
 def _followed(ears: Ears) -> set[int]:

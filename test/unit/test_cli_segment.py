@@ -12,27 +12,24 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from filmed_table import EXPRESSION, TABLE
 from rosbags.rosbag2 import StoragePlugin
 from test_bags import IMAGE, START_NS, raw, write_bag
 
 from decaf_ros.cli import segment
 from decaf_ros.cli.main import main
 from decaf_ros.evaluation.rle import decode_rle
-from decaf_ros.synthetic.world import sample_scene
 from decaf_ros.video import VideoFile
 
 FRAMES = 9
 KEY_FRAMES = 4
-EXPRESSION = "the yellow mug"
-HELD_OUT_SEED = 500_001  # a yellow mug is in it
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("frames")
-    scene = sample_scene(HELD_OUT_SEED)
-    for number in range(FRAMES):
-        cv2.imwrite(str(folder / f"{number:03d}.png"), scene.render(number * 0.1).image_rgb[..., ::-1])
+    for number, view in enumerate(TABLE.views(FRAMES)):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), view.image_rgb[..., ::-1])
     return folder
 
 

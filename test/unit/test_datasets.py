@@ -1,4 +1,4 @@
-"""The datasets' layouts, written by hand from two scenes of the procedural world, and COCO's run lengths."""
+"""The datasets' layouts, written by hand from two videos of two rectangles each, and COCO's run lengths."""
 
 import json
 import os
@@ -16,17 +16,24 @@ from PIL import Image
 from decaf_ros.evaluation.datasets import DATASETS, DatasetVideo, ImageFiles, PngMasks, read_dataset
 from decaf_ros.evaluation.entries import DatasetError
 from decaf_ros.evaluation.rle import decode_rle
-from decaf_ros.synthetic.world import sample_scene
 from decaf_ros.video import VideoError
 
 SIZE_HW = (48, 64)
-SEEDS = {"harbour": 700_001, "alley": 700_002}
+VIDEOS = {"harbour": 3, "alley": 11}  # how far from the left they begin
 FRAMES = ("00000", "00005", "00010")
 
 
 def instances(video: str, frame: str) -> np.ndarray:
     """``(H, W)`` uint8: object numbers from 1 on."""
-    return sample_scene(SEEDS[video], SIZE_HW, screens=False).render(int(frame) / 10).instances_hw
+    labels, left = np.zeros(SIZE_HW, np.uint8), VIDEOS[video] + int(frame)
+    labels[6:20, left : left + 16] = 1
+    labels[14:40, left + 10 : left + 24] = 2  # before the other one
+    return labels
+
+
+def image_rgb(video: str, frame: str) -> np.ndarray:
+    """``(H, W, 3)`` uint8: each object in a colour of its own."""
+    return np.array([(40, 120, 90), (200, 40, 30), (30, 60, 190)], np.uint8)[instances(video, frame)]
 
 
 def truth(video: str, numbers: list[int]) -> np.ndarray:
@@ -36,9 +43,8 @@ def truth(video: str, numbers: list[int]) -> np.ndarray:
 def write_images(folder: Path, video: str) -> None:
     (folder / video).mkdir(parents=True)
     for frame in FRAMES:
-        image = sample_scene(SEEDS[video], SIZE_HW, screens=False).render(int(frame) / 10).image_rgb
-        cv2.imwrite(str(folder / video / f"{frame}.jpg"), image[..., ::-1])
-    cv2.imwrite(str(folder / video / "99999.jpg"), image)  # a frame that the dataset does not list
+        cv2.imwrite(str(folder / video / f"{frame}.jpg"), image_rgb(video, frame)[..., ::-1])
+    cv2.imwrite(str(folder / video / "99999.jpg"), image_rgb(video, frame))  # a frame that the dataset does not list
 
 
 def write_numbered(folder: Path, video: str) -> None:
@@ -66,7 +72,7 @@ def rle(mask: np.ndarray) -> dict[str, Any] | None:
 
 def ref_davis17(root: Path) -> None:
     videos = {}
-    for video in SEEDS:
+    for video in VIDEOS:
         write_images(root / "valid/JPEGImages", video)
         write_numbered(root / "valid/Annotations", video)
         sentences = {str(n): {"exp": f"{video} {n}", "obj_id": str(1 + n // 4)} for n in reversed(range(8))}
@@ -75,10 +81,10 @@ def ref_davis17(root: Path) -> None:
 
 
 def ref_youtube_vos(root: Path) -> None:
-    for video in SEEDS:
+    for video in VIDEOS:
         write_images(root / "valid/JPEGImages", video)
     entry = {"frames": list(FRAMES), "expressions": {"0": {"exp": "one"}, "1": {"exp": "two"}}}
-    write_json(root / "meta_expressions/valid/meta_expressions.json", {"videos": {**dict.fromkeys(SEEDS, entry), "x": entry}})
+    write_json(root / "meta_expressions/valid/meta_expressions.json", {"videos": {**dict.fromkeys(VIDEOS, entry), "x": entry}})
     write_json(root / "meta_expressions/test/meta_expressions.json", {"videos": {"x": entry}})
 
 
@@ -86,7 +92,7 @@ def encoded(images: Path, meta: Path, mask_dict: Path, sentences: dict[str, Any]
     """Two objects a video; the objects of the second video come after those of the first."""
     masks: dict[str, Any] = {}
     videos = {}
-    for index, video in enumerate(SEEDS):
+    for index, video in enumerate(VIDEOS):
         write_images(images / prefix, video)
         for number in (1, 2):
             masks[str(2 * index + number)] = [rle(mask) for mask in truth(video, [number])]
@@ -118,7 +124,7 @@ def revos(root: Path) -> None:
 
 def reasonvos(root: Path) -> None:
     videos = {}
-    for video in SEEDS:
+    for video in VIDEOS:
         write_images(root / "JPEGImages", video)
         for number in (1, 2):
             folder = root / "Annotations" / f"MOSE_{video}_{number}"
@@ -161,8 +167,8 @@ def masks_of(video: DatasetVideo, expression: int) -> np.ndarray:
 )
 def test_every_sentence_has_its_masks(tmp_path, name, prefix, numbers):
     videos = read(name, tmp_path)
-    assert list(videos) == [prefix + video for video in sorted(SEEDS)]
-    for video in SEEDS:
+    assert list(videos) == [prefix + video for video in sorted(VIDEOS)]
+    for video in VIDEOS:
         assert truth(video, [1]).any()
         assert truth(video, [2]).any()
         found = videos[prefix + video]
@@ -190,7 +196,7 @@ def test_reasonvos_sentences_of_one_number_are_kept_apart(tmp_path):
 
 def test_ref_youtube_vos_has_no_ground_truth_and_no_test_videos(tmp_path):
     videos = read("ref-youtube-vos", tmp_path)
-    assert sorted(videos) == sorted(SEEDS)
+    assert sorted(videos) == sorted(VIDEOS)
     assert all(each.truth is None for video in videos.values() for each in video.expressions)
 
 
@@ -200,7 +206,7 @@ def test_frames_are_those_listed_at_the_rate_given(tmp_path):
     frames = source.read(1, 3)
     assert len(source) == 3
     assert [frame.stamp_ns for frame in frames] == [500_000_000, 1_000_000_000]
-    expected = sample_scene(SEEDS["alley"], SIZE_HW, screens=False).render(0.5).image_rgb
+    expected = image_rgb("alley", FRAMES[1])
     assert np.abs(frames[0].image_rgb.astype(int) - expected).mean() < 12  # JPEG; swapped channels are further off
 
 

@@ -9,13 +9,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLF
 
 import decaf_ros.models.embedded
 from decaf_ros.models.prompts import background_prompt, object_prompt
-from decaf_ros.synthetic.expressions import expressions_of
-from decaf_ros.synthetic.world import FIRST_TRAINING_SEED, sample_scene
+from decaf_ros.synthetic.table.episodes import sample_episode
+from decaf_ros.synthetic.table.sampling import require_held_out
+from decaf_ros.synthetic.table.sentences import sentences_of
 
 FOLDER = Path(decaf_ros.models.embedded.__path__[0]) / "qwen2_5_vl"
-TIMES_S = (0.0, 0.25, 0.5, 0.75)
-FIRST_SEED = 910_000
-assert FIRST_SEED < FIRST_TRAINING_SEED
+TIMES_S = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75)
+SEEDS = range(910_000, 910_012)
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +45,30 @@ def test_it_is_a_small_model_of_the_real_architecture(model):
 
 
 def test_the_chat_has_the_vision_first_and_no_system_turn(processor):
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "The red ball."}]}]
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "The red mug."}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     vision = "<|vision_start|><|image_pad|><|vision_end|>"
-    assert text == f"<|im_start|>user\n{vision}The red ball.<|im_end|>\n<|im_start|>assistant\n"
+    assert text == f"<|im_start|>user\n{vision}The red mug.<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_any_text_is_tokenized_and_known_words_survive(processor):
     tokenizer = processor.tokenizer
-    tokens = tokenizer.tokenize("Find the RED\nball, s'il vous plaît! 🤖")
-    assert tokens[:7] == ["find", "the", "red", "\n", "ball", ",", "<unk>"]
-    assert tokenizer.decode(tokenizer("the red ball")["input_ids"]) == "the red ball"
+    tokens = tokenizer.tokenize("Find the RED\nmug, s'il vous plaît! 🤖")
+    assert tokens[:7] == ["find", "the", "red", "\n", "mug", ",", "<unk>"]
+    box = '[{"bbox_2d":[12,304,5,77],"label":"mug"}]'
+    assert tokenizer.decode(tokenizer(box)["input_ids"]) == box
 
 
 def test_held_out_colour_questions_and_backgrounds(model, processor):
-    right, background_right, asked, scenes = 0, 0, 0, 20
-    for seed in range(FIRST_SEED, FIRST_SEED + scenes):
-        scene = sample_scene(seed)
-        frames = [scene.render(time_s).image_rgb for time_s in TIMES_S]
-        expressions = expressions_of(scene, TIMES_S, np.random.default_rng(seed))
-        for expression in [e for e in expressions if e.kind == "colour"][:1]:
+    right, background_right, asked = 0, 0, 0
+    for seed in SEEDS:
+        episode = sample_episode(require_held_out(seed))
+        frames = [episode.render(time_s).image_rgb for time_s in TIMES_S]
+        sentences = sentences_of(episode, TIMES_S[-1], np.random.default_rng(seed), TIMES_S[-1] - TIMES_S[0])
+        for sentence in [sentence for sentence in sentences if sentence.kind == "colour"][:2]:
             asked += 1
-            right += answer(model, processor, frames, object_prompt(expression.text)) == expression.answer
-            prompt = background_prompt(expression.answer)
-            background_right += answer(model, processor, frames, prompt) == scene.background
+            right += answer(model, processor, frames, object_prompt(sentence.text)) == sentence.answer
+            background_right += answer(model, processor, frames, background_prompt(sentence.answer)) == episode.scene.look.table
     assert asked >= 15
-    assert right / asked >= 0.8
-    assert background_right / asked >= 0.8
+    assert right / asked >= 0.6
+    assert background_right / asked >= 0.6

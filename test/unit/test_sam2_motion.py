@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from decaf_ros.datatypes import BoolArray
-from decaf_ros.evaluation.scripted import FIRST_DOUBLE_SEED, crossing, keeps_identity
+from decaf_ros.evaluation.scripted import DOUBLE, keeps_identity, script_of
 from decaf_ros.models.sam2_motion import BoxMotion, motion_after, stray_parts
 from decaf_ros.models.sam2_stream import Sam2Tracker
 
@@ -19,6 +19,7 @@ def drawn(*boxes_xywh: tuple[int, int, int, int]) -> BoolArray:
 
 
 PERIOD_NS = 100_000_000
+DOUBLE_SEED = 910_002
 
 
 def watched(frames: list[BoolArray]) -> BoxMotion | None:
@@ -108,4 +109,4 @@ def test_what_lies_apart_is_stray_when_the_object_is_where_it_is_expected(mask, 
 @pytest.mark.parametrize("motion_gating", [False, True])
 def test_an_object_that_its_double_passes_is_still_itself(motion_gating):
     tracker = Sam2Tracker.load("embedded", motion_gating=motion_gating)
-    assert keeps_identity(crossing(FIRST_DOUBLE_SEED + 2), tracker, None) == motion_gating
+    assert keeps_identity(script_of(DOUBLE, DOUBLE_SEED), tracker, None) == motion_gating

@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from filmed_table import SCENE, TABLE, FilmedTable
 
 from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.method.points import mask_iou
 from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.synthetic.world import sample_scene
 
 SIZE_HW = (48, 64)
 
@@ -23,8 +23,7 @@ def tracker() -> Sam2Tracker:
 
 @pytest.fixture(scope="module")
 def views() -> list:
-    scene = sample_scene(5, SIZE_HW)
-    return [scene.render(index * 0.1) for index in range(100)]
+    return FilmedTable(SCENE, SIZE_HW).views(100)
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +70,7 @@ def test_tracks_of_mixed_age_and_more_than_a_batch_come_back_in_order(tracker, v
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_sees_the_same(dtype):
-    scene = sample_scene(11, screens=False)
-    views = [scene.render(index * 0.1) for index in range(8)]
+    views = TABLE.views(8)
     masks = []
     for precision in (torch.float32, dtype):
         tracker = Sam2Tracker.load("embedded", dtype=precision)

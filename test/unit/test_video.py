@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from filmed_table import TABLE
 
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet, UInt8Array, Visibility
 from decaf_ros.models.protocols import TrackOutput
@@ -16,7 +17,6 @@ from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.session.frames import uniform_selection
 from decaf_ros.session.grounding import Attention, GroundedObject, Grounding
 from decaf_ros.session.offline import GroundedVideo, segment_video
-from decaf_ros.synthetic.world import sample_scene
 from decaf_ros.video import FramesInMemory, ImageFolder, VideoError, VideoFile, VideoWriter, open_frames
 
 SIZE_HW = (48, 64)
@@ -231,8 +231,7 @@ class TestWholeVideo:
 
     def test_masks_are_those_of_a_clip_that_is_carried_both_ways_at_once(self):
         """With SAM 2: the way back knows what came after the key frame."""
-        tracker, scene, middle = Sam2Tracker.load("embedded"), sample_scene(11, screens=False), 20
-        views = [scene.render(index * 0.1) for index in range(40)]
+        tracker, views, middle = Sam2Tracker.load("embedded"), TABLE.views(24), 12
         frames = [Frame(index, "camera", view.image_rgb) for index, view in enumerate(views)]
         mask = views[middle].mask_of(0)
         tracklet = Tracklet(PointPrompt(0, (0.5, 0.5), 0.9), mask[None], 0.9, 1.0, 0.95)
@@ -240,7 +239,7 @@ class TestWholeVideo:
         video = segment_video(FramesInMemory(frames, 10.0), GroundedVideo((middle,), grounding), tracker)
         [expected] = tracker.propagate([tracker.encode(frame) for frame in frames], middle, mask[None])
         np.testing.assert_array_equal(np.stack([each.union_hw() for each in video]), expected)
-        assert np.count_nonzero(expected.any(axis=(1, 2))) > 30, "empty masks would agree too"
+        assert np.count_nonzero(expected.any(axis=(1, 2))) > 18, "empty masks would agree too"
 
     def test_nothing_found_gives_frames_without_objects(self, source):
         assert sizes(source, grounded((0, 20)), CountingTracker()) == [[]] * 45

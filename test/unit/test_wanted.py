@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filmed_table import EXPRESSION, TABLE
 
 from decaf_ros.datatypes import Frame, FrameWindow, ObjectPrompt
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.synthetic.world import sample_scene
 
-FRAMES, BODIES = 3, 2
-SCENE = sample_scene(910_003)
-VIEWS = [SCENE.render(0.25 * index) for index in range(FRAMES)]
-WINDOW = FrameWindow(tuple(Frame(index, "camera", view.image_rgb) for index, view in enumerate(VIEWS)))
+FRAMES, THINGS = 3, 2
 LAYERS = 4  # of the embedded language model
 
 
@@ -40,27 +38,36 @@ class Countdown:
             raise GivenUpError
 
 
+@cache
+def _window() -> FrameWindow:
+    return FrameWindow(tuple(Frame(index, "camera", view.image_rgb) for index, view in enumerate(TABLE.views(FRAMES))))
+
+
+def _read_frames(mllm: Any) -> Callable[[], torch.Tensor]:
+    return lambda: mllm.read_frames(_window()).ask("the mug", answer=False).state.batches[0][0]
+
+
 def _rollout(mllm: Any) -> Callable[[], torch.Tensor]:
-    prefix = mllm.read_frames(WINDOW)
-    reply = prefix.ask("the red ball")
+    prefix = mllm.read_frames(_window())
+    reply = prefix.ask(EXPRESSION)
     return lambda: prefix.rollout([reply])
 
 
 def _propagate(tracker: Any) -> Callable[[], np.ndarray]:
-    clip = [tracker.encode(frame) for frame in WINDOW.frames]
-    masks = np.stack([VIEWS[0].mask_of(body) for body in range(BODIES)])
+    clip = [tracker.encode(frame) for frame in _window().frames]
+    masks = np.stack([TABLE.view(0.0).mask_of(thing) for thing in range(THINGS)])
     return lambda: tracker.propagate(clip, 0, masks)
 
 
 def _prompt(tracker: Any) -> Callable[[], np.ndarray]:
-    return lambda: tracker.prompt(tracker.encode(WINDOW.frames[0]), ObjectPrompt(((9.0, 9.0),)))[1].mask_hw
+    return lambda: tracker.prompt(tracker.encode(_window().frames[0]), ObjectPrompt(((9.0, 9.0),)))[1].mask_hw
 
 
 # What is made ready, and the fewest steps that it has.
 WORK = {
-    "read a video": ("mllm", lambda mllm: lambda: mllm.read_video(WINDOW).ask("the ball").answers, 2 * LAYERS),
-    "read frames": ("mllm", lambda mllm: lambda: mllm.read_frames(WINDOW).ask("the ball", answer=False).state.batches[0][0], 2),
-    "complete": ("mllm", lambda mllm: lambda: mllm.complete("the red ball"), LAYERS),
+    "read a video": ("mllm", lambda mllm: lambda: mllm.read_video(_window()).ask("the mug").answers, 2 * LAYERS),
+    "read frames": ("mllm", _read_frames, 2),
+    "complete": ("mllm", lambda mllm: lambda: mllm.complete(EXPRESSION), LAYERS),
     "roll out": ("mllm", _rollout, LAYERS // 2),
     "encode": ("tracker", _prompt, 2),
     "propagate": ("tracker", _propagate, FRAMES - 1),
@@ -97,6 +104,6 @@ def test_a_model_that_is_used_with_other_options_asks_once_a_layer(models: dict[
     for each in (mllm, mllm.with_options(mllm._options)):
         asked = Countdown()
         with while_wanted(asked):
-            each.complete("the red ball")
+            each.complete(EXPRESSION)
         counts.append(asked.asked)
     assert counts[0] == counts[1]

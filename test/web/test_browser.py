@@ -1,31 +1,28 @@
 """The page in headless Chromium: type a query, see the mask arrive, remove it; processes that come and go meanwhile.
 
-The world stands still, so the picture changes where and when a mask comes or goes, and only then. With
-``DECAF_SCREENSHOT=PATH`` in the environment, a picture of the page at work is written there.
+The table stands still, so the picture changes where and when a mask comes or goes, and only then.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from filmed_table import BOX, EXPRESSION, MUG, OTHER_EXPRESSION, STILL
 from geometry_msgs.msg import Point
-from harness import BODY_INDEX, EXPRESSION, SCENE, Camera, NodeProcess, Recorder, System, wait_until
+from harness import Camera, NodeProcess, Recorder, System, wait_until
 from page_process import PageProcess
 from sensor_msgs.msg import Image
 
 from decaf_ros.ros.client import DecafClient
-from decaf_ros.synthetic.world import Motion
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: it is in the extra 'dev'")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -49,14 +46,7 @@ OUT_OF_CARDS = """[...document.querySelectorAll(".card *")]
     .map((each) => each.outerHTML)"""
 NODE_ENDS = ("killed", "interrupted")
 NO_NUMBER = "\N{EN DASH}"
-MARKUP = '<img src=x onerror="document.title=1"> the blue ball'
-
-SCREENSHOT = os.environ.get("DECAF_SCREENSHOT", "")
-STILL = replace(
-    SCENE,
-    size_hw=(336, 448) if SCREENSHOT else SCENE.size_hw,
-    bodies=tuple(replace(body, motion=Motion(body.motion.position_at(0.0))) for body in SCENE.bodies),
-)
+MARKUP = '<img src=x onerror="document.title=1"> the red mug'
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +55,7 @@ def system(client: DecafClient, tmp_path_factory: pytest.TempPathFactory) -> Ite
     system = System(process, client, Camera(client.node), Recorder(client, "~/mask", Image))
     try:
         client.wait_until_ready()
-        with system.camera.filming(scene=STILL):
+        with system.camera.filming(table=STILL):
             yield system
     finally:
         status = system.process.stop()
@@ -128,10 +118,10 @@ def picture(tab: playwright.Page, view: str = "overlay") -> np.ndarray:
     return cv2.blur(bgr, (7, 7)).astype(np.int16)
 
 
-def changed(before: np.ndarray, after: np.ndarray, body_index: int) -> float:
-    """The part of a body's pixels, away from its border and the labels, that look different."""
-    body = (STILL.render(0.0).instances_hw == body_index + 1).astype(np.uint8)
-    inside = cv2.erode(body, np.ones((13, 13), np.uint8)) > 0
+def changed(before: np.ndarray, after: np.ndarray, thing: int) -> float:
+    """The part of a thing's pixels, away from its border and the labels, that look different."""
+    mask = STILL.view(0.0).mask_of(thing).astype(np.uint8)
+    inside = cv2.erode(mask, np.ones((13, 13), np.uint8)) > 0
     return float((np.abs(after - before).max(axis=2) > 12)[inside].mean())
 
 
@@ -154,13 +144,12 @@ def test_a_query_from_the_box_to_the_mask_and_away(tab: playwright.Page, system:
     tab.locator("#overlay canvas").wait_for()
     tab.locator("#no-queries").wait_for()
     before = picture(tab)
-    other = 1 - BODY_INDEX
 
     find(tab, EXPRESSION)
     tab.locator(".query[data-state=active]", has_text=EXPRESSION).wait_for()
     tab.locator(".object[data-state=visible]").first.wait_for()
-    poll(tab, lambda: changed(before, picture(tab), BODY_INDEX) > 0.6, "the mask")
-    assert changed(before, picture(tab), other) < 0.1
+    poll(tab, lambda: changed(before, picture(tab), MUG) > 0.6, "the mask")
+    assert changed(before, picture(tab), BOX) < 0.1
     tab.locator("#heatmap canvas").wait_for()
     tab.locator("#stages").get_by_text("prefill").wait_for()
 
@@ -169,7 +158,7 @@ def test_a_query_from_the_box_to_the_mask_and_away(tab: playwright.Page, system:
         count = removal.count()
         removal.first.click()
         poll(tab, lambda count=count: removal.count() < count, "an object to go")
-    poll(tab, lambda: changed(before, picture(tab), BODY_INDEX) < 0.1, "the mask to go")
+    poll(tab, lambda: changed(before, picture(tab), MUG) < 0.1, "the mask to go")
     tab.get_by_role("button", name="Remove this query").click()
     tab.locator("#no-queries").wait_for()
     assert system.client.list_queries().queries == []
@@ -177,19 +166,14 @@ def test_a_query_from_the_box_to_the_mask_and_away(tab: playwright.Page, system:
 
 def test_two_queries_one_of_them_removed(tab: playwright.Page, system: System) -> None:
     system.client.reset()
-    find(tab, "the yellow box")
+    find(tab, OTHER_EXPRESSION)
     tab.locator(".query[data-state=active]").wait_for()
     find(tab, EXPRESSION, "Add")
     tab.locator(".query[data-state=active]").nth(1).wait_for()
     tab.locator(".object[data-state=visible]").nth(1).wait_for()
-    if SCREENSHOT:
-        tab.locator("#heatmap canvas").wait_for()
-        tab.get_by_label("What to look for").blur()
-        tab.wait_for_timeout(4000)  # until rates have settled
-        tab.screenshot(path=SCREENSHOT, full_page=True)
     tab.locator(".query", has_text=EXPRESSION).get_by_role("button", name="Remove this query").click()
     tab.locator(".query", has_text=EXPRESSION).wait_for(state="detached")
-    assert [query.expression for query in system.client.list_queries().queries] == ["the yellow box"]
+    assert [query.expression for query in system.client.list_queries().queries] == [OTHER_EXPRESSION]
     tab.get_by_role("button", name="Reset").click()
     tab.locator("#no-queries").wait_for()
     assert system.client.list_queries().queries == []
@@ -257,7 +241,7 @@ def focused(tab: playwright.Page) -> str:
 
 def test_the_keyboard_goes_on_where_something_was_removed(tab: playwright.Page, system: System) -> None:
     system.client.reset()
-    for expression in ("the yellow box", EXPRESSION):
+    for expression in (OTHER_EXPRESSION, EXPRESSION):
         assert system.client.query(expression, replace=False).success
     tab.locator(".object").nth(1).wait_for()
     tab.locator(".query", has_text=EXPRESSION).get_by_role("button", name="Stop tracking object").press("Enter")
@@ -265,7 +249,7 @@ def test_the_keyboard_goes_on_where_something_was_removed(tab: playwright.Page, 
     assert focused(tab) == f"Remove this query: {EXPRESSION}"
     tab.keyboard.press("Enter")
     tab.locator(".query", has_text=EXPRESSION).wait_for(state="detached")
-    assert focused(tab) == "Remove this query: the yellow box"
+    assert focused(tab) == f"Remove this query: {OTHER_EXPRESSION}"
     tab.keyboard.press("Enter")
     tab.locator("#no-queries").wait_for()
     assert focused(tab) == "Reset"
@@ -305,7 +289,7 @@ def test_a_heat_map_that_is_newer_than_the_state_is_kept(tab: playwright.Page) -
     sockets["heatmap"].send(jpeg)
     canvas = tab.locator("#heatmap canvas")
     poll(tab, lambda: canvas.evaluate("canvas => canvas.width") == 64, "the heat map to be drawn")
-    tell(query | {"state": "running", "object_name": "ball"})
+    tell(query | {"state": "running", "object_name": "mug"})
     tell(query | {"state": "active"})
     canvas.wait_for(timeout=60_000)
     assert tab.get_by_role("img", name="Heat map").is_visible()
@@ -315,9 +299,8 @@ def test_a_heat_map_that_is_newer_than_the_state_is_kept(tab: playwright.Page) -
 
 def test_an_object_that_was_pointed_out_has_a_name_and_no_heat_map(tab: playwright.Page, system: System) -> None:
     system.client.reset()
-    x, y = STILL.bodies[BODY_INDEX].motion.position_at(0.0)
-    height, width = STILL.size_hw
-    answer = system.client.add_object(label="cup", on_points=[Point(x=x * width, y=y * height)])
+    rows, columns = np.nonzero(STILL.view(0.0).mask_of(MUG))
+    answer = system.client.add_object(label="cup", on_points=[Point(x=columns.mean(), y=rows.mean())])
     assert answer.success, answer.message
     tab.locator(".query[data-state=active] .sentence", has_text="cup, pointed out").wait_for()
     tab.locator("#heatmap .placeholder", has_text="Shown while a sentence is tracked").wait_for()
@@ -366,7 +349,7 @@ def test_a_crash_of_decaf_web_is_told_and_survived(tab: playwright.Page, page: P
 
 def test_scores_that_are_no_numbers_are_shown_as_none(tab: playwright.Page) -> None:
     node = {"name": "/decaf_node", "presence": "online", "restarts": 0}
-    known = {"id": 1, "colour": "#ff0000", "label": "ball", "state": "visible", "score": None, "presence": None}
+    known = {"id": 1, "colour": "#ff0000", "label": "mug", "state": "visible", "score": None, "presence": None}
     objects = [known, {"id": 2, "colour": "#ff0000"}, known | {"id": 3, "score": 0.5}]
     query = {"id": 1, "expression": EXPRESSION, "object_name": "", "state": "active", "message": "", "objects": objects}
     answer = {"expression": EXPRESSION, "object_name": "", "stages": [{"name": "prefill", "ms": None}], "total_ms": None}

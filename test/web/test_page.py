@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filmed_table import EXPRESSION
 from geometry_msgs.msg import Point
-from harness import EXPRESSION, Camera, NodeProcess, Recorder, System, wait_until
+from harness import Camera, NodeProcess, Recorder, System, wait_until
 from page_process import TIMEOUT_S, PageProcess
 from sensor_msgs.msg import Image
 

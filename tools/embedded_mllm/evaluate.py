@@ -1,160 +1,140 @@
-"""Held-out scores of the embedded Qwen2.5-VL: answers, pointing and coarse masks, per kind of expression.
+"""Held-out scores of the embedded Qwen2.5-VL alone, on its video path: answers, pointing, presence and boxes.
 
-python -m tools.embedded_mllm.evaluate --model decaf_ros/models/embedded/qwen2_5_vl --scenes 100
+python -m tools.embedded_mllm.evaluate --model decaf_ros/models/embedded/qwen2_5_vl --clips 100
+
+``decaf bench`` judges the whole product; this is quick enough to judge a checkpoint by.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-from decaf_ros.method.fusion import coarse_masks, complement, frame_map, video_map
-from decaf_ros.models.prompts import background_prompt, object_prompt
-from decaf_ros.models.qwen2_5_vl import fit_grid
-from decaf_ros.synthetic.expressions import KINDS, Expression, expressions_of
-from decaf_ros.synthetic.world import DEFAULT_SIZE_HW
-from tools.embedded_mllm.data import Clip, Sample, coverage_on_grid, render_clip, resize_images
-from tools.embedded_mllm.forward import build_prefix, build_suffixes, prepare, run
-from tools.embedded_mllm.model import IMAGE_TOKENS, VIDEO_FRAME_TOKENS
-from tools.embedded_mllm.questions import NO_BODY, Question
+from decaf_ros.evaluation.presence import area_under_curve
+from decaf_ros.evaluation.quality import points_at
+from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.method.fusion import video_map
+from decaf_ros.synthetic.table.sampling import require_held_out
+from decaf_ros.synthetic.table.wordings import ABSENT_KINDS, SENTENCE_KINDS, Sentence
+from tools.embedded_mllm.data import VIDEO_GRIDS, View, assemble
+from tools.embedded_mllm.forward import Tokens, are_right, build_prefix, prepare, run
+from tools.embedded_mllm.model import TEMPORAL_PATCH_SIZE
+from tools.embedded_mllm.questions import background_question, object_question, presence_question
+from tools.table_clips import Clip, ClipWindow, make_clip
 
-POINTING_TOLERANCE_PX = 8
-FRAMES = 8
 FIRST_SEED = 300_000
-COLUMNS = ("answer_video", "answer_frame", "point_video", "point_frame", "point_fused", "mask_iou")
+_GRID_HW = VIDEO_GRIDS[0]
+_FRAMES = 16
 
 Scores = dict[str, dict[str, float]]
 
 
 @torch.no_grad()
 def evaluate(
-    model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, scenes: int, first_seed: int = FIRST_SEED
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: Qwen2_5_VLProcessor,
+    clips: int,
+    first_seed: int = FIRST_SEED,
+    sparse: bool = False,
 ) -> Scores:
-    """Mean scores per kind over held-out scenes of 8 key frames at 4 Hz, one expression of each kind a scene.
+    """Mean scores per kind of sentence over held-out clips, one sentence of each kind a window of 16 frames.
 
-    The columns: share of right answers on the video path and on frames that show the object; share of clips whose argmax lies
-    within 8 px of the object, from the video map, the frame map and the fused map; mean IoU of Otsu's masks where it is seen.
+    The columns: ``answer``, share of right words; ``point``, share of windows whose hottest token lies within 8 px of the
+    thing; ``yes``, mean probability that there is such a thing; and for absent ones ``auc``, the area under the curve of
+    present against absent sentences.
+
+    Args:
+        clips: scenes.
+        first_seed: of the first one.
+        sparse: show every second frame only.
     """
+    tokens = Tokens(processor)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for seed in range(first_seed, first_seed + scenes):
-        for kind, scores in _scene_scores(model, processor, seed):
-            found[kind].append(scores)
-            if kind != "background":
-                found["all"].append(scores)
-    rows = {kind: found[kind] for kind in (*KINDS, "background", "all") if found[kind]}
-    return {kind: _means(scores) for kind, scores in rows.items()}
+    for seed in range(require_held_out(first_seed), require_held_out(first_seed + clips - 1) + 1):
+        clip = make_clip(seed)
+        for window in clip.windows:
+            if (window.count, window.stride) == (_FRAMES, 1):
+                for kind, scores in _window_scores(model, processor, tokens, clip, window, sparse):
+                    found[kind].append(scores)
+    rows = {kind: found[kind] for kind in SENTENCE_KINDS if found[kind]}
+    yes = {kind: [score["yes"] for score in scores] for kind, scores in rows.items()}
+    present = [value for kind, values in yes.items() if kind not in ABSENT_KINDS for value in values]
+    scores = {kind: _means(values) for kind, values in rows.items()}
+    for kind in ABSENT_KINDS:
+        scores[kind]["auc"] = area_under_curve(present, yes[kind])
+    return scores
 
 
 def table(scores: Scores) -> str:
     """The scores as a Markdown table."""
-    lines = ["| kind | n | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
-    for kind, row in scores.items():
-        cells = [f"{row[column]:.3f}" if column in row else "" for column in COLUMNS]
-        lines.append(f"| {kind} | {int(row['n'])} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    columns = ("n", "answer", "point", "yes", "auc")
+    rows = [[kind, *(_cell(column, row) for column in columns)] for kind, row in scores.items()]
+    return markdown_table(("kind", *columns), rows)
 
 
-def _means(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    columns = [column for column in COLUMNS if column in scores[0]]
-    return {"n": len(scores), **{column: float(np.nanmean([score[column] for score in scores])) for column in columns}}
+def _cell(column: str, row: dict[str, float]) -> str:
+    if column not in row:
+        return ""
+    return str(int(row[column])) if column == "n" else f"{row[column]:.3f}"
 
 
-def _scene_scores(
-    model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, seed: int
-) -> list[tuple[str, dict[str, float]]]:
-    clip = _views(render_clip(seed, DEFAULT_SIZE_HW, 0.0, 0.25), slice(FRAMES))
-    rng = np.random.default_rng(seed)
-    expressions = expressions_of(clip.scene, [float(time_s) for time_s in clip.times_s], rng)
-    by_kind = {expressions[index].kind: expressions[index] for index in rng.permutation(len(expressions))}
-    asked = list(by_kind.values())
-    if not asked:
-        return []
-    video = _ask(model, processor, clip, asked, is_video=True)
-    frames = [_ask(model, processor, _views(clip, slice(index, index + 1)), asked, is_video=False) for index in range(FRAMES)]
-    results = []
-    for index, expression in enumerate(asked):
-        masks = clip.instances_thw == expression.body_index + 1
-        seen = masks.sum(axis=(1, 2)) >= 0.3 * masks.sum(axis=(1, 2)).max()
-        answers = [answers[index] == expression.answer for (answers, _), s in zip(frames, seen, strict=True) if s]
-        video_thw = video_map(video[1][index], video[1][-1], 2, FRAMES)
-        frame_thw = frame_map(torch.cat([r[index] for _, r in frames]), torch.cat([r[-1] for _, r in frames]))
-        fused = complement(video_thw, frame_thw)
-        scores = {
-            "answer_video": float(video[0][index] == expression.answer),
-            "answer_frame": float(np.mean(answers)),
-            "point_video": _points_at(video_thw, masks),
-            "point_frame": _points_at(frame_thw, masks),
-            "point_fused": _points_at(fused, masks),
-            "mask_iou": _mean_iou(coarse_masks(fused, clip.scene.size_hw)[seen], masks[seen]),
-        }
-        results.append((expression.kind, scores))
-    background = {
-        "answer_video": float(video[0][-1] == clip.scene.background),
-        "answer_frame": float(np.mean([answers[-1] == clip.scene.background for answers, _ in frames])),
-    }
-    return [*results, ("background", background)]
+def _means(scores: list[dict[str, float]]) -> dict[str, float]:
+    return {"n": len(scores), **{column: float(np.mean([score[column] for score in scores])) for column in scores[0]}}
 
 
-def _ask(
+def _window_scores(
     model: Qwen2_5_VLForConditionalGeneration,
     processor: Qwen2_5_VLProcessor,
+    tokens: Tokens,
     clip: Clip,
-    expressions: Sequence[Expression],
-    is_video: bool,
-) -> tuple[list[str], torch.Tensor]:
-    """Answers and ``(Q, T', h, w)`` rollouts of all expressions, the background last, from one pass."""
-    grid_hw = fit_grid(clip.scene.size_hw, VIDEO_FRAME_TOKENS if is_video else IMAGE_TOKENS)
-    questions = [Question(object_prompt(e.text), e.answer, e.kind, e.body_index) for e in expressions]
-    name = Counter(e.answer for e in expressions).most_common(1)[0][0]
-    questions.append(Question(background_prompt(name), clip.scene.background, "background", NO_BODY))
-    empty = np.zeros((0, 0), dtype=np.float32)
-    coverage = coverage_on_grid(clip.instances_thw, grid_hw)
-    images = resize_images(clip.images_thwc, grid_hw)
-    sample = Sample(clip, images, coverage, empty, empty, tuple(questions), 0.5, is_video)
-    output = run(model, build_prefix(model, processor, [sample]), build_suffixes(processor, [questions]))
-    answers = [processor.tokenizer.decode(token) for token in output.answer_logits[0].argmax(-1)]
-    return answers, output.rollouts[0].view(len(questions), *coverage.shape[:3])
-
-
-def _views(clip: Clip, kept: slice) -> Clip:
-    return Clip(clip.scene, clip.times_s[kept], clip.images_thwc[kept], clip.instances_thw[kept])
-
-
-def _points_at(heat_thw: torch.Tensor, masks_thw: np.ndarray) -> float:
-    """1.0 when the centre of the hottest cell of the clip lies within the tolerance of the object on its frame."""
-    _, rows, columns = heat_thw.shape
-    step, cell = divmod(int(heat_thw.argmax()), rows * columns)
-    height, width = masks_thw.shape[1:]
-    y, x = (cell // columns + 0.5) * height / rows, (cell % columns + 0.5) * width / columns
-    reach = 2 * POINTING_TOLERANCE_PX + 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    return float(cv2.dilate(masks_thw[step].astype(np.uint8), disc)[int(y), int(x)])
-
-
-def _mean_iou(predicted_thw: np.ndarray, truth_thw: np.ndarray) -> float:
-    joint = (predicted_thw & truth_thw).sum(axis=(1, 2))
-    return float(np.mean(joint / np.maximum((predicted_thw | truth_thw).sum(axis=(1, 2)), 1)))
+    window: ClipWindow,
+    sparse: bool,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Of one sentence of each kind: objects and presence in one pass, the background last."""
+    rng = np.random.default_rng([clip.seed, window.first])
+    by_kind: dict[str, Sentence] = {}
+    for index in rng.permutation(len(window.sentences)):
+        by_kind[window.sentences[int(index)].kind] = window.sentences[int(index)]
+    present = [sentence for sentence in by_kind.values() if sentence.target is not None]
+    view = View(clip, window.frames[1::2] if sparse else window.frames)
+    asked = [object_question(sentence) for sentence in present]
+    asked += [presence_question(sentence) for sentence in by_kind.values()]
+    asked.append(background_question(clip.table_top, asked))
+    batch = assemble([(view, asked)], _GRID_HW, is_video=True)
+    suffixes = tokens.suffixes(batch.questions, batch.pixels.device)
+    output = run(model, build_prefix(model, processor, batch), suffixes)
+    right = are_right(output, suffixes)[0]
+    rollouts = output.rollouts[0].view(len(asked), *batch.grid_thw)
+    yes_no = processor.tokenizer.convert_tokens_to_ids(["yes", "no"])
+    for offset, (kind, sentence) in enumerate(by_kind.items(), start=len(present)):
+        logits = output.logits[0, offset, int(suffixes.last[0, offset]), yes_no]
+        scores = {"yes": float(logits.softmax(-1)[0])}
+        if sentence.target is not None:
+            index = present.index(sentence)
+            truth = (clip.instances[view.run] == sentence.target + 1).numpy()
+            heat = video_map(rollouts[index], rollouts[-1], TEMPORAL_PATCH_SIZE, len(view.frames))
+            scores |= {"answer": float(right[index]), "point": float(points_at(heat, truth))}
+        yield kind, scores
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("decaf_ros/models/embedded/qwen2_5_vl"))
-    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sparse", action="store_true", help="show every second frame")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(arguments.model, dtype=torch.float32)
     prepare(model)
-    print(table(evaluate(model, AutoProcessor.from_pretrained(arguments.model), arguments.scenes, arguments.first_seed)))
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    print(table(evaluate(model, processor, arguments.clips, arguments.first_seed, arguments.sparse)))
 
 
 if __name__ == "__main__":

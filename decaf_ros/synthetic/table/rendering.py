@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from decaf_ros.datatypes import BoolArray, Float32Array, UInt8Array
 from decaf_ros.synthetic.table.events import in_frame
-from decaf_ros.synthetic.table.extras import load
+from decaf_ros.synthetic.table.extras import SimulationMissingError, load
 from decaf_ros.synthetic.table.model import SEEN_GROUPS, build_model, thing_name
 from decaf_ros.synthetic.table.recording import poses_of
 from decaf_ros.synthetic.table.scene import Scene
@@ -21,6 +21,12 @@ from decaf_ros.synthetic.table.shapes import Shape
 
 mujoco, warp = load("mujoco"), load("warp")
 warp.config.log_level = warp.LOG_ERROR  # else it speaks of the devices that it found
+try:
+    warp.init()
+except OSError as error:
+    raise SimulationMissingError(
+        f"what the simulated table compiles cannot be kept: {error}; set WARP_CACHE_PATH to a folder that can be written to"
+    ) from error
 mjwarp = load("mujoco_warp")
 
 Float64Array = npt.NDArray[np.float64]
