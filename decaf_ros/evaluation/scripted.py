@@ -128,8 +128,11 @@ def script_of(kind: str, seed: int) -> Script:
     """
     rng, (draw, gone) = np.random.default_rng(seed), _DRAWN[kind]
     for _ in range(MOST_ATTEMPTS):
-        script = draw(rng)
-        played = Played(script)
+        try:
+            script = draw(rng)
+            played = Played(script)
+        except ValueError:  # things would stand in each other
+            continue
         shares = np.array(played.shares([index / HZ for index in range(round(script.end_s * HZ) + 1)]))
         before, unclear = shares[: round(script.moves_at_s * HZ) + 1], np.flatnonzero(shares < _CLEAR)
         came_off = before.min() >= _SHOWN and (shares.min() == 0 if gone else len(unclear) > 0) and shares[-1] >= _CLEAR
@@ -268,9 +271,11 @@ def _orbited(
     middle = np.asarray(_MIDDLE)
     places = [middle - 0.5 * gap * ahead, middle + 0.5 * gap * ahead]
     places += [middle + side * _APART * aside + float(rng.uniform(-0.08, 0.08)) * ahead for side in (-1, 1)]
+    looks = (*pair, *others)
+    seeds = {look: int(rng.integers(2**31)) for look in looks}  # a double has the same proportions and patterns
     things = tuple(
-        Thing(kind, colour, scale, _pair(place), turn, int(rng.integers(2**31)))
-        for (kind, colour), scale, place in zip((*pair, *others), (*scales, 1.0, 1.0), places, strict=False)
+        Thing(*look, scale, _pair(place), turn, seeds[look])
+        for look, scale, place in zip(looks, (*scales, 1.0, 1.0), places, strict=False)
     )
     return Scene(things, (), _camera(turn), _look(rng), duration_s=_TURN_S + 0.1)
 
