@@ -20,7 +20,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt, PointPrompt
-from decaf_ros.evaluation.held_out import render_clip, sample_queries
+from decaf_ros.evaluation.held_out import KEY_INDICES, key_window, sample_queries
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import FrameFeatures, MaskProposals
@@ -29,7 +29,7 @@ from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.outputs import OutputFolder
-from decaf_ros.session.frames import StoredFrame, uniform_selection
+from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder, StageClock, _Candidate
 from decaf_ros.session.session import QueryRecord, TrackingSession
 from decaf_ros.synthetic.table.episodes import sample_episode
@@ -42,7 +42,6 @@ OBJECTS = (1, 2, 4, 8)
 TARGETS = {1: "<= 1.05", 4: "<= 0.6", 8: "<= 0.5"}
 SCENE_SEED, CAMERA_HZ, WARM_UP_FRAMES = 18, 10.0, 16
 SOAK_IMAGE_SIZE, SOAK_OBJECTS = 64, 8
-KEY_FRAMES = 16
 
 
 def main() -> None:
@@ -78,9 +77,9 @@ the process.
 ## The tracklets of a query
 
 {apart(_tracklets, arguments.queries)}
-Point prompts, proposals, suppression, propagation and scores over {KEY_FRAMES} key frames (the stage *prompting*). Plainly, as
-the method is written down: each point is prompted alone, each mask that survives on its frame is propagated over the whole clip
-before it competes, alone, and every frame is encoded each time that it is needed.
+Point prompts, proposals, suppression, propagation and scores over {len(KEY_INDICES)} key frames (the stage *prompting*).
+Plainly, as the method is written down: each point is prompted alone, each mask that survives on its frame is propagated over
+the whole clip before it competes, alone, and every frame is encoded each time that it is needed.
 """
     print(page)
     if arguments.write:
@@ -238,9 +237,9 @@ class PlainGrounder(Grounder):
             for old in alive:
                 old.current_mask_hw = masks[id(old)][key_index]
             on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
-            newcomers = self._proposals(here, on_frame) if on_frame else []
+            newcomers = self._proposals(here, on_frame, clock.check) if on_frame else []
             for newcomer in newcomers:
-                [masks[id(newcomer)]] = self._tracker.propagate(features, key_index, newcomer.key_mask_hw[None])
+                [masks[id(newcomer)]] = self.tracker.propagate(features, key_index, newcomer.key_mask_hw[None])
             kept.extend(newcomers)
             alive = self._compete(alive, newcomers)
         return alive
@@ -254,8 +253,7 @@ def _tracklets(count: int) -> str:
     times: dict[str, list[float]] = {name: [] for name in sides}
     pixels = changed = 0
     for query in sample_queries({"colour_category": count}):
-        source = render_clip(query).source
-        frames = uniform_selection(source.read(0, len(source)), KEY_FRAMES)
+        frames = key_window(query).frames
         plain.forget()
         masks = {}
         for name, side in sides.items():

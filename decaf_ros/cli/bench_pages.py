@@ -76,7 +76,8 @@ found are tracked over all frames, forwards and backwards.
 - *pointing*: the centre of the clip's hottest cell in the fused map lies in the object's mask of that frame, or within
   {quality.POINTING_TOLERANCE_PX} pixels of it.
 - *coarse IoU*: Otsu's masks straight from the heat map, over key frames that show the object. *Of the ceiling*: divided by that
-  of the truth, put on the grids of visual tokens and through the same steps.
+  of the truth, each visual token as hot as the truth covers it, put through the same steps; attention that prefers the middle
+  of the object to its rim can be above it.
 - *answer*, *name*: the video path's answer is the object's kind; the name that the model settles on is.
 - *J*, *F*: DAVIS's region similarity and boundary accuracy of the tracked masks, mean over all frames.
 - *contested*: events in a window that shows several objects of the target's kind, or several that were handled; and the

@@ -72,9 +72,11 @@ class ArmTopics:
             self._orders.put((order, message))
 
     def _obey(self, order: str, message: Any, showing: Showing) -> None:
-        points = [message.point] if order != "push" else list(message.polygon.points)
+        points = [message.point] if order != "push" else message.polygon.points
         stamp_ns = stamp_to_ns(message.header.stamp)
         try:
+            if order == "push" and len(points) != 2:
+                raise ValueError(f"push takes two points, from and to, got {len(points)}")
             showing.table.order(order, *self._in_world(points, message.header, showing))
         except ValueError as error:
             self._logger.warning(f"the arm refuses to {order}: {brief(error)}")

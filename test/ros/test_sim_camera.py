@@ -159,7 +159,7 @@ def test_the_arm_does_what_it_is_told_by_points(client: DecafClient, tmp_path: P
             "nothing is at (0.200, 0.300, 0.000) m": camera.order("pick", (0.2, 0.3, 0.0)),
             "the gripper cannot lift a plate": camera.order("pick", (0.0, -0.15, 0.01)),
             "the hand holds nothing": camera.order("place", (0.0, 0.0, 0.0)),
-            "push takes 2 point(s), got 1": camera.order("push", (0.0, 0.1, 0.05)),
+            "push takes two points, from and to, got 1": camera.order("push", (0.0, 0.1, 0.05)),
             "a point has three finite coordinates": camera.order("pick", (float("nan"), 0.1, 0.05)),
         }
         for reason, status in refusals.items():

@@ -39,8 +39,9 @@ def test_at_any_time_it_shows_what_the_episode_shows_and_lives_on_after_its_end(
 @pytest.mark.parametrize(
     ("kind", "order", "points", "reason"),
     [
-        ("can", "juggle", [], "unknown order 'juggle'; known are pick, place, push"),
-        ("can", "push", [(0, 0.1, 0.05)], r"push takes 2 point\(s\), got 1"),
+        ("can", "pick", [(0, 0.1, 0.05), (0, 0, 0)], "pick takes one point"),
+        ("can", "juggle", [(0, 0.1, 0.05)], "unknown order 'juggle'; known are pick, place, push"),
+        ("can", "push", [(0, 0.1, 0.05)], "push takes two points, from and to"),
         ("can", "pick", [(np.inf, 0, 0)], "three finite coordinates"),
         ("can", "pick", [(0.3, 0.3, 0)], r"nothing is at \(0\.300, 0\.300, 0\.000\) m"),
         ("can", "push", [(0, 0.1, 0.05), (5, 0, 0)], "is not on the table"),

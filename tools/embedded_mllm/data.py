@@ -22,6 +22,7 @@ from tools.embedded_mllm.questions import (
     Question,
     background_question,
     box_question,
+    draw_for_presence,
     draw_sentences,
     object_question,
     presence_question,
@@ -37,6 +38,7 @@ VIDEO_GRIDS = ((12, 16),) * 12 + ((11, 15), (13, 14), (10, 18), (11, 17))
 IMAGE_GRIDS = ((15, 20),) * 12 + ((14, 19), (17, 17), (13, 22), (14, 21))
 # Frames and steps between them of the windows of a batch; a single frame stands for an image.
 VIDEO_SHAPES = ((16, 1),) * 10 + ((8, 1), (8, 1), (8, 2), (16, 2), (4, 1), (2, 1))
+SPARSE = 0.3  # share of the windows of 16 of which every second frame is shown, at half the price
 _MOVED_METRES, _FALLEN_RADIANS = 0.03, 0.6
 _EVIDENCE_SLACK_S = 0.13
 _CROPPED_OUT = frozenset(("brought", "taken_away"))  # of which a part of the image would tell something else
@@ -110,12 +112,18 @@ class View:
     size_hw: tuple[float, float] = SIZE_HW
     mirrored: bool = False
 
+    @property
+    def run(self) -> slice:
+        """The frames, evenly spaced as they are, without a tensor of indices that would have to get to the device."""
+        step = int(self.frames[1] - self.frames[0]) if len(self.frames) > 1 else 1
+        return slice(int(self.frames[0]), int(self.frames[-1]) + 1, step)
+
 
 class Windows:
     """What is in a growing folder of clips, by the kinds of sentences that it allows."""
 
     def __init__(self, folder: ClipFolder) -> None:
-        self._folder = folder
+        self.folder = folder
         self._seen = 0
         self._by_kind: dict[tuple[int, int], dict[str, list[tuple[Clip, ClipWindow]]]] = {}
 
@@ -133,8 +141,8 @@ class Windows:
         return found[int(rng.integers(len(found)))]
 
     def _update(self) -> None:
-        self._folder.refresh()
-        clips = self._folder.clips
+        self.folder.refresh()
+        clips = self.folder.clips
         while self._seen < len(clips):
             clip = clips[self._seen]
             self._seen += 1
@@ -144,14 +152,15 @@ class Windows:
                     by_kind.setdefault(kind, []).append((clip, window))
 
 
-def draw_video_batch(windows: Windows, rng: np.random.Generator, diet: Diet, patches: int) -> Batch:
-    """Videos that share length and grid, as many as fit so many patches."""
+def draw_video_batch(windows: Windows, rng: np.random.Generator, diet: Diet, patches: int, sparse: float = SPARSE) -> Batch:
+    """Videos that share length and grid, as many as fit; ``sparse`` of the long ones with every second frame."""
     shape = VIDEO_SHAPES[int(rng.integers(len(VIDEO_SHAPES)))]
     grid_hw = VIDEO_GRIDS[int(rng.integers(len(VIDEO_GRIDS)))]
-    count = _samples_within(patches, (shape[0] + 1) // 2, grid_hw)
+    thin = shape[0] == 16 and rng.random() < sparse
+    count = _samples_within(patches, (shape[0] // (2 if thin else 1) + 1) // 2, grid_hw)
     samples = []
     while len(samples) < count:
-        samples.append(_draw_sample(windows, rng, diet, shape, grid_hw, is_video=True))
+        samples.append(_draw_sample(windows, rng, diet, shape, grid_hw, is_video=True, thin=thin))
     return assemble(samples, grid_hw, is_video=True, rng=rng)
 
 
@@ -178,6 +187,7 @@ def _draw_sample(
     shape: tuple[int, int],
     grid_hw: tuple[int, int],
     is_video: bool,
+    thin: bool = False,
 ) -> Drawn:
     """Some view with questions, the background last."""
     count, stride = shape
@@ -195,18 +205,22 @@ def _draw_sample(
         elif not lasts:
             frames = frames[-count * stride :: stride][-count:]
             sentences = [s for s in sentences if s.kind in (*STATIC_KINDS, "held", "absent")]
+        elif thin:
+            frames = frames[1::2]  # the last one among them
         view = _draw_view(clip, frames, rng, grid_hw)
         if view.size_hw != SIZE_HW:
             sentences = [s for s in sentences if s.kind not in _CROPPED_OUT]
-        times_s = clip.times_s[frames]
-        sentences = [s for s in sentences if s.target is None or _is_shown(view, s.target, times_s, s.evidence_s)]
-        asked = draw_sentences(sentences, rng, diet.objects, diet.questions)
+        shown = _Shown(view)
+        asked = [s for s in draw_sentences(sentences, rng, diet.objects, 2 * diet.questions) if shown(s)][: diet.questions]
         if not asked:
             continue
+        asked = [asked[index % len(asked)] for index in range(diet.questions)]
         questions = [object_question(sentence, rng, view.mirrored) for sentence in asked]
         for _ in range(diet.presences):
-            presence = presence_question(sentences, rng, view.mirrored)
-            questions.append(presence or questions[int(rng.integers(diet.questions))])
+            drawn_sentence = draw_for_presence(sentences, rng)
+            if drawn_sentence is None or not shown(drawn_sentence):
+                drawn_sentence = asked[0]
+            questions.append(presence_question(drawn_sentence, rng, view.mirrored))
         for _ in range(diet.boxes):
             questions.append(_box(view, asked, rng, grid_hw) or questions[int(rng.integers(diet.questions))])
         questions.append(background_question(clip.table_top, questions, rng))
@@ -224,9 +238,19 @@ def _draw_view(clip: Clip, frames: npt.NDArray[np.int64], rng: np.random.Generat
     return View(clip, frames, corner_yx, size_hw, bool(rng.random() < 0.5))
 
 
-def _is_shown(view: View, thing: int, times_s: npt.NDArray[np.float32], evidence_s: tuple[float, float]) -> bool:
-    """Whether some frame that tells shows more than half of the box around a thing."""
-    telling = _telling(times_s, evidence_s)
+@dataclass(frozen=True)
+class _Shown:
+    """Whether some frame of a view that tells shows more than half of the box around what a sentence means."""
+
+    view: View
+
+    def __call__(self, sentence: Sentence) -> bool:
+        whole = len(self.view.frames) > 1 and self.view.size_hw == SIZE_HW  # as it was when the sentence was found to be true
+        return sentence.target is None or whole or _is_shown(self.view, sentence.target, sentence.evidence_s)
+
+
+def _is_shown(view: View, thing: int, evidence_s: tuple[float, float]) -> bool:
+    telling = _telling(view.clip.times_s[view.frames], evidence_s)
     boxes = view.clip.boxes_tn4[view.frames[telling], thing].astype(np.float64)
     if boxes.size == 0:
         return False
@@ -283,18 +307,23 @@ def assemble(
     return Batch(
         pixels=_patches(images),
         coverage=_coverage(labels, grid_hw),
-        kinds=_of_things([[KIND_INDEX[kind] for kind in view.clip.kinds] for view in views]).to(device),
-        colours=_of_things([[COLOUR_INDEX[colour] for colour in view.clip.colours] for view in views]).to(device),
-        held=torch.from_numpy(held).to(device),
-        moved=torch.from_numpy(moved).to(device),
-        fallen=torch.from_numpy(fallen).to(device),
+        kinds=sent(_of_things([[KIND_INDEX[kind] for kind in view.clip.kinds] for view in views]), device),
+        colours=sent(_of_things([[COLOUR_INDEX[colour] for colour in view.clip.colours] for view in views]), device),
+        held=sent(torch.from_numpy(held), device),
+        moved=sent(torch.from_numpy(moved), device),
+        fallen=sent(torch.from_numpy(fallen), device),
         # As the processor has it: a lone frame has a nominal rate of 1 Hz.
         seconds_per_step=tuple(TEMPORAL_PATCH_SIZE * interval for interval in intervals),
         is_video=is_video,
         questions=questions,
-        targets=targets.to(device),
-        evidence=torch.from_numpy(np.asarray(evidence, dtype=np.float32)).to(device),
+        targets=sent(targets, device),
+        evidence=sent(torch.from_numpy(np.asarray(evidence, dtype=np.float32)), device),
     )
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, to which it gets without a wait for what the device has to do before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _of_things(rows: Sequence[Sequence[int]]) -> Tensor:
@@ -306,10 +335,13 @@ def _states(view: View) -> tuple[npt.NDArray[np.float32], ...]:
     clip, frames = view.clip, view.frames
     away = np.linalg.norm(clip.positions_tn3[frames] - clip.positions_tn3[frames[:1]], axis=-1) > _MOVED_METRES
     tipped = np.abs(clip.tilts_tn[frames] - clip.tilts_tn[frames[:1]]) > _FALLEN_RADIANS
-    spare = MAX_THINGS - len(clip.kinds)
-    return tuple(
-        np.pad(_by_steps(flags), ((0, 0), (0, spare))).astype(np.float32) for flags in (clip.held_tn[frames], away, tipped)
-    )
+    states = []
+    for flags in (clip.held_tn[frames], away, tipped):
+        by_steps = _by_steps(flags)
+        state = np.zeros((len(by_steps), MAX_THINGS), dtype=np.float32)
+        state[:, : by_steps.shape[1]] = by_steps
+        states.append(state)
+    return tuple(states)
 
 
 def _by_steps(flags_tn: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -322,10 +354,9 @@ def _by_steps(flags_tn: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 def _pictures(views: Sequence[View], grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """``(B, T, 3, H, W)`` float32 in 0..1, and ``(B, T, H, W)`` uint8 labels, at the grid's own size."""
     device = views[0].clip.images.device
-    images = torch.stack([view.clip.images[torch.from_numpy(view.frames).to(device)] for view in views])
-    labels = torch.stack([view.clip.instances[torch.from_numpy(view.frames).to(device)] for view in views])
-    size_hw = (grid_hw[0] * TOKEN_PIXELS, grid_hw[1] * TOKEN_PIXELS)
-    grid = _sampling_grid(views, size_hw).to(device)
+    images = torch.stack([view.clip.images[view.run] for view in views])
+    labels = torch.stack([view.clip.instances[view.run] for view in views])
+    grid = _sampling_grid(views, (grid_hw[0] * TOKEN_PIXELS, grid_hw[1] * TOKEN_PIXELS), device)
     count = images.shape[1]
     flat = images.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
     flat = F.grid_sample(flat, grid.repeat_interleave(count, 0), "bicubic", "border", align_corners=False).clamp(0, 1)
@@ -336,13 +367,14 @@ def _pictures(views: Sequence[View], grid_hw: tuple[int, int]) -> tuple[Tensor, 
     return flat.unflatten(0, (batch, count)), of_labels[:, 0].round().to(torch.uint8).unflatten(0, (batch, count))
 
 
-def _sampling_grid(views: Sequence[View], size_hw: tuple[int, int]) -> Tensor:
+def _sampling_grid(views: Sequence[View], size_hw: tuple[int, int], device: torch.device) -> Tensor:
     """``(B, H, W, 2)`` where each pixel of the view lies in the clip's image, in -1..1."""
     height, width = SIZE_HW
     corners = torch.tensor([[*view.corner_yx, *view.size_hw, -1.0 if view.mirrored else 1.0] for view in views])
+    corners = sent(corners, device)
     top, left, high, wide, side = (column[:, None] for column in corners.unbind(1))
-    rows = (top + high * (torch.arange(size_hw[0]) + 0.5) / size_hw[0]) * 2 / height - 1
-    along = side * ((torch.arange(size_hw[1]) + 0.5) / size_hw[1] - 0.5) + 0.5
+    rows = (top + high * (torch.arange(size_hw[0], device=device) + 0.5) / size_hw[0]) * 2 / height - 1
+    along = side * ((torch.arange(size_hw[1], device=device) + 0.5) / size_hw[1] - 0.5) + 0.5
     columns = (left + wide * along) * 2 / width - 1
     return torch.stack([columns[:, None].expand(-1, size_hw[0], -1), rows[:, :, None].expand(-1, -1, size_hw[1])], dim=-1)
 
@@ -352,7 +384,7 @@ def _as_another_sensor(images: Tensor, rng: np.random.Generator) -> Tensor:
     batch, device = images.shape[0], images.device
     gains = torch.from_numpy(rng.uniform(0.85, 1.15, (batch, 1, 1, 1, 1)) * rng.uniform(0.95, 1.05, (batch, 1, 3, 1, 1)))
     lift = torch.from_numpy(rng.uniform(-0.05, 0.05, (batch, 1, 1, 1, 1)))
-    images = images * gains.float().to(device) + lift.float().to(device)
+    images = images * sent(gains.float(), device) + sent(lift.float(), device)
     if rng.random() < 0.25:
         flat = images.flatten(0, 1)
         images = flat.lerp(F.avg_pool2d(F.pad(flat, (1, 1, 1, 1), mode="replicate"), 3, 1), float(rng.uniform(0.2, 0.9)))
@@ -380,8 +412,7 @@ _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27
 
 def _patches(images: Tensor) -> Tensor:
     """``(B * patches, channels)`` float32: normalised, in the order of Qwen's processor; an odd last frame is repeated."""
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (_MEAN, _STD))
-    images = (images - mean) / std
+    images = torch.stack([(images[:, :, c] - _MEAN[c]) / _STD[c] for c in range(3)], dim=2)
     if images.shape[1] % TEMPORAL_PATCH_SIZE:
         images = torch.cat([images, images[:, -1:]], dim=1)
     batch, frames, channels, height, width = images.shape

@@ -61,18 +61,19 @@ def object_question(sentence: Sentence, rng: np.random.Generator, mirrored: bool
     return Question(prompt, sentence.answer, sentence.kind, sentence.target, sentence.evidence_s)
 
 
-def presence_question(sentences: Sequence[Sentence], rng: np.random.Generator, mirrored: bool) -> Question | None:
-    """Whether there is such a thing: as often yes as no, and no as often for near misses as where nothing is like it."""
-    events = {*EVENT_KINDS}
+def draw_for_presence(sentences: Sequence[Sentence], rng: np.random.Generator) -> Sentence | None:
+    """A sentence to ask about whether there is such a thing: as often yes as no, and no as often for near misses."""
     if rng.random() < 0.5:
-        events_told = rng.random() < 0.4
-        fit = [s for s in sentences if s.target is not None and (s.kind in events) == events_told]
+        of_events = rng.random() < 0.4
+        fit = [s for s in sentences if s.target is not None and (s.kind in EVENT_KINDS) == of_events]
     else:
-        near = rng.random() < 0.6
-        fit = [s for s in sentences if s.kind == ABSENT_KINDS[near]]
-    if not fit:
-        return None
-    sentence = fit[int(rng.integers(len(fit)))]
+        kind = ABSENT_KINDS[int(rng.random() < 0.6)]
+        fit = [s for s in sentences if s.kind == kind]
+    return fit[int(rng.integers(len(fit)))] if fit else None
+
+
+def presence_question(sentence: Sentence, rng: np.random.Generator, mirrored: bool) -> Question:
+    """The question whether there is what a sentence describes."""
     prompt = prompts.presence_prompt(_worded(sentence.text, rng, mirrored))
     if sentence.target is None:
         return Question(prompt, "no", "presence", NOTHING)
@@ -101,18 +102,27 @@ def name_question(rng: np.random.Generator) -> Question:
     truth = str(rng.choice(kinds))
     colour, anything = str(rng.choice(list(COLOURS_RGB))), str(rng.choice(ANYTHING))
     named = rng.random() < 0.4
-    texts = (
-        (f"the {truth}", f"the {colour} {truth}", f"find the {truth}", f"the {truth} that is {colour}", f"the leftmost {truth}")
-        + (f"the {truth} that was moved", f"the {truth} that was just put down", f"the {truth} in the gripper")
-        if named
-        else (f"the {colour} {anything}", f"the largest {anything}", "the smallest one", f"the {anything} on the left")
-        + (f"the {anything} that was moved", "what the robot is holding", f"the {anything} that fell over", "the one picked up")
+    of_kind = (
+        "the {n}",
+        "the {colour} {n}",
+        "find the {n}",
+        "the {n} that is {colour}",
+        "the leftmost {n}",
+        "the {n} that was moved",
     )
+    of_any = (
+        "the {colour} {n}",
+        "the largest {n}",
+        "the {n} on the left",
+        "the {n} that was just put down",
+        "what the robot is holding",
+    )
+    text = str(rng.choice(of_kind if named else of_any)).format(n=truth if named else anything, colour=colour)
     answers = [truth] * int(rng.integers(1, 17))
     limit = len(answers) if named else (len(answers) - 1) // 2
     answers += [str(word) for word in rng.choice(kinds, size=int(rng.integers(0, limit + 1)))]
     rng.shuffle(answers)
-    return Question(prompts.name_prompt(str(rng.choice(texts)), answers), truth, "name", NOTHING)
+    return Question(prompts.name_prompt(text, answers), truth, "name", NOTHING)
 
 
 def _worded(text: str, rng: np.random.Generator, mirrored: bool) -> str:

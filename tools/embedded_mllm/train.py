@@ -1,174 +1,301 @@
-"""Train the embedded Qwen2.5-VL from scratch on the procedural world, on a CPU.
+"""Train the embedded Qwen2.5-VL from scratch on the robot's table, on a GPU or a CPU.
 
-    python -m tools.embedded_mllm.train --out runs/mllm --export decaf_ros/models/embedded/qwen2_5_vl
+    python -m tools.table_clips --out runs/clips --workers 12 &
+    python -m tools.embedded_mllm.train --clips runs/clips --out runs/mllm --device cuda --minutes 9
 
-Started again with the same ``--out`` it continues from the newest checkpoint. The vision tower alone learns to see first (dense
-read-outs of every visual token, on close-ups); then the whole model learns to find objects, one kind of expression after
-another.
+Clips are read while they are made. The schedule goes by the share of the time, or of the steps, that has passed. The vision
+tower alone learns to see first (dense read-outs of every visual token); then the whole model learns to find objects: by what
+they are, by what happened to them, by all that can be said; whether they are there at all comes last. Started again with the
+same ``--out`` it continues from the newest checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import bisect
 import copy
-import itertools
+import json
 import logging
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from decaf_ros.outputs import OutputFolder
-from tools.embedded_mllm.data import ClipPool, Sample, draw_batch, draw_close_ups
-from tools.embedded_mllm.evaluate import evaluate, table
-from tools.embedded_mllm.forward import build_prefix, build_suffixes, prepare, run, run_text, run_vision
-from tools.embedded_mllm.losses import DenseHeads, dense_truth, rollout_divergence, rollout_targets
+from decaf_ros.synthetic.table.wordings import EVENT_KINDS
+from tools.embedded_mllm.data import SPARSE, Batch, Diet, Windows, draw_image_batch, draw_video_batch, sent
+from tools.embedded_mllm.forward import (
+    Suffixes,
+    Tokens,
+    answer_losses,
+    are_right,
+    build_prefix,
+    prepare,
+    run,
+    run_text,
+    run_vision,
+)
+from tools.embedded_mllm.losses import DenseHeads, DenseTruth, rollout_divergence, rollout_targets
 from tools.embedded_mllm.model import build_config, build_model, build_processor, save
 from tools.embedded_mllm.questions import name_question
+from tools.table_clips import ClipFolder
 
 LOG = logging.getLogger("train_mllm")
-_LOOKS = ("colour", "shape", "colour_shape")
-# What is asked about in each stage, by weight: of videos and of single images. Colour comes first: its answer cannot be copied
-# from the question, so the model must look; and one new kind at a time, because mixed from the start the harder ones are never
-# learned. Motion cannot be seen on a single image: such questions come last, so that attention learns to keep an open mind.
-STAGES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    ((), ()),  # the vision tower alone
-    (("colour",), ("colour",)),
-    (_LOOKS, _LOOKS),
-    ((*_LOOKS, *["size"] * 3, *["position"] * 3),) * 2,
-    (("colour", "size", *["position"] * 5),) * 2,
-    (("colour", "position", *["motion"] * 5), (*_LOOKS, "size", "size", "position")),
-    ((*_LOOKS, "size", "size", "position", *["motion"] * 3),) * 2,
-)
-STAGE_STEPS = (600, 400, 200, 800, 600, 600, 1500)
-QUESTIONS = 7
-NAME_QUESTIONS, NAME_EVERY = 8, 4
-CLOSE_UPS_EVERY = 4
-SINGLE_IMAGE_SHARE = 0.4
-BACKGROUND_WEIGHT = 0.3
-WARM_UP_STEPS, DECAY_SHARE, FINAL_RATE = 100, 0.3, 0.03
-EMA_DECAY = 0.998
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How many optimizer steps each of the :data:`STAGES` takes."""
+class Stage:
+    """A stretch of the training.
 
-    steps: tuple[int, ...]
+    Attributes:
+        share: of the whole.
+        videos, images: what is asked; of nothing, the vision tower alone is trained.
+        image_share: share of the steps with single images.
+    """
 
-    @property
-    def look(self) -> int:
-        """Steps of the vision tower alone."""
-        return self.steps[0]
+    share: float
+    videos: Diet | None
+    images: Diet | None
+    image_share: float = 0.35
 
-    @property
-    def total(self) -> int:
-        """Steps of the whole run."""
-        return sum(self.steps)
 
-    def kinds(self, step: int, is_video: bool) -> Sequence[str]:
-        """Kinds of expressions asked about at a step, by weight."""
-        of_video, of_image = STAGES[bisect.bisect_right(list(itertools.accumulate(self.steps)), step)]
-        return of_video if is_video else of_image
+_COLOURS = {"colour": 4.0, "category": 1.0, "colour_category": 1.0}
+_LOOKS = {"category": 3.0, "colour": 2.0, "colour_category": 2.0}
+_STATIC = {**_LOOKS, "size": 2.5, "position": 3.5, "relation": 3.0, "use": 2.0}
+_EVENTS = dict.fromkeys(EVENT_KINDS, 2.0) | {"moved": 3.0, "untouched": 3.0, "put_down": 3.0, "taken_away": 2.5}
 
-    def rate(self, step: int) -> float:
-        """Learning rate over its peak: warm-up at both beginnings, a plateau, and a linear decay at the end."""
-        since = step if step < self.look else step - self.look
-        decay = (self.total - step) / (DECAY_SHARE * self.total)
-        return min(1.0, (since + 1) / WARM_UP_STEPS, max(FINAL_RATE, decay))
+
+def _scaled(kinds: Mapping[str, float], factor: float) -> dict[str, float]:
+    return {kind: factor * weight for kind, weight in kinds.items()}
+
+
+# Colours come first: their answer cannot be copied from the question, so the model must look. Events come before what is harder
+# to say of things at rest, and alone at first: mixed with all else from the start they are not learned. On single images events
+# come late, so that the attention learns to keep an open mind.
+STAGES = (
+    Stage(0.06, None, None, 0.5),
+    Stage(0.08, Diet(_COLOURS), Diet(_COLOURS)),
+    Stage(0.08, Diet(_LOOKS), Diet(_LOOKS)),
+    Stage(0.22, Diet({**_scaled(_LOOKS, 0.6), **_EVENTS}, 7), Diet(_STATIC), 0.2),
+    Stage(
+        0.20, Diet({**_STATIC, **_scaled(_EVENTS, 0.8)}, 7, presences=1), Diet({**_STATIC, **_scaled(_EVENTS, 0.2)}, 5, 1, 1)
+    ),
+    Stage(0.36, Diet({**_STATIC, **_EVENTS}, 6, presences=3), Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 4, 2, 1), 0.3),
+)
+BACKGROUND_WEIGHT = 0.3
+NAME_QUESTIONS, NAME_EVERY = 16, 4
+LOOK_EVERY = 6  # steps between one more of the vision tower alone, once it is not alone any more
+WARM_UP_STEPS, DECAY_SHARE, FINAL_RATE = 100, 0.35, 0.02
+EMA_DECAY = 0.998
+LEAST_CLIPS = 32
+TELL_EVERY = 25
+
+
+class Clock:
+    """How much of a run has passed, by time or by steps.
+
+    Args:
+        minutes: it may take; time that goes by without steps counts.
+        steps: it may take.
+    """
+
+    def __init__(self, minutes: float | None, steps: int | None) -> None:
+        self._minutes, self._steps = minutes, steps
+        self._began_s = time.monotonic()
+
+    def passed(self, step: int) -> float:
+        """0 to 1, which ends it."""
+        if self._steps is not None:
+            return min(1.0, step / self._steps)
+        assert self._minutes is not None
+        return min(1.0, (time.monotonic() - self._began_s) / (60 * self._minutes))
+
+    def set_back_by(self, share: float) -> None:
+        """Count so much as passed before."""
+        if self._minutes is not None:
+            self._began_s -= share * 60 * self._minutes
 
 
 class Trainer:
     """The model, what is trained beside it, and the state of the run.
 
     Args:
-        schedule: length of the phases.
+        windows: what to train on.
+        clock: how long.
+        device: where.
         seed: of weights and data.
         peak_rate: highest learning rate.
+        patches: of videos a batch; of single images half as many.
+        sparse: share of the long videos of which every second frame is shown.
     """
 
-    def __init__(self, schedule: Schedule, seed: int, peak_rate: float) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        clock: Clock,
+        device: torch.device,
+        seed: int,
+        peak_rate: float,
+        patches: int,
+        sparse: float,
+    ) -> None:
         torch.manual_seed(seed)
-        self.rng = np.random.default_rng(seed)
-        self.pool = ClipPool(self.rng)
-        self.schedule = schedule
-        self.peak_rate = peak_rate
+        self.windows, self.clock, self.device = windows, clock, device
+        self.rng, self._name_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+        self._drawer = ThreadPoolExecutor(1, thread_name_prefix="drawer")  # while the GPU is told what to do with the last one
+        self._drawn: Future[tuple[Batch, Suffixes]] | None = None
+        self.peak_rate, self.patches, self.sparse = peak_rate, patches, sparse
         self.processor = build_processor()
-        self.model = build_model(build_config(self.processor.tokenizer))
+        self.tokens = Tokens(build_processor())
+        self.model = build_model(build_config(self.processor.tokenizer)).to(device)
         channels = self.model.config.text_config.hidden_size
-        self.heads = nn.ModuleDict({"vision": DenseHeads(channels, False), "middle": DenseHeads(channels, True)})
+        self.heads = nn.ModuleDict({"vision": DenseHeads(channels, False), "middle": DenseHeads(channels, True)}).to(device)
         self.average = copy.deepcopy(self.model)
         for model in (self.model, self.average):
             prepare(model)
         self.step = 0
+        self.passed = 0.0
+        self._rates_from = 0
+        self.told: dict[str, list[Tensor]] = defaultdict(list)
         weights = [p for p in self.parameters() if p.ndim >= 2]
         gains = [p for p in self.parameters() if p.ndim < 2]
         groups = [{"params": weights, "weight_decay": 0.02}, {"params": gains, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=peak_rate, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(groups, lr=peak_rate, betas=(0.9, 0.98), fused=True)
 
     def parameters(self) -> list[nn.Parameter]:
         """Of the model and the training heads."""
         return [*self.model.parameters(), *self.heads.parameters()]
 
-    def train_step(self) -> dict[str, float]:
-        """One optimizer step on one batch; returns the parts of the loss."""
-        looking = self.step < self.schedule.look
-        losses = {} if looking else self._all_losses(self._draw())
-        if looking or self.step % CLOSE_UPS_EVERY == 0:
-            losses["look"] = self._vision_loss(draw_close_ups(self.rng))
+    @property
+    def stage(self) -> Stage:
+        """Of the next step."""
+        until = 0.0
+        for stage in STAGES:
+            until += stage.share
+            if self.passed < until - 1e-9:
+                return stage
+        return STAGES[-1]
+
+    def train_step(self) -> None:
+        """One optimizer step on one batch; the parts of the loss are noted in :attr:`told`."""
+        self.passed = self.clock.passed(self.step)
+        stage = self.stage
+        losses: dict[str, Tensor] = {}
+        batch, suffixes = self._next_batch(stage)
+        if stage.videos is None:
+            losses["look"] = self._vision_loss(batch)
+        else:
+            losses |= self._all_losses(batch, suffixes)
+        rate = self.peak_rate * self._rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.peak_rate * self.schedule.rate(self.step)
+            group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(self.parameters(), 1.0)
         self.optimizer.step()
         self._update_average()
         self.step += 1
-        return {name: float(loss.detach()) for name, loss in losses.items()}
+        if stage.videos is not None and self._rates_from == 0:
+            self._rates_from = self.step
+        for name, loss in losses.items():
+            self.told[name].append(loss.detach())
 
-    def _draw(self) -> list[Sample]:
-        is_video = self.rng.random() > SINGLE_IMAGE_SHARE
-        return draw_batch(self.pool, self.rng, is_video, self.schedule.kinds(self.step, is_video), QUESTIONS)
+    def _rate(self) -> float:
+        """Of learning, over its peak: warm-up at both beginnings, a plateau, and a linear decay at the end."""
+        since = self.step - self._rates_from
+        return min(1.0, (since + 1) / WARM_UP_STEPS, max(FINAL_RATE, (1 - self.passed) / DECAY_SHARE))
 
-    def _vision_loss(self, samples: Sequence[Sample]) -> Tensor:
-        features = run_vision(self.model, build_prefix(self.model, self.processor, samples))
-        return self.heads["vision"].loss(features, dense_truth(samples))
+    def _next_batch(self, stage: Stage) -> tuple[Batch, Suffixes]:
+        """What was drawn during the last step; the next one is begun. The first of a stage may still be of the one before."""
+        batch = self._drawn.result() if self._drawn else self._draw(stage)
+        self._drawn = self._drawer.submit(self._draw, stage)
+        return batch
 
-    def _all_losses(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        suffixes = build_suffixes(self.processor, [sample.questions for sample in samples])
-        output = run(self.model, build_prefix(self.model, self.processor, samples), suffixes)
-        truth = dense_truth(samples)
-        divergence = rollout_divergence(output.rollouts, rollout_targets(samples))
-        end = torch.full_like(suffixes.answers, self.processor.tokenizer.eos_token_id).flatten()
+    def _draw(self, stage: Stage) -> tuple[Batch, Suffixes]:
+        looks = Diet(_LOOKS, 1)
+        if self.rng.random() < stage.image_share:
+            batch = draw_image_batch(self.windows, self.rng, stage.images or looks, self.patches // 2)
+        else:
+            batch = draw_video_batch(self.windows, self.rng, stage.videos or looks, self.patches, self.sparse)
+        return batch, self.tokens.suffixes(batch.questions, self.device)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _vision_loss(self, batch: Batch) -> Tensor:
+        with self._autocast():
+            features = run_vision(self.model, build_prefix(self.model, self.processor, batch))
+        return self.heads["vision"].loss(features.float(), DenseTruth(batch))
+
+    def _all_losses(self, batch: Batch, suffixes: Suffixes) -> dict[str, Tensor]:
+        with self._autocast():
+            output = run(self.model, build_prefix(self.model, self.processor, batch), suffixes)
+        truth = DenseTruth(batch)
+        targets, there = rollout_targets(batch)
+        divergence = rollout_divergence(output.rollouts, targets) * there
+        asked = torch.tensor([[q.kind not in ("presence", "box", "background") for q in row] for row in batch.questions])
+        yes = torch.tensor([[q.kind in ("presence", "box") and q.target >= 0 for q in row] for row in batch.questions])
+        asked, yes = sent(asked, self.device) & there, sent(yes, self.device) & there
+        # What is asked about something that is out of this view after all has no right answer.
+        answered = asked | yes | (batch.targets < 0)
+        entropy = answer_losses(output, suffixes)
         losses = {
-            "answer": F.cross_entropy(output.answer_logits.flatten(0, 1), suffixes.answers.flatten()),
-            "end": 0.1 * F.cross_entropy(output.end_logits.flatten(0, 1), end),
-            "rollout": divergence[:, :-1].mean(),
+            "answer": (entropy * answered).sum() / answered.sum().clamp(min=1),
+            "rollout": (divergence * asked).sum() / asked.sum().clamp(min=1),
+            "yes": 0.3 * (divergence * yes).sum() / yes.sum().clamp(min=1),
             "ground": BACKGROUND_WEIGHT * divergence[:, -1].mean(),
             "dense": self.heads["vision"].loss(output.vision, truth),
             "middle": 0.5 * self.heads["middle"].loss(output.middle, truth),
         }
         if self.step % NAME_EVERY == 0:
-            questions = [name_question(self.rng) for _ in range(NAME_QUESTIONS)]
-            losses["name"] = 0.5 * run_text(self.model, self.processor, questions)
+            questions = [name_question(self._name_rng) for _ in range(NAME_QUESTIONS)]
+            with self._autocast():
+                losses["name"] = 0.5 * run_text(self.model, self.processor, questions)
+        self._note(batch, are_right(output, suffixes), divergence, there)
         return losses
 
+    def _note(self, batch: Batch, right: Tensor, divergence: Tensor, there: Tensor) -> None:
+        """Keep how each kind of question went; what is on a GPU stays there until it is told."""
+        medium = "video" if batch.is_video else "image"
+        kinds = [question.kind for row in batch.questions for question in row]
+        values = torch.stack([right.float(), divergence.detach(), there.float()], dim=-1).flatten(0, 1)
+        self.told[f"~{medium}"].append(values)
+        self._kinds = getattr(self, "_kinds", {})
+        self._kinds.setdefault(medium, []).extend(kinds)
+
+    def tell(self) -> str:
+        """What was noted since it was last told, in a line."""
+        parts = [f"{name} {torch.stack(values).mean():.3f}" for name, values in self.told.items() if name[0] != "~"]
+        for medium in ("video", "image"):
+            if f"~{medium}" not in self.told:
+                continue
+            values = torch.cat(self.told[f"~{medium}"]).cpu().numpy()
+            kinds = np.array(self._kinds[medium])
+            parts.append(f"| {medium}")
+            for kind in sorted(set(kinds)):
+                right, divergence, there = values[kinds == kind].T
+                look = divergence[there > 0].mean() if there.any() else np.nan
+                parts.append(f"{kind} {right.mean():.2f}/{look:.2f}")
+        self.told.clear()
+        self._kinds = {}
+        return " ".join(parts)
+
+    @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
-        with torch.no_grad():
-            for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
 
     def save(self, path: Path) -> None:
-        """Write everything needed to continue; the pool of clips is drawn anew."""
+        """Write everything needed to continue."""
         state = {
             "step": self.step,
+            "passed": self.passed,
+            "rates_from": self._rates_from,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "heads": self.heads.state_dict(),
@@ -185,60 +312,67 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; the data that follows is drawn from the seed and the step."""
-        state = torch.load(path, weights_only=True)
-        self.step = state["step"]
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        self.step, self.passed, self._rates_from = state["step"], state["passed"], state["rates_from"]
+        self.clock.set_back_by(self.passed)
         for part in ("model", "average", "heads", "optimizer"):
             getattr(self, part).load_state_dict(state[part])
         self.rng = np.random.default_rng([self.step, int(self.rng.integers(2**31))])
-        self.pool = ClipPool(self.rng)
 
 
-def train(trainer: Trainer, out: Path, export: Path, evaluate_every: int) -> None:
-    """Run to the end of the schedule, with a checkpoint, an export and held-out scores every so many steps."""
-    sums: dict[str, list[float]] = {}
-    began = time.monotonic()
-    while trainer.step < trainer.schedule.total:
-        for name, loss in trainer.train_step().items():
-            sums.setdefault(name, []).append(loss)
-        if trainer.step % 20 == 0:
-            parts = " ".join(f"{name} {np.mean(losses):.3f}" for name, losses in sums.items())
-            LOG.info("step %d, %.2f s a step: %s", trainer.step, (time.monotonic() - began) / 20, parts)
-            sums.clear()
-            began = time.monotonic()
-        if trainer.step % 100 == 0:
+def train(trainer: Trainer, out: Path, export: Path, save_seconds: float = 60.0) -> None:
+    """Run to the end of the schedule, with a line in the log and a checkpoint now and then, and export the average."""
+    saved_s = told_s = time.monotonic()
+    told_step = trainer.step
+    while trainer.clock.passed(trainer.step) < 1:
+        trainer.train_step()
+        if trainer.step - told_step >= TELL_EVERY:
+            line = trainer.tell()
+            pace = (time.monotonic() - told_s) / (trainer.step - told_step)
+            clips = len(trainer.windows.folder.clips)
+            LOG.info("step %d, %.3f of it, %.3f s a step, %d clips: %s", trainer.step, trainer.passed, pace, clips, line)
+            told_s, told_step = time.monotonic(), trainer.step
+        if time.monotonic() - saved_s > save_seconds:
             trainer.save(out / "checkpoint.pt")
-        is_last = trainer.step == trainer.schedule.total
-        if is_last or (trainer.step > trainer.schedule.look and trainer.step % evaluate_every == 0):
-            save(trainer.average, trainer.processor, export)
-            scores = evaluate(trainer.average, trainer.processor, scenes=100 if is_last else 20)
-            LOG.info("held out, step %d\n%s", trainer.step, table(scores))
-            began = time.monotonic()
+            saved_s = time.monotonic()
     trainer.save(out / "checkpoint.pt")
+    save(trainer.average, trainer.processor, export)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, default=Path("runs/clips"), help="folder of tools.table_clips")
     parser.add_argument("--out", type=Path, default=Path("runs/mllm"), help="folder for checkpoints")
     parser.add_argument("--export", type=Path, help="where the model is written (default: OUT/export)")
-    parser.add_argument("--stage-steps", type=int, nargs=len(STAGES), default=STAGE_STEPS, help="see STAGES")
+    parser.add_argument("--minutes", type=float, help="how long to train")
+    parser.add_argument("--steps", type=int, help="how long to train, instead (default: 6000)")
     parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="begin with the weights of a trained model")
-    parser.add_argument("--evaluate-every", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=1.2e-3, help="highest learning rate")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate (default: %(default)s)")
+    parser.add_argument(
+        "--patches", type=int, default=120_000, help="of videos a batch; on a CPU, 12000 (default: %(default)s)"
+    )
+    parser.add_argument("--sparse", type=float, default=SPARSE, help="share of long videos thinned out (default: %(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(arguments.threads)
-    schedule = Schedule(tuple(arguments.stage_steps))
-    trainer = Trainer(schedule, arguments.seed, arguments.rate)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    steps = None if arguments.minutes else arguments.steps or 6000
+    device = torch.device(arguments.device)
+    folder = ClipFolder(arguments.clips, device)
+    folder.wait_for(LEAST_CLIPS)
+    clock = Clock(arguments.minutes, steps)
+    trainer = Trainer(Windows(folder), clock, device, arguments.seed, arguments.rate, arguments.patches, arguments.sparse)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    settings = {name: str(value) for name, value in vars(arguments).items()}
+    LOG.info("%s, %d parameters: %s", device, sum(p.numel() for p in trainer.model.parameters()), json.dumps(settings))
     if (checkpoint := arguments.out / "checkpoint.pt").exists():
         trainer.load(checkpoint)
         LOG.info("continuing from step %d", trainer.step)
     elif arguments.start_from:
         trainer.start_from(arguments.start_from)
-    train(trainer, arguments.out, arguments.export or arguments.out / "export", arguments.evaluate_every)
+    train(trainer, arguments.out, arguments.export or arguments.out / "export")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from decaf_ros.synthetic.table.scene import Action, Scene
 from decaf_ros.synthetic.table.simulation import TICK_S, Simulation
 
 Float64Array = npt.NDArray[np.float64]
-ORDERS = {"pick": 1, "place": 1, "push": 2}  # and how many points each takes
+ORDERS = ("pick", "place", "push")
 SCRIPT = "script"
 _OVER_TABLE = 0.15  # metres, of the hand that brings something
 
@@ -94,25 +94,26 @@ class LiveTable:
         reason = self.world.why_failed if failed else ""
         return ArmState(busy, self._order, outcome, reason, self.world.held is not None)
 
-    def order(self, order: str, *points: npt.ArrayLike) -> None:
+    def order(self, order: str, at: npt.ArrayLike, to: npt.ArrayLike | None = None) -> None:
         """Tell the arm what to do next.
 
         Args:
             order: ``pick`` what is at a point of the world; ``place`` what it holds at one; ``push`` what is at one to another.
-            points: ``(3,)`` each, in metres in the world's frame; of where something is to go the height is not heeded.
+            at: ``(3,)`` metres in the world's frame. Of where something is to go the height is not heeded.
+            to: the same, for ``push``.
 
         Raises:
             ValueError: it cannot, and why; it then does nothing.
         """
         require_known(order, ORDERS, "order")
-        if len(points) != ORDERS[order]:
-            raise ValueError(f"{order} takes {ORDERS[order]} point(s), got {len(points)}")
-        places = [np.asarray(point, dtype=np.float64) for point in points]
-        if not all(np.isfinite(place).all() for place in places):
+        if (order == "push") != (to is not None):
+            raise ValueError(f"{order} takes {'two points, from and to' if order == 'push' else 'one point'}")
+        here, there = np.asarray(at, dtype=np.float64), np.asarray(at if to is None else to, dtype=np.float64)
+        if not np.isfinite([here, there]).all():
             raise ValueError("a point has three finite coordinates")
         if not self.world.is_idle:
             raise ValueError("the arm is busy")
-        action = self._place(places[0]) if order == "place" else self._handle(order, places)
+        action = self._place(here) if order == "place" else self._handle(order, here, there)
         self._order, self._failures = order, len(self.world.failed)
         self.world.perform(action)
 
@@ -131,14 +132,14 @@ class LiveTable:
             raise ValueError(OUT_OF_REACH)
         return action
 
-    def _handle(self, order: str, places: list[Float64Array]) -> Action:
+    def _handle(self, order: str, here: Float64Array, there: Float64Array) -> Action:
         if self.world.held is not None:
             raise ValueError(HAND_IS_FULL)
-        thing = self.world.thing_at(places[0])
+        thing = self.world.thing_at(here)
         if thing is None:
-            raise ValueError(f"nothing is at {_xyz(places[0])}")
+            raise ValueError(f"nothing is at {_xyz(here)}")
         if order == "push":
-            return Action("push", thing, _xy(places[1]))
+            return Action("push", thing, _xy(there))
         if reason := self.why_not_pick(thing):
             raise ValueError(reason)
         return Action("pick", thing)
