@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from filmed_table import BOX, EXPRESSION, MUG, SCENE, FilmedTable
+from filmed_table import BOX, EXPRESSION, MUG, TABLE
 
 from decaf_ros.datatypes import Frame
 from decaf_ros.method.fusion import normalise
@@ -17,8 +17,6 @@ from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-
-TABLE = FilmedTable(SCENE)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

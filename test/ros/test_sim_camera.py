@@ -206,6 +206,7 @@ def test_a_scene_file_that_cannot_be_is_refused_by_name(scene_file: Path, change
         ("decaf_sim_camera", "from decaf_ros.ros.programs import sim_camera; sim_camera()"),
         ("decaf demo", "from decaf_ros.cli.main import main; sys.exit(main(['demo']))"),
         ("decaf demo", "from decaf_ros.cli.main import main; sys.exit(main(['demo', '--pick']))"),
+        ("decaf bench", "from decaf_ros.cli.main import main; sys.exit(main(['bench']))"),
     ],
 )
 def test_without_the_simulator_the_extra_is_named(program: str, call: str) -> None:
