@@ -35,8 +35,10 @@ _STEADY_FRAMES = 3
 _CLEAR = 0.8  # visible share of what is in sight again
 _SHOWN = 0.95  # the same of what is followed before anything happens
 _LOW_KINDS = ("cube", "ball", "apple", "lemon", "mug", "sponge", "car")  # that a box hides
-_PASSED_KINDS = ("mug", "can", "cube", "bottle", "ball", "apple", "bowl", "teapot", "car")
+_TALL_KINDS = ("mug", "can", "bottle", "teapot")  # that hide a part of what they pass
+_ANY_KINDS = tuple(kind for kind in KINDS if kind != "box")
 _MIDDLE, _APART = (0.05, 0.0), 0.27  # of the table before the camera, and how far from it others stand to either side
+_GAPS = (0.12, 0.15)  # metres between the middles of two things that pass each other
 _TURN, _SWAY = 0.85, 1.2  # radians to either side that the camera goes, and would go at most
 _TURN_S = 2 * math.asin(_TURN / _SWAY)  # of the scene, which the camera's way takes
 _PACE = 0.22  # of the scene's time against the script's, in which the camera turns by a quarter radian a second
@@ -92,10 +94,10 @@ class Played:
         """What the camera sees at a time of the script."""
         return self._episode.render(self._script.scene_time(time_s))
 
-    def shares(self, times_s: Sequence[float]) -> list[float]:
-        """How much of the thing is visible."""
+    def shares(self, times_s: Sequence[float], things: Sequence[int]) -> list[float]:
+        """How much of some things is visible, of that of which least is."""
         when = (self._script.scene_time(time_s) for time_s in times_s)
-        return [float(self._episode.visible_fractions(time_s)[self._script.thing]) for time_s in when]
+        return [float(self._episode.visible_fractions(time_s)[list(things)].min()) for time_s in when]
 
     def faults(self) -> list[str]:
         """Why it should not be shown."""
@@ -123,8 +125,8 @@ class Outcome:
 def script_of(kind: str, seed: int) -> Script:
     """The script of a kind, one of :data:`SCRIPT_KINDS`, that is drawn from a seed.
 
-    It has come off: the thing is in full sight until it moves, then out of it, or partly hidden where it only meets another
-    thing, and in sight again at the end.
+    It has come off: the thing is in full sight until it moves, then out of it, and in sight again at the end; where it only
+    meets another one, so are both, and one hides a part of the other.
     """
     rng, (draw, gone) = np.random.default_rng(seed), _DRAWN[kind]
     for _ in range(MOST_ATTEMPTS):
@@ -133,7 +135,8 @@ def script_of(kind: str, seed: int) -> Script:
             played = Played(script)
         except ValueError:  # things would stand in each other
             continue
-        shares = np.array(played.shares([index / HZ for index in range(round(script.end_s * HZ) + 1)]))
+        things = (script.thing,) if gone else (0, 1)
+        shares = np.array(played.shares([index / HZ for index in range(round(script.end_s * HZ) + 1)], things))
         before, unclear = shares[: round(script.moves_at_s * HZ) + 1], np.flatnonzero(shares < _CLEAR)
         came_off = before.min() >= _SHOWN and (shares.min() == 0 if gone else len(unclear) > 0) and shares[-1] >= _CLEAR
         if came_off and not played.faults():
@@ -186,10 +189,10 @@ def _best(truth: BoolArray, objects: Sequence[ObjectMask]) -> tuple[float, int]:
 
 def _hidden(frames: int, rng: np.random.Generator) -> Script:
     """Behind a tall box, all of it for so many frames, and out again on the other side or on the same one."""
-    (thing, *others) = _looks(rng, _LOW_KINDS, 2)
+    thing, *others = _looks(rng, _LOW_KINDS, _ANY_KINDS, _ANY_KINDS)
     scene = _orbited(rng, (thing, ("box", _other_colour(rng, thing, *others))), others, gap=0.2, scales=(1.1, 1.35))
     times_s = np.linspace(0.0, _TURN_S, 80)
-    shares = Played(Script("", scene, 0, ((0.0, 0.0), (_TURN_S, _TURN_S)), 0.0)).shares(times_s.tolist())
+    shares = Played(Script("", scene, 0, ((0.0, 0.0), (_TURN_S, _TURN_S)), 0.0)).shares(times_s.tolist(), (0,))
     hidden = times_s[np.array(shares) == 0]
     first, last = (hidden[0], hidden[-1]) if len(hidden) else (0.5 * _TURN_S, 0.55 * _TURN_S)  # which will not come off
     middle, seconds = float(0.5 * (first + last)), frames / HZ
@@ -203,22 +206,21 @@ def _hidden(frames: int, rng: np.random.Generator) -> Script:
 
 def _passing(rng: np.random.Generator) -> Script:
     """Slowly past an object of another colour and kind, before it or behind it."""
-    thing, other, *others = _looks(rng, _PASSED_KINDS, 3)
-    pair = (thing, other) if rng.random() < 0.5 else (other, thing)
-    scene = _orbited(rng, pair, others, gap=float(rng.uniform(0.13, 0.18)))
-    return Script("", scene, pair.index(thing), _turning(MOVES_AT_S), MOVES_AT_S)
+    farther, nearer, *others = _looks(rng, _LOW_KINDS, _TALL_KINDS, _ANY_KINDS, _ANY_KINDS)
+    scene = _orbited(rng, (farther, nearer), others, gap=float(rng.uniform(*_GAPS)))
+    return Script("", scene, int(rng.integers(2)), _turning(MOVES_AT_S), MOVES_AT_S)
 
 
 def _doubled(rng: np.random.Generator) -> Script:
     """Past one of the same kind and colour, which is nearer to the camera."""
-    thing, *others = _looks(rng, _PASSED_KINDS, 2)
-    scene = _orbited(rng, (thing, thing), others, gap=float(rng.uniform(0.13, 0.18)))
+    thing, *others = _looks(rng, _TALL_KINDS, _ANY_KINDS, _ANY_KINDS)
+    scene = _orbited(rng, (thing, thing), others, gap=float(rng.uniform(*_GAPS)))
     return Script("", scene, 0, _turning(_DOUBLE_MOVES_AT_S), _DOUBLE_MOVES_AT_S)
 
 
 def _away(rng: np.random.Generator) -> Script:
     """The arm carries it out of sight, and some seconds later back, to another place."""
-    looks = _looks(rng, _LOW_KINDS, 3)
+    looks = _looks(rng, _LOW_KINDS, *[_ANY_KINDS] * 3)
     places = rng.permutation([(x, y) for x in (-0.05, 0.13) for y in (-0.17, 0.0, 0.17)])[:5]
     things = tuple(
         Thing(kind, colour, 1.0, _pair(place), float(rng.uniform(-math.pi, math.pi)), int(rng.integers(2**31)))
@@ -283,7 +285,7 @@ def _orbited(
 def _camera(azimuth: float) -> Camera:
     """One that goes from one side to the other within :data:`_TURN_S`."""
     sway, phase = (_SWAY, 0.0, 0.0), -math.asin(_TURN / _SWAY)
-    return Camera((*_MIDDLE, 0.05), 0.74, azimuth, 0.45, 0.75, sway, period_s=2 * math.pi, phase=phase)
+    return Camera((*_MIDDLE, 0.05), 0.74, azimuth, 0.42, 0.75, sway, period_s=2 * math.pi, phase=phase)
 
 
 def _look(rng: np.random.Generator) -> Look:
@@ -295,12 +297,11 @@ def _look(rng: np.random.Generator) -> Look:
     )
 
 
-def _looks(rng: np.random.Generator, first_kinds: Sequence[str], others: int) -> list[tuple[str, str]]:
-    """Kinds and colours that differ throughout, the first two kinds of the ones given, none of them a box."""
-    kinds = [*rng.permutation(list(first_kinds))[:2].tolist()]
-    kinds += rng.permutation([kind for kind in KINDS if kind not in (*kinds, "box")]).tolist()
+def _looks(rng: np.random.Generator, *groups: Sequence[str]) -> list[tuple[str, str]]:
+    """A kind of each group, and a colour for it: none comes twice, if it can be had."""
     looks: list[tuple[str, str]] = []
-    for kind in kinds[: 1 + others]:
+    for group in groups:
+        kind = str(rng.choice([kind for kind in group if kind not in dict(looks)]))
         looks.append((kind, _other_colour(rng, *looks, of=KINDS[kind].colours)))
     return looks
 
