@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -236,10 +236,20 @@ class ClipFolder:
         self._folder, self._device, self._capacity = folder, device, capacity
         self._known: set[str] = set()
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="clips")
+        self._readings: list[Future[None]] = []
         self._looked_s = 0.0
 
     def refresh(self, seconds: float = 2.0) -> None:
-        """Have new files read in the background, unless that was seen to less than so many seconds ago."""
+        """Have new files read in the background, unless that was seen to less than so many seconds ago.
+
+        Raises:
+            ValueError: a clip of the folder is held out.
+            OSError: a file could not be read.
+        """
+        done = [reading for reading in self._readings if reading.done()]
+        self._readings = [reading for reading in self._readings if not reading.done()]
+        for reading in done:
+            reading.result()
         if time.monotonic() - self._looked_s < seconds:
             return
         self._looked_s = time.monotonic()
@@ -249,7 +259,7 @@ class ClipFolder:
         for name in names:
             if name not in self._known and len(self._known) < self._capacity:
                 self._known.add(name)
-                self._readers.submit(self._read, self._folder / name)
+                self._readings.append(self._readers.submit(self._read, self._folder / name))
 
     def wait_for(self, count: int, seconds: float = 600.0) -> None:
         """Wait until there are so many clips.

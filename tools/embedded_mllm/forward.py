@@ -26,6 +26,7 @@ from tools.embedded_mllm.data import Batch, sent
 from tools.embedded_mllm.model import MERGE_SIZE
 from tools.embedded_mllm.questions import Question
 
+CHAT_BEGIN = "<|im_start|>user\n"
 # "flash" in the name makes transformers' vision tower hand over all windows at once instead of looping over them.
 _WINDOWED_ATTENTION = "flash_attention_windowed_sdpa"
 _ROLLOUT_ATTENTION = "rollout_attention"
@@ -184,7 +185,7 @@ def build_prefix(model: Model, processor: Processor, batch: Batch) -> Prefix:
     steps, rows, columns = batch.grid_thw
     visual_count = steps * rows * columns
     pad = "<|video_pad|>" if batch.is_video else "<|image_pad|>"
-    text = f"<|im_start|>user\n<|vision_start|>{pad * visual_count}<|vision_end|>"
+    text = f"{CHAT_BEGIN}<|vision_start|>{pad * visual_count}<|vision_end|>"
     token_ids = torch.tensor(processor.tokenizer(text)["input_ids"])
     start = int((token_ids == processor.tokenizer.convert_tokens_to_ids(pad)).int().argmax())
     visual = slice(start, start + visual_count)
@@ -225,10 +226,9 @@ class Tokens:
         self._tokenizer = processor.tokenizer
         self._known: dict[tuple[str, str], tuple[list[int], int, list[float]]] = {}
 
-    def suffixes(self, questions: Sequence[Sequence[Question]], device: torch.device) -> Suffixes:
-        """The questions of each sample, which all have the same number of them."""
-        flat = [(question.prompt, question.answer) for row in questions for question in row]
-        rows = [self._row(*question) for question in flat]
+    def suffixes(self, questions: Sequence[Sequence[Question]], device: torch.device, begin: str = "") -> Suffixes:
+        """The questions of each sample, which all have the same number of them; ``begin`` comes before each."""
+        rows = [self._row(begin + question.prompt, question.answer) for row in questions for question in row]
         width = max(len(ids) for ids, _, _ in rows)
         pad = self._tokenizer.pad_token_id
         shape = (len(questions), len(questions[0]))
@@ -330,26 +330,18 @@ def are_right(output: Pass, suffixes: Suffixes) -> Tensor:
     return ((output.logits.argmax(-1) == following) | (suffixes.weights == 0)).all(-1)
 
 
-def run_text(model: Model, processor: Processor, questions: Sequence[Question]) -> Tensor:
-    """Cross-entropy of the answers to questions without images."""
-    texts = [f"<|im_start|>user\n{q.prompt}<|im_end|>\n<|im_start|>assistant\n{q.answer}<|im_end|>" for q in questions]
-    device = model.lm_head.weight.device
-    tokens = processor.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(device)
-    positions = torch.arange(tokens["input_ids"].shape[1], device=device).expand(3, len(questions), -1)
-    embeddings = model.get_input_embeddings()(tokens["input_ids"])
-    width = embeddings.shape[1]
+def run_text(model: Model, suffixes: Suffixes) -> Pass:
+    """Run the language model over questions without images, ``(1, Q)``, which begin with the chat itself."""
+    _, questions, width = suffixes.token_ids.shape
+    device = suffixes.token_ids.device
     output = model.model.language_model(
-        inputs_embeds=embeddings,
-        position_ids=positions,
+        inputs_embeds=model.get_input_embeddings()(suffixes.token_ids[0]),
+        position_ids=torch.arange(width, device=device).expand(3, questions, -1),
         attention_mask={"full_attention": _block_mask(0, 1, width, device)},  # padding is on the right, nothing looks at it
         use_cache=False,
     )
-    rows, ends = torch.arange(len(questions), device=device), tokens["attention_mask"].sum(dim=1) - 1
-    loss = torch.zeros((), device=device)
-    for back in (2, 1):  # the answer, then the end of the turn
-        logits = model.lm_head(output.last_hidden_state[rows, ends - back])
-        loss = loss + F.cross_entropy(logits.float(), tokens["input_ids"][rows, ends - back + 1])
-    return loss
+    nothing = torch.empty(0, device=device)
+    return Pass(vision=nothing, middle=nothing, logits=model.lm_head(output.last_hidden_state).float()[None], rollouts=nothing)
 
 
 def roll_out(attentions: Sequence[Tensor], prefix: Prefix, last: Tensor, width: int) -> Tensor:

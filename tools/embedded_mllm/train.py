@@ -16,7 +16,6 @@ import copy
 import json
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +29,8 @@ from decaf_ros.outputs import OutputFolder
 from decaf_ros.synthetic.table.wordings import EVENT_KINDS
 from tools.embedded_mllm.data import SPARSE, Batch, Diet, Windows, draw_image_batch, draw_video_batch, sent
 from tools.embedded_mllm.forward import (
+    CHAT_BEGIN,
+    Prefix,
     Suffixes,
     Tokens,
     answer_losses,
@@ -42,6 +43,7 @@ from tools.embedded_mllm.forward import (
 )
 from tools.embedded_mllm.losses import DenseHeads, DenseTruth, rollout_divergence, rollout_targets
 from tools.embedded_mllm.model import build_config, build_model, build_processor, save
+from tools.embedded_mllm.notes import Notes
 from tools.embedded_mllm.questions import name_question
 from tools.table_clips import ClipFolder
 
@@ -96,6 +98,16 @@ LEAST_CLIPS = 32
 TELL_EVERY = 25
 
 
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What one step learns from: images with questions, and questions about names without images."""
+
+    batch: Batch
+    prefix: Prefix
+    suffixes: Suffixes
+    names: Suffixes
+
+
 class Clock:
     """How much of a run has passed, by time or by steps.
 
@@ -146,12 +158,12 @@ class Trainer:
     ) -> None:
         torch.manual_seed(seed)
         self.windows, self.clock, self.device = windows, clock, device
-        self.rng, self._name_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-        self._drawer = ThreadPoolExecutor(1, thread_name_prefix="drawer")  # while the GPU is told what to do with the last one
-        self._drawn: Future[tuple[Batch, Suffixes]] | None = None
+        self.rng = np.random.default_rng(seed)
+        self._drawer = ThreadPoolExecutor(1, thread_name_prefix="drawer")  # works while the GPU is told what to do
+        self._drawn: Future[Lesson] | None = None
         self.peak_rate, self.patches, self.sparse = peak_rate, patches, sparse
         self.processor = build_processor()
-        self.tokens = Tokens(build_processor())
+        self.tokens = Tokens(self.processor)
         self.model = build_model(build_config(self.processor.tokenizer)).to(device)
         channels = self.model.config.text_config.hidden_size
         self.heads = nn.ModuleDict({"vision": DenseHeads(channels, False), "middle": DenseHeads(channels, True)}).to(device)
@@ -161,7 +173,7 @@ class Trainer:
         self.step = 0
         self.passed = 0.0
         self._rates_from = 0
-        self.told: dict[str, list[Tensor]] = defaultdict(list)
+        self.notes = Notes()
         weights = [p for p in self.parameters() if p.ndim >= 2]
         gains = [p for p in self.parameters() if p.ndim < 2]
         groups = [{"params": weights, "weight_decay": 0.02}, {"params": gains, "weight_decay": 0.0}]
@@ -182,15 +194,15 @@ class Trainer:
         return STAGES[-1]
 
     def train_step(self) -> None:
-        """One optimizer step on one batch; the parts of the loss are noted in :attr:`told`."""
+        """One optimizer step on one batch; the parts of the loss are noted in :attr:`notes`."""
         self.passed = self.clock.passed(self.step)
         stage = self.stage
         losses: dict[str, Tensor] = {}
-        batch, suffixes = self._next_batch(stage)
+        lesson = self._next_lesson(stage)
         if stage.videos is None:
-            losses["look"] = self._vision_loss(batch)
+            losses["look"] = self._vision_loss(lesson)
         else:
-            losses |= self._all_losses(batch, suffixes)
+            losses |= self._all_losses(lesson)
         rate = self.peak_rate * self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -202,39 +214,46 @@ class Trainer:
         self.step += 1
         if stage.videos is not None and self._rates_from == 0:
             self._rates_from = self.step
-        for name, loss in losses.items():
-            self.told[name].append(loss.detach())
+        self.notes.add_losses(losses)
 
     def _rate(self) -> float:
         """Of learning, over its peak: warm-up at both beginnings, a plateau, and a linear decay at the end."""
         since = self.step - self._rates_from
         return min(1.0, (since + 1) / WARM_UP_STEPS, max(FINAL_RATE, (1 - self.passed) / DECAY_SHARE))
 
-    def _next_batch(self, stage: Stage) -> tuple[Batch, Suffixes]:
+    def _next_lesson(self, stage: Stage) -> Lesson:
         """What was drawn during the last step; the next one is begun. The first of a stage may still be of the one before."""
-        batch = self._drawn.result() if self._drawn else self._draw(stage)
+        lesson = self._drawn.result() if self._drawn else self._draw(stage)
         self._drawn = self._drawer.submit(self._draw, stage)
-        return batch
+        return lesson
 
-    def _draw(self, stage: Stage) -> tuple[Batch, Suffixes]:
+    def _draw(self, stage: Stage) -> Lesson:
+        """All that the CPU has to do for a step; nothing else draws or tokenizes."""
         looks = Diet(_LOOKS, 1)
         if self.rng.random() < stage.image_share:
             batch = draw_image_batch(self.windows, self.rng, stage.images or looks, self.patches // 2)
         else:
             batch = draw_video_batch(self.windows, self.rng, stage.videos or looks, self.patches, self.sparse)
-        return batch, self.tokens.suffixes(batch.questions, self.device)
+        names = [[name_question(self.rng) for _ in range(NAME_QUESTIONS)]]
+        return Lesson(
+            batch,
+            build_prefix(self.model, self.processor, batch),
+            self.tokens.suffixes(batch.questions, self.device),
+            self.tokens.suffixes(names, self.device, CHAT_BEGIN),
+        )
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def _vision_loss(self, batch: Batch) -> Tensor:
+    def _vision_loss(self, lesson: Lesson) -> Tensor:
         with self._autocast():
-            features = run_vision(self.model, build_prefix(self.model, self.processor, batch))
-        return self.heads["vision"].loss(features.float(), DenseTruth(batch))
+            features = run_vision(self.model, lesson.prefix)
+        return self.heads["vision"].loss(features.float(), DenseTruth(lesson.batch))
 
-    def _all_losses(self, batch: Batch, suffixes: Suffixes) -> dict[str, Tensor]:
+    def _all_losses(self, lesson: Lesson) -> dict[str, Tensor]:
+        batch, suffixes = lesson.batch, lesson.suffixes
         with self._autocast():
-            output = run(self.model, build_prefix(self.model, self.processor, batch), suffixes)
+            output = run(self.model, lesson.prefix, suffixes)
         truth = DenseTruth(batch)
         targets, there = rollout_targets(batch)
         divergence = rollout_divergence(output.rollouts, targets) * there
@@ -253,37 +272,11 @@ class Trainer:
             "middle": 0.5 * self.heads["middle"].loss(output.middle, truth),
         }
         if self.step % NAME_EVERY == 0:
-            questions = [name_question(self._name_rng) for _ in range(NAME_QUESTIONS)]
             with self._autocast():
-                losses["name"] = 0.5 * run_text(self.model, self.processor, questions)
-        self._note(batch, are_right(output, suffixes), divergence, there)
+                named = run_text(self.model, lesson.names)
+            losses["name"] = 0.5 * answer_losses(named, lesson.names).mean()
+        self.notes.add_answers(batch, are_right(output, suffixes), divergence, there)
         return losses
-
-    def _note(self, batch: Batch, right: Tensor, divergence: Tensor, there: Tensor) -> None:
-        """Keep how each kind of question went; what is on a GPU stays there until it is told."""
-        medium = "video" if batch.is_video else "image"
-        kinds = [question.kind for row in batch.questions for question in row]
-        values = torch.stack([right.float(), divergence.detach(), there.float()], dim=-1).flatten(0, 1)
-        self.told[f"~{medium}"].append(values)
-        self._kinds = getattr(self, "_kinds", {})
-        self._kinds.setdefault(medium, []).extend(kinds)
-
-    def tell(self) -> str:
-        """What was noted since it was last told, in a line."""
-        parts = [f"{name} {torch.stack(values).mean():.3f}" for name, values in self.told.items() if name[0] != "~"]
-        for medium in ("video", "image"):
-            if f"~{medium}" not in self.told:
-                continue
-            values = torch.cat(self.told[f"~{medium}"]).cpu().numpy()
-            kinds = np.array(self._kinds[medium])
-            parts.append(f"| {medium}")
-            for kind in sorted(set(kinds)):
-                right, divergence, there = values[kinds == kind].T
-                look = divergence[there > 0].mean() if there.any() else np.nan
-                parts.append(f"{kind} {right.mean():.2f}/{look:.2f}")
-        self.told.clear()
-        self._kinds = {}
-        return " ".join(parts)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -327,7 +320,7 @@ def train(trainer: Trainer, out: Path, export: Path, save_seconds: float = 60.0)
     while trainer.clock.passed(trainer.step) < 1:
         trainer.train_step()
         if trainer.step - told_step >= TELL_EVERY:
-            line = trainer.tell()
+            line = trainer.notes.tell()
             pace = (time.monotonic() - told_s) / (trainer.step - told_step)
             clips = len(trainer.windows.folder.clips)
             LOG.info("step %d, %.3f of it, %.3f s a step, %d clips: %s", trainer.step, trainer.passed, pace, clips, line)
