@@ -12,7 +12,7 @@ from decaf_ros.synthetic.table.sampling import require_held_out
 from decaf_ros.synthetic.table.window import SEEN
 from decaf_ros.synthetic.table.wordings import ABSENT_KINDS
 
-EVENT_KINDS, OTHER_KINDS = ("put_down",), ("relation",)
+EVENT_KINDS, OTHER_KINDS = ("put_down",), ("colour_category",)
 _LATEST_S = 10.0  # at which the demo asks: nobody waits for long
 
 
