@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/images that show the demo: its contact sheet, and a query by event as it goes on.
+"""Draws the pictures of docs/images that show the demo: its contact sheet, and its first query as it goes on.
 
     python -m tools.demo_pictures [--seed N]
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from decaf_ros.cli.demo import FIRST_SEED
+from decaf_ros.cli.demo import FIRST_SEED, KINDS
 from decaf_ros.cli.demo_pictures import draw_sheet, live_pictures, look_again
 from decaf_ros.cli.demo_run import ANSWER_SECONDS, CAMERA_HZ, TRACKING_SECONDS, Outcome, run_node
 from decaf_ros.cli.demo_scenes import choose_queries
@@ -32,7 +32,7 @@ def main() -> None:
     """Run the demo's queries, and draw both."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=whole_number, default=FIRST_SEED, help="as of decaf demo (default: %(default)s)")
-    *present, absent = choose_queries(parser.parse_args().seed, ANSWER_SECONDS + TRACKING_SECONDS)
+    *present, absent = choose_queries(parser.parse_args().seed, KINDS, ANSWER_SECONDS + TRACKING_SECONDS)
     with tempfile.TemporaryDirectory() as folder:
         outcomes = run_node(present, OutputFolder(Path(folder)))
     _write_animation(outcomes[0])

@@ -2,7 +2,7 @@
 
     python -m tools.page_picture [--seed N]
 
-The first sentence is that of ``decaf demo`` about what happened, the second one is about another thing of the same scene.
+The first sentence is the first one of ``decaf demo``, the second one is about another thing of the same scene.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
-from decaf_ros.cli.demo import FIRST_SEED
+from decaf_ros.cli.demo import FIRST_SEED, KINDS
 from decaf_ros.cli.demo_run import ANSWER_SECONDS, TRACKING_SECONDS, camera_and_node, say, show_until_asked
 from decaf_ros.cli.demo_scenes import choose_queries
 from decaf_ros.cli.models import whole_number
@@ -38,7 +38,7 @@ def main() -> None:
     """Take the picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=whole_number, default=FIRST_SEED, help="as of decaf demo (default: %(default)s)")
-    event, *_ = choose_queries(parser.parse_args().seed, ANSWER_SECONDS + TRACKING_SECONDS)
+    first, *_ = choose_queries(parser.parse_args().seed, KINDS, ANSWER_SECONDS + TRACKING_SECONDS)
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         raise SystemExit("neither chromium nor google-chrome is installed")
@@ -53,8 +53,8 @@ def main() -> None:
         tab.set_default_timeout(_LONGEST_S * 1e3)
         tab.goto(_address(folder / "web.log"))
         tab.locator("#presence[data-presence=online]").wait_for()
-        show_until_asked(event, client, Recorder(client))
-        for mode, text in (("Replace", event.sentence.text), ("Add", _other_of(event))):
+        show_until_asked(first, client, Recorder(client))
+        for mode, text in (("Replace", first.sentence.text), ("Add", _other_of(first))):
             _ask(tab, mode, text)
         tab.locator("#heatmap canvas").wait_for()
         tab.wait_for_timeout(_SETTLING_MS)
@@ -62,11 +62,11 @@ def main() -> None:
             file.write(tab.screenshot(full_page=True))
 
 
-def _other_of(event: HeldOutQuery) -> str:
+def _other_of(first: HeldOutQuery) -> str:
     """A sentence about another thing at the same moment."""
-    asked: Sequence[HeldOutQuery] = [query for query in queries_of(event.seed) if query.end_s == event.end_s]
+    asked: Sequence[HeldOutQuery] = [query for query in queries_of(first.seed) if query.end_s == first.end_s]
     others = [query.sentence for query in asked if query.sentence.kind == "colour_category"]
-    return next(sentence.text for sentence in others if sentence.target != event.sentence.target)
+    return next(sentence.text for sentence in others if sentence.target != first.sentence.target)
 
 
 def _ask(tab: Page, mode: str, text: str) -> None:

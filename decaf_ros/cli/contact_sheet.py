@@ -60,16 +60,16 @@ class AbsentRow:
     presence: Mapping[str, float]
 
 
-def draw_contact_sheet(event: SheetRow, others: Sequence[SheetRow], absent: AbsentRow) -> UInt8Array:
+def draw_contact_sheet(first: SheetRow, others: Sequence[SheetRow], absent: AbsentRow) -> UInt8Array:
     """Draw the sheet, uint8 RGB.
 
     Args:
-        event: what it means is shown over time, first.
-        others: shown by steps after the event, each on the key frame that its best object was found on.
+        first: what it means is shown over time, then by steps.
+        others: shown by steps alone, each on the key frame that its best object was found on.
         absent: comes last.
     """
-    bands = [_row_title(event.title), *_over_time(event)]
-    bands += [_titles(_COLUMNS, _TITLE_HEIGHT, _TITLE_SCALE), _steps(event)]
+    bands = [_row_title(first.title), *_over_time(first)]
+    bands += [_titles(_COLUMNS, _TITLE_HEIGHT, _TITLE_SCALE), _steps(first)]
     for row in others:
         bands += [_row_title(row.title), _steps(row)]
     bands += [_row_title(absent.title), _question(absent)]

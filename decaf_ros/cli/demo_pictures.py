@@ -87,9 +87,9 @@ def _key_frames(outcome: Outcome, tracker: Sam2Tracker) -> list[StoredFrame]:
 
 def draw_sheet(outcomes: Sequence[Outcome], absent: HeldOutQuery, look: SecondLook) -> UInt8Array:
     """The sheet, uint8 RGB."""
-    event, *others = [_sheet_row(outcome, grounding) for outcome, grounding in zip(outcomes, look.groundings, strict=True)]
+    first, *others = [_sheet_row(outcome, grounding) for outcome, grounding in zip(outcomes, look.groundings, strict=True)]
     title = f'"{absent.sentence.text}"   there is none. Is it there?'
-    return draw_contact_sheet(event, others, AbsentRow(title, look.absent_heat, look.presence))
+    return draw_contact_sheet(first, others, AbsentRow(title, look.absent_heat, look.presence))
 
 
 def _sheet_row(outcome: Outcome, grounding: Grounding) -> SheetRow:

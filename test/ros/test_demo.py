@@ -34,7 +34,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def queries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes need not be looked through where they are not shown."""
-    monkeypatch.setattr(demo, "choose_queries", lambda first_seed, shown_s: (QUERY, QUERY, QUERY))
+    monkeypatch.setattr(demo, "choose_queries", lambda first_seed, kinds, shown_s: (QUERY, QUERY, QUERY))
 
 
 def _raise(error: BaseException) -> NoReturn:

@@ -45,7 +45,7 @@ def test_the_frame_shown_is_the_one_the_object_was_found_on_or_the_newest(found,
     assert after[bottom_of_the_row, 40].tolist() == pytest.approx([brightness] * 3, abs=3)
 
 
-def test_the_event_is_shown_from_the_first_key_frame_to_the_last():
+def test_the_first_query_is_shown_from_the_first_key_frame_to_the_last():
     sheet = draw_contact_sheet(row(True, frames=16), [], absent())
     strip = sheet[60 + 50 + 10, 6 + 20 :: 326, 0].astype(int)
     assert len(strip) == COLUMNS
