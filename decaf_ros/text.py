@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from os import PathLike
+
 _QUOTED_CHARACTERS = 80
+_PATH_CHARACTERS = 200
 _ERROR_CHARACTERS = 500
 
 
@@ -31,6 +34,11 @@ def quoted(foreign: str, limit: int = _QUOTED_CHARACTERS) -> str:
     if len(foreign) <= limit:
         return repr(foreign)
     return f"{foreign[:limit]!r}... ({len(foreign)} characters)"
+
+
+def quoted_path(path: str | PathLike[str]) -> str:
+    """A path as :func:`quoted`: it tells where something is, so that more of it is given."""
+    return quoted(str(path), _PATH_CHARACTERS)
 
 
 def brief(foreign: object, limit: int = _ERROR_CHARACTERS) -> str:

@@ -22,10 +22,10 @@ from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter
 from decaf_ros.models.errors import OptionsError
 from decaf_ros.models.mllm_folder import look_through, read_config
-from decaf_ros.models.model_files import EMBEDDED, local_path, require_memory, require_safe_torch, shown, told_as
+from decaf_ros.models.model_files import EMBEDDED, local_path, require_memory, require_safe_torch, told_as
 from decaf_ros.models.tokenizers import require_bounded
 from decaf_ros.models.visual_prefix import MllmOptions
-from decaf_ros.text import quoted
+from decaf_ros.text import quoted, quoted_path
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "qwen2_5_vl"
 # What of a repository is downloaded: the files beside each other, not those in folders, and weights of one format.
@@ -65,7 +65,7 @@ def load_mllm(
     folder = _folder(model_id)
     with told_as(_cause(model_id, folder), _WAY_OUT):
         adapter, model, processor = _read(folder, dtype)
-    with told_as(f"{shown(model_id)} cannot run on {device}", "Take a smaller model, or another device"):
+    with told_as(f"{quoted_path(model_id)} cannot run on {device}", "Take a smaller model, or another device"):
         model.to(device=device)  # type: ignore[call-arg]
     with told_as(_cause(model_id, folder), _WAY_OUT):
         mllm = adapter(model, processor, options)
@@ -93,7 +93,7 @@ def _folder(model_id: str) -> Path:
     path = local_path(model_id)
     if path is not None:
         return path
-    missing = f"{shown(model_id)} is no folder here, and is neither in the local cache nor to be had from the hub"
+    missing = f"{quoted_path(model_id)} is no folder here, and is neither in the local cache nor to be had from the hub"
     with told_as(missing, _WAY_OUT):
         config = Path(hf_hub_download(model_id, "config.json"))
     with told_as(_cause(model_id, config.parent), _WAY_OUT):
@@ -165,7 +165,7 @@ def _adapter(family: str) -> type:
 def _cause(model_id: str, folder: Path) -> str:
     if model_id == EMBEDDED:
         return f"the embedded model in {folder} is missing or damaged; install the package again"
-    return f"{shown(folder)} does not hold a complete model"
+    return f"{quoted_path(folder)} does not hold a complete model"
 
 
 _WAY_OUT = (

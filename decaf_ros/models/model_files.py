@@ -13,11 +13,10 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from decaf_ros.models.errors import ModelNotFound, OptionsError
-from decaf_ros.text import brief, quoted, with_kind
+from decaf_ros.text import brief, with_kind
 
 EMBEDDED = "embedded"
 
-_PATH_CHARACTERS = 200
 
 # Before this, torch runs code of a pickle that it was asked to read as weights only.
 _FIRST_SAFE_TORCH = "2.6"
@@ -45,11 +44,6 @@ def local_path(model_id: str) -> Path | None:
         return path if path.exists() else None
     except (OSError, ValueError, RuntimeError):  # too long a name, one with a NUL, the home of somebody unknown
         return None
-
-
-def shown(path: Path | str) -> str:
-    """A path, or the id of a model, which may be one, as it may stand in a message."""
-    return quoted(str(path), _PATH_CHARACTERS)
 
 
 def require_file(path: Path, most_bytes: int | None = None) -> None:

@@ -19,8 +19,8 @@ import yaml
 from sam2.modeling.sam2_base import SAM2Base
 from torch.overrides import TorchFunctionMode
 
-from decaf_ros.models.model_files import read_text, shown, told_as
-from decaf_ros.text import brief, quoted
+from decaf_ros.models.model_files import read_text, told_as
+from decaf_ros.text import brief, quoted, quoted_path
 
 MOST_SIDE_PX = 4096  # of the image
 
@@ -81,7 +81,7 @@ def read_config(path: Path) -> dict[str, _Plain]:
     Raises:
         ModelNotFound: it is no such config; the message says what is wrong with it.
     """
-    problem = f"{shown(path)} is not a SAM 2 config with the architecture under 'model'"
+    problem = f"{quoted_path(path)} is not a SAM 2 config with the architecture under 'model'"
     with told_as(problem, "Use the config the weights were trained with"):
         config = yaml.load(read_text(path, _MOST_BYTES), _PlainLoader)
         model = config.get("model") if isinstance(config, dict) else None
@@ -101,7 +101,7 @@ def build(config: Mapping[str, _Plain], path: Path) -> SAM2Base:
     Raises:
         ModelNotFound: it asks for what is no part of SAM 2, or its parts do not fit together.
     """
-    problem = f"{shown(path)} does not describe a SAM 2 network"
+    problem = f"{quoted_path(path)} does not describe a SAM 2 network"
     with told_as(problem, "Use the config the weights were trained with"):
         if config.get("_target_") != _NETWORK:
             raise ValueError(f"model asks for {_named(config.get('_target_'))}, and must ask for {_NETWORK}")

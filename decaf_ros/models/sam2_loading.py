@@ -16,9 +16,9 @@ from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from sam2.modeling.sam2_base import SAM2Base
 
 from decaf_ros.models.errors import ModelNotFound
-from decaf_ros.models.model_files import EMBEDDED, local_path, require_file, require_memory, require_safe_torch, shown, told_as
+from decaf_ros.models.model_files import EMBEDDED, local_path, require_file, require_memory, require_safe_torch, told_as
 from decaf_ros.models.sam2_config import MOST_SIDE_PX, build, read_config
-from decaf_ros.text import brief
+from decaf_ros.text import brief, quoted_path
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "sam2_1"
 _CONFIG_NAME, _WEIGHTS_NAME = "config.yaml", "model.safetensors"
@@ -61,7 +61,7 @@ def load_sam2(model_id: str, image_size: int | None = None) -> SAM2Base:
     model = build(config, checkpoint.config)
     weights = _read_weights(checkpoint.weights)
     with told_as(
-        f"{shown(checkpoint.weights)} does not hold the weights of {checkpoint.config.name}",
+        f"{quoted_path(checkpoint.weights)} does not hold the weights of {checkpoint.config.name}",
         "Use the config the weights were trained with; checkpoints converted for transformers do not fit",
     ):
         # Copies, in place of the parameters without memory: files may change while the node runs.
@@ -88,7 +88,7 @@ def locate(model_id: str) -> Checkpoint:
     if model_id in HF_MODEL_ID_TO_FILENAMES:
         return _from_hub(model_id)
     raise ModelNotFound(
-        f"{shown(model_id)} is neither a file or folder here nor a known SAM 2 model. Use {EMBEDDED!r}, "
+        f"{quoted_path(model_id)} is neither a file or folder here nor a known SAM 2 model. Use {EMBEDDED!r}, "
         f"a folder with {_CONFIG_NAME} and {_WEIGHTS_NAME}, a checkpoint file of the official release, "
         f"or one of: {', '.join(HF_MODEL_ID_TO_FILENAMES)}"
     )
@@ -99,7 +99,7 @@ def _from_folder(folder: Path) -> Checkpoint:
     missing = [file.name for file in (checkpoint.config, checkpoint.weights) if not file.is_file()]
     if missing:
         raise ModelNotFound(
-            f"{shown(folder)} lacks {' and '.join(missing)}: a SAM 2 folder holds {_CONFIG_NAME} and {_WEIGHTS_NAME}"
+            f"{quoted_path(folder)} lacks {' and '.join(missing)}: a SAM 2 folder holds {_CONFIG_NAME} and {_WEIGHTS_NAME}"
         )
     return checkpoint
 
@@ -108,7 +108,7 @@ def _from_file(path: Path) -> Checkpoint:
     configs = {Path(weights).stem: config for config, weights in HF_MODEL_ID_TO_FILENAMES.values()}
     if path.stem not in configs:
         raise ModelNotFound(
-            f"the name of {shown(path)} does not tell its architecture. Name it like the official checkpoint of that "
+            f"the name of {quoted_path(path)} does not tell its architecture. Name it like the official checkpoint of that "
             f"architecture ({', '.join(configs)}), or put it as {_WEIGHTS_NAME} beside a {_CONFIG_NAME} and give the folder"
         )
     return Checkpoint(_official_config(configs[path.stem]), path)
@@ -132,7 +132,7 @@ def _official_config(name: str) -> Path:
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict without executing code, and without more memory than the file itself has."""
-    with told_as(f"{shown(path)} cannot be read as weights", "Is it complete? Fetch it again"):
+    with told_as(f"{quoted_path(path)} cannot be read as weights", "Is it complete? Fetch it again"):
         require_file(path)
         state = load_file(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
         size = sum(tensor.nbytes for tensor in state.values())

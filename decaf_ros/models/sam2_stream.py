@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt
-from decaf_ros.models.model_files import shown, told_as
+from decaf_ros.models.model_files import told_as
 from decaf_ros.models.protocols import MaskProposals, TrackOutput
 from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_memory import MemoryEntry, ObjectPointer, Recollection, Sam2Track
 from decaf_ros.models.sam2_motion import motion_after, stray_parts
 from decaf_ros.models.sam2_network import MemoryBatch, Sam2Features, Sam2Network, TrackedBatch
 from decaf_ros.models.wanted import require_wanted
+from decaf_ros.text import quoted_path
 
 
 class Sam2Tracker:
@@ -89,7 +90,7 @@ class Sam2Tracker:
         """
         model = load_sam2(model_id, image_size)
         # The first image is computed here; what the compiler says is told apart by its callers.
-        telling = told_as(f"{shown(model_id)} cannot track", "Use the config the weights were trained with")
+        telling = told_as(f"{quoted_path(model_id)} cannot track", "Use the config the weights were trained with")
         with nullcontext() if compile_encoder else telling:
             network = Sam2Network(model, device, dtype, compile_encoder=compile_encoder)
         return cls(

@@ -19,12 +19,11 @@ from decaf_ros.models.adapter import ChatAdapter
 from decaf_ros.models.devices import resolve_device
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.model_files import shown
 from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.ros.parameters import Value, names_for, settings_for
-from decaf_ros.text import brief, with_kind
+from decaf_ros.text import brief, quoted_path, with_kind
 
 # By the parameter that names a model: what its weights depend on, ...
 _WEIGHT_PARAMETERS = {
@@ -192,11 +191,11 @@ def _with_options(mllm: ChatAdapter, values: Mapping[str, Value]) -> ChatAdapter
     try:
         return mllm.with_options(settings_for(MllmOptions, values))
     except ValueError as error:
-        raise ModelNotFound(f"{shown(str(values['mllm_model']))} cannot read images so: {error}") from error
+        raise ModelNotFound(f"{quoted_path(str(values['mllm_model']))} cannot read images so: {error}") from error
 
 
 def _load(name: str, values: Mapping[str, Value]) -> Any:
-    model_id = shown(str(values[name]))
+    model_id = quoted_path(str(values[name]))
     logger.info("loading %s %s", name, model_id)
     try:
         device, dtype = resolve_device(str(values["device"])), resolve_dtype(str(values["dtype"]))

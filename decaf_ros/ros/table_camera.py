@@ -22,7 +22,7 @@ from decaf_ros.synthetic.table.reel import Reel, Showing, Source
 from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED
 from decaf_ros.synthetic.table.scene import scene_from_json
 from decaf_ros.synthetic.table.simulation import Simulation
-from decaf_ros.text import brief, quoted
+from decaf_ros.text import brief, quoted, quoted_path
 
 _LARGEST_FILE = 1 << 20  # bytes
 
@@ -168,7 +168,7 @@ def source_of_file(path: Path) -> Source:
         scene = scene_from_json(text)
         Simulation(scene)
     except OSError as error:
-        raise ValueError(f"scene_file {quoted(str(path))} cannot be read: {error.strerror or error}") from error
+        raise ValueError(f"scene_file {quoted_path(path)} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise ValueError(f"scene_file {quoted(str(path))}: {brief(error)}") from error
+        raise ValueError(f"scene_file {quoted_path(path)}: {brief(error)}") from error
     return Source(str(path), scene)
