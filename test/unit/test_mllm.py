@@ -167,15 +167,15 @@ LONG = {"pattern": {"String": "a"}, "content": "a" * 1000}
 @pytest.mark.parametrize(
     ("damage", "cause"),
     [
-        (text(hidden_size=10**9), "parameters, and the weights hold 2882368"),
-        (text(vocab_size=10**9), "parameters, and the weights hold 2882368"),
+        (text(hidden_size=10**9), r"of \d+ parameters, and the weights hold \d+\)"),
+        (text(vocab_size=10**9), r"of \d+ parameters, and the weights hold \d+\)"),
         (text(num_hidden_layers=10**6), "num_hidden_layers is 1000000"),
         (vision(depth=10**6), "depth is 1000000"),
         (vision(window_size=10**9), "window_size is 1000000000"),
         (vision(patch_size=10**400), "hold|Overflow|unpack"),
         (text(hidden_act="os.system"), r"KeyError: 'os\.system'"),
         (text(hidden_size="128"), "hidden_size"),
-        (text(vocab_size=100), "parameters|tokens up to number 225, and the network knows 100"),
+        (text(vocab_size=100), r"parameters|tokens up to number \d+, and the network knows 100"),
         (text(quantization_config={"quant_method": "gptq"}), "quantized"),
         (changed("config.json", image_token_id=10**9), "do not match"),
         (written("config.json", b"[" * 10_000), "nested too deeply"),
