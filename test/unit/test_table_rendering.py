@@ -10,8 +10,8 @@ pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 
 from decaf_ros.synthetic.table.catalogue import COLOURS_RGB
 from decaf_ros.synthetic.table.episodes import Episode, sample_episode
-from decaf_ros.synthetic.table.rendering import ARM_LABEL, Renderer, View
-from decaf_ros.synthetic.table.scene import Action, Camera, Look, Scene, Thing
+from decaf_ros.synthetic.table.rendering import Renderer, View
+from decaf_ros.synthetic.table.scene import ARM_LABEL, Action, Camera, Look, Scene, Thing
 from decaf_ros.synthetic.table.simulation import Simulation
 
 CAMERA = Camera(target=(0.05, 0.0, 0.03), distance=0.8, azimuth=0.3, elevation=0.8, fov_y=0.75)

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS
-from decaf_ros.synthetic.table.scene import MAX_THINGS
+from decaf_ros.synthetic.table.scene import ARM_LABEL, MAX_THINGS
 from decaf_ros.synthetic.table.wordings import STATIC_KINDS, Sentence
 from tools.embedded_mllm.model import MERGE_SIZE, PATCH_SIZE, TEMPORAL_PATCH_SIZE, TOKEN_PIXELS
 from tools.embedded_mllm.questions import (
@@ -32,7 +33,6 @@ from tools.table_clips import SIZE_HW, Clip, ClipFolder, ClipWindow
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 COLOUR_INDEX = {colour: index for index, colour in enumerate(COLOURS_RGB)}
 ARM = MAX_THINGS  # its place behind the things in coverages
-_ARM_LABEL = 255
 # Grids of tokens for images of 4 by 3 pixels, and now and then of other proportions, as (rows, columns).
 VIDEO_GRIDS = ((12, 16),) * 12 + ((11, 15), (13, 14), (10, 18), (11, 17))
 IMAGE_GRIDS = ((15, 20),) * 12 + ((14, 19), (17, 17), (13, 22), (14, 21))
@@ -210,17 +210,18 @@ def _draw_sample(
         view = _draw_view(clip, frames, rng, grid_hw)
         if view.size_hw != SIZE_HW:
             sentences = [s for s in sentences if s.kind not in _CROPPED_OUT]
-        shown = _Shown(view)
-        asked = [s for s in draw_sentences(sentences, rng, diet.objects, 2 * diet.questions) if shown(s)][: diet.questions]
+        asked = [s for s in draw_sentences(sentences, rng, diet.objects, 2 * diet.questions) if _is_shown(view, s)][
+            : diet.questions
+        ]
         if not asked:
             continue
         asked = [asked[index % len(asked)] for index in range(diet.questions)]
         questions = [object_question(sentence, rng, view.mirrored) for sentence in asked]
         for _ in range(diet.presences):
-            drawn_sentence = draw_for_presence(sentences, rng)
-            if drawn_sentence is None or not shown(drawn_sentence):
-                drawn_sentence = asked[0]
-            questions.append(presence_question(drawn_sentence, rng, view.mirrored))
+            told = draw_for_presence(sentences, rng)
+            if told is None or not _is_shown(view, told):
+                told = asked[0]
+            questions.append(presence_question(told, rng, view.mirrored))
         for _ in range(diet.boxes):
             questions.append(_box(view, asked, rng, grid_hw) or questions[int(rng.integers(diet.questions))])
         questions.append(background_question(clip.table_top, questions, rng))
@@ -238,20 +239,13 @@ def _draw_view(clip: Clip, frames: npt.NDArray[np.int64], rng: np.random.Generat
     return View(clip, frames, corner_yx, size_hw, bool(rng.random() < 0.5))
 
 
-@dataclass(frozen=True)
-class _Shown:
+def _is_shown(view: View, sentence: Sentence) -> bool:
     """Whether some frame of a view that tells shows more than half of the box around what a sentence means."""
-
-    view: View
-
-    def __call__(self, sentence: Sentence) -> bool:
-        whole = len(self.view.frames) > 1 and self.view.size_hw == SIZE_HW  # as it was when the sentence was found to be true
-        return sentence.target is None or whole or _is_shown(self.view, sentence.target, sentence.evidence_s)
-
-
-def _is_shown(view: View, thing: int, evidence_s: tuple[float, float]) -> bool:
-    telling = _telling(view.clip.times_s[view.frames], evidence_s)
-    boxes = view.clip.boxes_tn4[view.frames[telling], thing].astype(np.float64)
+    whole = len(view.frames) > 1 and view.size_hw == SIZE_HW  # as it was when the sentence was found to be true
+    if sentence.target is None or whole:
+        return True
+    telling = _telling(view.clip.times_s[view.frames], sentence.evidence_s)
+    boxes = view.clip.boxes_tn4[view.frames[telling], sentence.target].astype(np.float64)
     if boxes.size == 0:
         return False
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -401,18 +395,15 @@ def _coverage(labels: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     batch, frames = labels.shape[:2]
     flat = labels.flatten(0, 1)
     of_things = [
-        F.avg_pool2d((flat == label)[:, None].float(), TOKEN_PIXELS)[:, 0] for label in (*range(1, MAX_THINGS + 1), _ARM_LABEL)
+        F.avg_pool2d((flat == label)[:, None].float(), TOKEN_PIXELS)[:, 0] for label in (*range(1, MAX_THINGS + 1), ARM_LABEL)
     ]
     stacked = torch.stack(of_things, dim=-1)  # (B * T, h, w, things)
     return stacked.view(batch, frames // TEMPORAL_PATCH_SIZE, TEMPORAL_PATCH_SIZE, *grid_hw, MAX_THINGS + 1).mean(dim=2)
 
 
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-
-
 def _patches(images: Tensor) -> Tensor:
     """``(B * patches, channels)`` float32: normalised, in the order of Qwen's processor; an odd last frame is repeated."""
-    images = torch.stack([(images[:, :, c] - _MEAN[c]) / _STD[c] for c in range(3)], dim=2)
+    images = torch.stack([(images[:, :, c] - OPENAI_CLIP_MEAN[c]) / OPENAI_CLIP_STD[c] for c in range(3)], dim=2)
     if images.shape[1] % TEMPORAL_PATCH_SIZE:
         images = torch.cat([images, images[:, -1:]], dim=1)
     batch, frames, channels, height, width = images.shape

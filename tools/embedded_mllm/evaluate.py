@@ -1,4 +1,4 @@
-"""Held-out scores of the embedded Qwen2.5-VL alone, on its video path: answers, pointing, presence and boxes.
+"""Held-out scores of the embedded Qwen2.5-VL alone, on its video path: answers, pointing and presence.
 
 python -m tools.embedded_mllm.evaluate --model decaf_ros/models/embedded/qwen2_5_vl --clips 100
 
@@ -20,6 +20,7 @@ from decaf_ros.evaluation.presence import area_under_curve
 from decaf_ros.evaluation.quality import points_at
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.method.fusion import video_map
+from decaf_ros.models.yes_or_no import share_of_yes, yes_and_no_ids
 from decaf_ros.synthetic.table.sampling import require_held_out
 from decaf_ros.synthetic.table.wordings import ABSENT_KINDS, SENTENCE_KINDS, Sentence
 from tools.embedded_mllm.data import VIDEO_GRIDS, View, assemble
@@ -111,10 +112,10 @@ def _window_scores(
     output = run(model, build_prefix(model, processor, batch), suffixes)
     right = are_right(output, suffixes)[0]
     rollouts = output.rollouts[0].view(len(asked), *batch.grid_thw)
-    yes_no = processor.tokenizer.convert_tokens_to_ids(["yes", "no"])
+    yes_no = yes_and_no_ids(processor.tokenizer)
     for offset, (kind, sentence) in enumerate(by_kind.items(), start=len(present)):
-        logits = output.logits[0, offset, int(suffixes.last[0, offset]), yes_no]
-        scores = {"yes": float(logits.softmax(-1)[0])}
+        logits = output.logits[:, offset, int(suffixes.last[0, offset])]
+        scores = {"yes": float(share_of_yes(logits, *yes_no))}
         if sentence.target is not None:
             index = present.index(sentence)
             truth = (clip.instances[view.run] == sentence.target + 1).numpy()

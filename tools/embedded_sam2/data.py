@@ -10,11 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from decaf_ros.synthetic.table.scene import MAX_THINGS
 from tools.embedded_sam2.staging import ARM, any_of, constant, stage, whereabouts
 from tools.table_clips import Clip
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-MOST_THINGS = 8
 
 _MIN_PROMPT_PIXELS = 80  # of a camera image
 _MIN_STAGED_PIXELS = 60  # of an image of 256 x 256, where something may be in front
@@ -153,7 +153,7 @@ def _moments(rng: np.random.Generator, length: int, frame_count: int) -> list[in
 def _chances(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``(B, things)``: 1 for things that can be prompted on the first frame; and 1 for those of them that get away after it."""
     labels = labels[..., ::2, ::2]
-    numbers = torch.arange(1, MOST_THINGS + 1, device=labels.device, dtype=torch.uint8)
+    numbers = torch.arange(1, MAX_THINGS + 1, device=labels.device, dtype=torch.uint8)
     found = whereabouts(labels[:, :, None] == numbers[:, None, None])
     can = (4 * found.counts[:, 0] >= _MIN_PROMPT_PIXELS).float()
     hidden = found.counts.amin(dim=1) < 0.6 * found.counts[:, 0]

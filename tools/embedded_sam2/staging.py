@@ -15,8 +15,9 @@ from itertools import accumulate
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-# Labels beside 0 for the table, i + 1 for thing i, and the arm's.
-ARM = 255
+from decaf_ros.synthetic.table.scene import ARM_LABEL as ARM
+
+# Labels beside 0 for the table, i + 1 for thing i, and ARM.
 SCREEN = 254
 DOUBLE = 128
 ELSEWHERE = 64  # is added to the things of another clip

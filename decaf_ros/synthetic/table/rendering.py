@@ -16,7 +16,7 @@ from decaf_ros.synthetic.table.events import in_frame
 from decaf_ros.synthetic.table.extras import SimulationMissingError, load
 from decaf_ros.synthetic.table.model import SEEN_GROUPS, build_model, thing_name
 from decaf_ros.synthetic.table.recording import poses_of
-from decaf_ros.synthetic.table.scene import Scene
+from decaf_ros.synthetic.table.scene import ARM_LABEL, Scene
 from decaf_ros.synthetic.table.shapes import Shape
 
 mujoco, warp = load("mujoco"), load("warp")
@@ -31,7 +31,6 @@ mjwarp = load("mujoco_warp")
 
 Float64Array = npt.NDArray[np.float64]
 DEFAULT_SIZE_HW = (192, 256)
-ARM_LABEL = 255
 _MOST_PIXELS = 4096
 _COARSE_HW = (96, 128)  # for the shares of things that are visible
 _OUT_OF_SIGHT = (0.0, 0.0, -1000.0)

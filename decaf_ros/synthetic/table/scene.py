@@ -22,6 +22,7 @@ VERBS = ("pick", "place", "push", "topple", "wait")
 ROBOT_XY = (-0.50, 0.0)
 TABLE_X, TABLE_Y = (-0.76, 0.52), (-0.86, 0.86)
 MAX_THINGS = 8
+ARM_LABEL = 255  # where pictures of instances show the arm; thing i has i + 1
 _HUGE = 1e6
 ASPECT = 4 / 3  # of the images for which it is said what is in view
 
