@@ -91,8 +91,15 @@ def run_node(queries: Sequence[HeldOutQuery], out: OutputFolder) -> list[Outcome
 
 
 @contextmanager
-def camera_and_node(out: OutputFolder, **camera_parameters: int | float) -> Iterator[tuple[DecafClient, list[str]]]:
+def camera_and_node(
+    out: OutputFolder, depth: bool = False, **camera_parameters: int | float
+) -> Iterator[tuple[DecafClient, list[str]]]:
     """Both as processes of their own, ready, for as long as the block takes.
+
+    Args:
+        out: takes their logs.
+        depth: whether both have to do with depth, too.
+        camera_parameters: of the camera, by name.
 
     Yields:
         A client, and the ROS arguments that put other programs beside them.
@@ -105,9 +112,10 @@ def camera_and_node(out: OutputFolder, **camera_parameters: int | float) -> Iter
         arguments = stack.enter_context(ros_of_its_own())
         settings = {"rate": CAMERA_HZ, **camera_parameters}
         words = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
+        both = [*arguments, *(("-p", "depth:=true") if depth else ())]
         programs = [
-            stack.enter_context(ChildProcess(_CAMERA, [*arguments, *words], out.log("camera.log"))),
-            stack.enter_context(ChildProcess(_NODE, arguments, out.log("node.log"))),
+            stack.enter_context(ChildProcess(_CAMERA, [*both, *words], out.log("camera.log"))),
+            stack.enter_context(ChildProcess(_NODE, both, out.log("node.log"))),
         ]
         client = stack.enter_context(DecafClient("decaf_node"))
         try:

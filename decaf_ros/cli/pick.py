@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from sensor_msgs.msg import TimeReference
 from std_msgs.msg import UInt16
 
-from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
+from decaf_ros.cli.demo_run import DemoError, camera_and_node, say
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.outputs import OutputFolder
@@ -35,7 +35,6 @@ from decaf_ros.text import brief
 KINDS = ("colour_category", "colour")  # that the embedded models know; docs/benchmarks tells which
 FIRST_SEED = 10_000
 _EXAMPLE = "examples/pick_by_sentence.py"
-_CAMERA, _NODE = "decaf_ros.ros.sim_camera", "decaf_ros.ros.node"
 _LEAST_S, _TOLERANCE_S = 4.5, 1.5  # when to ask at the earliest, and for how long the sentence stays true
 _START_S = 1.5  # that the example takes to start, about
 _REST_S = 5.0  # that the arm needs to come to rest after the scene, at most
@@ -93,7 +92,7 @@ def main(count: int, folder: Path) -> int:
     """Have the example pick things up on some tables; the exit status is 1 if something fails to run, or no pick is right."""
     try:
         outcomes = run(count, OutputFolder(folder))
-    except (RuntimeError, OSError) as error:  # TimeoutError is an OSError
+    except (DemoError, OSError) as error:
         print(f"decaf demo --pick failed: {error}", file=sys.stderr)
         return 1
     return 0 if any(outcome.right for outcome in outcomes) else 1
@@ -108,26 +107,15 @@ def run(count: int, out: OutputFolder, first_seed: int = FIRST_SEED) -> list[Out
         first_seed: the first suitable tables from this one on are taken.
 
     Raises:
-        RuntimeError: a program ended, or the camera did not show a table.
-        TimeoutError: the node was not ready in time.
+        DemoError: a program ended or did not get ready in time, the camera did not show a table, or the example is missing.
     """
     example = _find_example()
     outcomes = []
-    with ExitStack() as stack:
-        arguments = stack.enter_context(ros_of_its_own())
-        camera = ChildProcess(_CAMERA, [*arguments, "-p", "depth:=true", "-p", f"seeds:=[{first_seed}]"], out.log("camera.log"))
-        node = ChildProcess(_NODE, [*arguments, "-p", "depth:=true"], out.log("node.log"))
-        programs = [stack.enter_context(camera), stack.enter_context(node)]
-        client = stack.enter_context(DecafClient("decaf_node"))
+    with camera_and_node(out, depth=True) as (client, arguments):
         table = _TableTopics(client)
-        try:
-            client.wait_until_ready()
-            for _, task in zip(range(count), tasks(first_seed), strict=False):
-                outcomes.append(_pick(task, client, table, example, arguments))
-                print(f"[decaf demo] {outcomes[-1].said}", flush=True)
-        except (TimeoutError, RuntimeError) as error:
-            ended = [f"{program.module} ended: {program.last_words()}" for program in programs if not program.running]
-            raise RuntimeError("\n".join([str(error), *ended])) from error
+        for _, task in zip(range(count), tasks(first_seed), strict=False):
+            outcomes.append(_pick(task, client, table, example, arguments))
+            say(outcomes[-1].said)
     right = sum(outcome.right for outcome in outcomes)
     text = markdown_table(_HEADER, [outcome.cells() for outcome in outcomes])
     text += f"\n{right} of {len(outcomes)} times the right object is in the gripper.\n"
@@ -205,10 +193,10 @@ def _pick(task: Task, client: DecafClient, table: _TableTopics, example: Path, a
     before = table.scene
     accepted, reason = client.set_parameter("seeds", [task.seed], node=client.node.resolve_topic_name("sim_camera"))
     if not accepted:
-        raise RuntimeError(f"the camera refused table {task.seed}: {brief(reason)}")
+        raise DemoError(f"the camera refused table {task.seed}: {brief(reason)}")
     _wait_for(lambda: table.scene is not before, f"the camera to show table {task.seed}")
     client.reset()
-    print(f'[decaf demo] table {task.seed}: "{task.sentence.text}", to be asked at {task.asked_s:.1f} s', flush=True)
+    say(f'table {task.seed}: "{task.sentence.text}", to be asked at {task.asked_s:.1f} s')
     time.sleep(max(0.0, task.asked_s - _START_S - table.time_s()))
     command = [sys.executable, str(example), task.sentence.text, *arguments]
     try:
@@ -232,7 +220,7 @@ def _find_example() -> Path:
     """Beside the sources, or where colcon installs it.
 
     Raises:
-        RuntimeError: it is in neither.
+        DemoError: it is in neither.
     """
     beside = Path(__file__).resolve().parent.parent.parent / _EXAMPLE
     if beside.is_file():
@@ -240,4 +228,4 @@ def _find_example() -> Path:
     with suppress(PackageNotFoundError):
         if (installed := Path(get_package_share_directory("decaf_ros"), _EXAMPLE)).is_file():
             return installed
-    raise RuntimeError(f"{_EXAMPLE} is missing: it comes with the sources")
+    raise DemoError(f"{_EXAMPLE} is missing: it comes with the sources")
