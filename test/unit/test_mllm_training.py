@@ -11,8 +11,9 @@ import torch
 from parity.reference_rollout import reference_rollout
 
 from decaf_ros.synthetic.table.wordings import Sentence
+from tools.embedded_mllm.attention import prepare
 from tools.embedded_mllm.data import Diet, View, Windows, assemble, draw_image_batch, draw_video_batch
-from tools.embedded_mllm.forward import CHAT_BEGIN, Tokens, answer_losses, build_prefix, prepare, run
+from tools.embedded_mllm.forward import CHAT_BEGIN, Tokens, answer_losses, build_prefix, run
 from tools.embedded_mllm.losses import rollout_targets
 from tools.embedded_mllm.model import build_config, build_model, build_processor
 from tools.embedded_mllm.questions import NOTHING, object_question, presence_question

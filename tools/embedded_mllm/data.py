@@ -35,10 +35,11 @@ COLOUR_INDEX = {colour: index for index, colour in enumerate(COLOURS_RGB)}
 ARM = MAX_THINGS  # its place behind the things in coverages
 # Grids of tokens for images of 4 by 3 pixels, and now and then of other proportions, as (rows, columns).
 VIDEO_GRIDS = ((12, 16),) * 12 + ((11, 15), (13, 14), (10, 18), (11, 17))
+COARSE_VIDEO_GRIDS = ((9, 12),) * 3 + ((12, 16),) * 2  # to learn what happens at half the price
 IMAGE_GRIDS = ((15, 20),) * 12 + ((14, 19), (17, 17), (13, 22), (14, 21))
 # Frames and steps between them of the windows of a batch; a single frame stands for an image.
 VIDEO_SHAPES = ((16, 1),) * 10 + ((8, 1), (8, 1), (8, 2), (16, 2), (4, 1), (2, 1))
-SPARSE = 0.3  # share of the windows of 16 of which every second frame is shown, at half the price
+LOOK_SHAPES = ((2, 1), (4, 1))
 _MOVED_METRES, _FALLEN_RADIANS = 0.03, 0.6
 _EVIDENCE_SLACK_S = 0.13
 _CROPPED_OUT = frozenset(("brought", "taken_away"))  # of which a part of the image would tell something else
@@ -152,10 +153,27 @@ class Windows:
                     by_kind.setdefault(kind, []).append((clip, window))
 
 
-def draw_video_batch(windows: Windows, rng: np.random.Generator, diet: Diet, patches: int, sparse: float = SPARSE) -> Batch:
-    """Videos that share length and grid, as many as fit; ``sparse`` of the long ones with every second frame."""
-    shape = VIDEO_SHAPES[int(rng.integers(len(VIDEO_SHAPES)))]
-    grid_hw = VIDEO_GRIDS[int(rng.integers(len(VIDEO_GRIDS)))]
+def draw_video_batch(
+    windows: Windows,
+    rng: np.random.Generator,
+    diet: Diet,
+    patches: int,
+    sparse: float = 1.0,
+    grids: Sequence[tuple[int, int]] = VIDEO_GRIDS,
+    shapes: Sequence[tuple[int, int]] = VIDEO_SHAPES,
+) -> Batch:
+    """Videos that share length and grid, as many as fit so many patches.
+
+    Args:
+        windows, rng: from which, and by what.
+        diet: what is asked.
+        patches: that fit.
+        sparse: share of the windows of 16 frames of which every second one is shown, at less than half the price.
+        grids: one is drawn.
+        shapes: frames and steps between them; one is drawn.
+    """
+    shape = shapes[int(rng.integers(len(shapes)))]
+    grid_hw = grids[int(rng.integers(len(grids)))]
     thin = shape[0] == 16 and rng.random() < sparse
     count = _samples_within(patches, (shape[0] // (2 if thin else 1) + 1) // 2, grid_hw)
     samples = []

@@ -23,8 +23,9 @@ from decaf_ros.method.fusion import video_map
 from decaf_ros.models.yes_or_no import share_of_yes, yes_and_no_ids
 from decaf_ros.synthetic.table.sampling import require_held_out
 from decaf_ros.synthetic.table.wordings import ABSENT_KINDS, SENTENCE_KINDS, Sentence
+from tools.embedded_mllm.attention import prepare
 from tools.embedded_mllm.data import VIDEO_GRIDS, View, assemble
-from tools.embedded_mllm.forward import Tokens, are_right, build_prefix, prepare, run
+from tools.embedded_mllm.forward import Tokens, are_right, build_prefix, run
 from tools.embedded_mllm.model import TEMPORAL_PATCH_SIZE
 from tools.embedded_mllm.questions import background_question, object_question, presence_question
 from tools.table_clips import Clip, ClipWindow, make_clip

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration as Model
 from transformers import Qwen2_5_VLProcessor as Processor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
@@ -22,111 +21,12 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     get_vision_window_index,
 )
 
+from tools.embedded_mllm.attention import Layout, roll_out
 from tools.embedded_mllm.data import Batch, sent
 from tools.embedded_mllm.model import MERGE_SIZE
 from tools.embedded_mllm.questions import Question
 
 CHAT_BEGIN = "<|im_start|>user\n"
-# "flash" in the name makes transformers' vision tower hand over all windows at once instead of looping over them.
-_WINDOWED_ATTENTION = "flash_attention_windowed_sdpa"
-_ROLLOUT_ATTENTION = "rollout_attention"
-
-
-def _windowed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    cu_seq_lens_q: Tensor,
-    **_: object,
-) -> tuple[Tensor, None]:
-    """Attention within windows, all windows of one length in one call.
-
-    Args:
-        module, attention_mask: unused; the signature is transformers'.
-        query, key, value: ``(1, heads, N, channels)``.
-        scaling: of the logits.
-        cu_seq_lens_q: ``(windows + 1,)`` where windows begin.
-
-    Returns:
-        ``(1, N, heads, channels)``, and no weights.
-    """
-    groups = _rows_of_windows(cu_seq_lens_q, query.device)
-    if len(groups) == 1:  # all windows of one length, one behind another
-        windows = groups[0].shape
-        q, k, v = (states[0].unflatten(1, windows).transpose(0, 1) for states in (query, key, value))
-        attended = F.scaled_dot_product_attention(q, k, v, scale=scaling)
-        return attended.transpose(0, 1).flatten(1, 2)[None].transpose(1, 2), None
-    output = torch.empty_like(query)
-    for rows in groups:
-        q, k, v = (states[0][:, rows].transpose(0, 1) for states in (query, key, value))
-        output[0, :, rows] = F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(0, 1).to(output.dtype)
-    return output.transpose(1, 2), None
-
-
-_KNOWN_WINDOWS: dict[tuple[int, ...], list[Tensor]] = {}
-
-
-def _rows_of_windows(cu_seq_lens: Tensor, device: torch.device) -> list[Tensor]:
-    """``(windows, length)`` rows of the windows of each length, computed once for each layout of windows."""
-    bounds = tuple(cu_seq_lens.tolist())
-    if bounds not in _KNOWN_WINDOWS:
-        lengths = cu_seq_lens.diff()
-        _KNOWN_WINDOWS[bounds] = [
-            (cu_seq_lens[:-1][lengths == length, None] + torch.arange(length)).long().to(device)
-            for length in lengths.unique().tolist()
-        ]
-    return _KNOWN_WINDOWS[bounds]
-
-
-def _rollout_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    scaling: float,
-    **_: object,
-) -> tuple[Tensor, Tensor | None]:
-    """Attention of the language model, which hands out its weights in the layers of the rollout only.
-
-    Args:
-        module: the attention module, which knows its layer.
-        query: ``(B, heads, N, channels)``.
-        key, value: ``(B, key heads, N, channels)``.
-        attention_mask: ``(1, 1, N, N)``, added to the logits.
-        scaling: of the logits.
-
-    Returns:
-        ``(B, N, heads, channels)``, and ``(B, heads, N, N)`` weights or None.
-    """
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    if module.layer_idx < first_rollout_layer(module.config.num_hidden_layers):
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
-        return attended.transpose(1, 2), None
-    batch, heads, length, _channels = query.shape
-    mask = attention_mask[0].expand(batch * heads, -1, -1)
-    logits = torch.baddbmm(mask, (query * scaling).flatten(0, 1), key.flatten(0, 1).transpose(1, 2))
-    weights = logits.softmax(dim=-1).view(batch, heads, length, length)
-    return (weights @ value).transpose(1, 2), weights
-
-
-def first_rollout_layer(layers: int) -> int:
-    """The upper half of the layers is rolled out (DecAF, section 3.1)."""
-    return layers // 2
-
-
-AttentionInterface.register(_WINDOWED_ATTENTION, _windowed_attention)
-AttentionInterface.register(_ROLLOUT_ATTENTION, _rollout_attention)
-
-
-def prepare(model: Model) -> None:
-    """Choose the attention functions that :func:`run` needs."""
-    model.set_attn_implementation({"text_config": _ROLLOUT_ATTENTION, "vision_config": "eager"})
-    model.model.visual.config._attn_implementation = _WINDOWED_ATTENTION
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,22 +198,26 @@ def run(model: Model, prefix: Prefix, suffixes: Suffixes) -> Pass:
     )
     start = prefix.positions[:, :, -1:] + 1
     suffix_positions = (start[..., None] + torch.arange(width, device=device)).expand(-1, -1, questions, -1).flatten(2)
+    layers = model.config.text_config.num_hidden_layers
+    layout = Layout(len(prefix.token_ids), questions, width, first_layer=first_rollout_layer(layers))
     output = model.model.language_model(
         inputs_embeds=embeddings,
         position_ids=torch.cat([prefix.positions, suffix_positions], dim=2),
-        attention_mask={"full_attention": _block_mask(len(prefix.token_ids), questions, width, device)},
+        attention_mask={"full_attention": layout},
         use_cache=False,
-        output_attentions=True,
         output_hidden_states=True,
     )
-    attentions = [weights for weights in output.attentions if weights is not None]
-    first_layer = first_rollout_layer(model.config.text_config.num_hidden_layers)
-    hidden = output.last_hidden_state[:, len(prefix.token_ids) :].unflatten(1, (questions, width))
+    hidden = output.last_hidden_state[:, layout.prefix :].unflatten(1, (questions, width))
     logits = model.lm_head(hidden).float()
     with torch.autocast(device.type, enabled=False):
-        rollouts = roll_out(attentions, prefix, suffixes.last, width)[..., prefix.visual]
-    middle = output.hidden_states[first_layer][:, prefix.visual].float()
+        rollouts = roll_out(layout.kept, prefix.visual, suffixes.last)
+    middle = output.hidden_states[layout.first_layer][:, prefix.visual].float()
     return Pass(vision=vision.float(), middle=middle, logits=logits, rollouts=rollouts)
+
+
+def first_rollout_layer(layers: int) -> int:
+    """The upper half of the layers is rolled out (DecAF, section 3.1)."""
+    return layers // 2
 
 
 def answer_losses(output: Pass, suffixes: Suffixes) -> Tensor:
@@ -337,44 +241,9 @@ def run_text(model: Model, suffixes: Suffixes) -> Pass:
     output = model.model.language_model(
         inputs_embeds=model.get_input_embeddings()(suffixes.token_ids[0]),
         position_ids=torch.arange(width, device=device).expand(3, questions, -1),
-        attention_mask={"full_attention": _block_mask(0, 1, width, device)},  # padding is on the right, nothing looks at it
+        # Each question is a sequence of its own; padding is on the right, nothing looks at it.
+        attention_mask={"full_attention": Layout(0, 1, width, first_layer=model.config.text_config.num_hidden_layers)},
         use_cache=False,
     )
     nothing = torch.empty(0, device=device)
     return Pass(vision=nothing, middle=nothing, logits=model.lm_head(output.last_hidden_state).float()[None], rollouts=nothing)
-
-
-def roll_out(attentions: Sequence[Tensor], prefix: Prefix, last: Tensor, width: int) -> Tensor:
-    """``(B, Q, N)`` V-Max attention rollout of each question's last prompt token (DecAF, section 3.1).
-
-    The recurrence over the last row alone: ``r <- r / 2 + sum over heads of w[h] * (r @ A[h]) / (2 * heads)``. The heads'
-    weights are taken as constants.
-
-    Args:
-        attentions: ``(B, heads, N, N)`` of each layer, the first of the rollout first.
-        prefix: which columns are visual, and where the suffixes begin.
-        last: ``(B, Q)`` index of the last prompt token in its suffix.
-        width: tokens a suffix, padding included.
-    """
-    batch, questions = last.shape
-    begin, device = len(prefix.token_ids), last.device
-    own = torch.arange(width, device=device) <= last[..., None]  # (B, Q, S): tokens of the prompt, not of the answer
-    rollout = torch.zeros(batch, questions, attentions[0].shape[-1], device=device)
-    rollout.scatter_(2, (begin + torch.arange(questions, device=device) * width + last)[..., None], 1.0)
-    for attention in (layer.float() for layer in reversed(attentions)):
-        peaks = attention.detach()[..., prefix.visual].amax(dim=-1)  # (B, heads, N)
-        suffix_peaks = peaks[..., begin:].unflatten(2, (questions, width)).transpose(1, 2)  # (B, Q, heads, S)
-        total = peaks[:, None, :, :begin].sum(-1) + (suffix_peaks * own[:, :, None]).sum(-1)
-        weights = total / total.amax(dim=-1, keepdim=True)  # the mean's denominator cancels
-        shared = (weights[..., None] * rollout[:, :, None]).flatten(2)  # (B, Q, heads * N)
-        carried = shared @ attention.flatten(1, 2)
-        rollout = 0.5 * rollout + 0.5 / attention.shape[1] * carried
-    return rollout
-
-
-def _block_mask(prefix_length: int, questions: int, width: int, device: torch.device | str) -> Tensor:
-    """``(1, 1, N, N)`` float32, 0 or -inf: causal, and no question sees another."""
-    behind = torch.arange(questions, device=device).repeat_interleave(width, output_size=questions * width)
-    block = torch.cat([torch.zeros(prefix_length, device=device), 1 + behind])
-    seen = (block[None, :] == 0) | (block[None, :] == block[:, None])
-    return torch.zeros(seen.shape, device=device).masked_fill(~seen.tril(), float("-inf"))[None, None]

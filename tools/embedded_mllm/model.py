@@ -148,7 +148,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "patch_size": PATCH_SIZE,
             "spatial_merge_size": MERGE_SIZE,
             "temporal_patch_size": TEMPORAL_PATCH_SIZE,
-            "window_size": 16 * TOKEN_PIXELS,
+            "window_size": 4 * TOKEN_PIXELS,
             "out_hidden_size": 160,
             "fullatt_block_indexes": [1, 3],
             "tokens_per_second": 2,

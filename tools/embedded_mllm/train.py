@@ -16,7 +16,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,19 @@ from torch import Tensor, nn
 
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.synthetic.table.wordings import EVENT_KINDS
-from tools.embedded_mllm.data import SPARSE, Batch, Diet, Windows, draw_image_batch, draw_video_batch, sent
+from tools.embedded_mllm.attention import prepare
+from tools.embedded_mllm.data import (
+    COARSE_VIDEO_GRIDS,
+    LOOK_SHAPES,
+    VIDEO_GRIDS,
+    VIDEO_SHAPES,
+    Batch,
+    Diet,
+    Windows,
+    draw_image_batch,
+    draw_video_batch,
+    sent,
+)
 from tools.embedded_mllm.forward import (
     CHAT_BEGIN,
     Prefix,
@@ -36,7 +48,6 @@ from tools.embedded_mllm.forward import (
     answer_losses,
     are_right,
     build_prefix,
-    prepare,
     run,
     run_text,
     run_vision,
@@ -58,12 +69,15 @@ class Stage:
         share: of the whole.
         videos, images: what is asked; of nothing, the vision tower alone is trained.
         image_share: share of the steps with single images.
+        sparse, grids: see :func:`draw_video_batch`.
     """
 
     share: float
     videos: Diet | None
     images: Diet | None
     image_share: float = 0.35
+    sparse: float = 1.0
+    grids: Sequence[tuple[int, int]] = VIDEO_GRIDS
 
 
 _COLOURS = {"colour": 4.0, "category": 1.0, "colour_category": 1.0}
@@ -80,14 +94,20 @@ def _scaled(kinds: Mapping[str, float], factor: float) -> dict[str, float]:
 # to say of things at rest, and alone at first: mixed with all else from the start they are not learned. On single images events
 # come late, so that the attention learns to keep an open mind.
 STAGES = (
-    Stage(0.06, None, None, 0.5),
-    Stage(0.08, Diet(_COLOURS), Diet(_COLOURS)),
-    Stage(0.08, Diet(_LOOKS), Diet(_LOOKS)),
-    Stage(0.22, Diet({**_scaled(_LOOKS, 0.6), **_EVENTS}, 7), Diet(_STATIC), 0.2),
+    Stage(0.10, None, None, 0.5),
+    Stage(0.03, Diet(_COLOURS), Diet(_COLOURS), grids=COARSE_VIDEO_GRIDS),
+    Stage(0.05, Diet(_LOOKS), Diet(_LOOKS), grids=COARSE_VIDEO_GRIDS),
+    Stage(0.27, Diet({**_scaled(_LOOKS, 0.6), **_EVENTS}, 7), Diet(_STATIC), 0.2, grids=COARSE_VIDEO_GRIDS),
     Stage(
-        0.20, Diet({**_STATIC, **_scaled(_EVENTS, 0.8)}, 7, presences=1), Diet({**_STATIC, **_scaled(_EVENTS, 0.2)}, 5, 1, 1)
+        0.21,
+        Diet({**_STATIC, **_scaled(_EVENTS, 0.8)}, 7, presences=1),
+        Diet({**_STATIC, **_scaled(_EVENTS, 0.2)}, 5, 1, 1),
+        0.3,
+        grids=COARSE_VIDEO_GRIDS,
     ),
-    Stage(0.36, Diet({**_STATIC, **_EVENTS}, 6, presences=3), Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 4, 2, 1), 0.3),
+    Stage(
+        0.34, Diet({**_STATIC, **_EVENTS}, 6, presences=3), Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 4, 2, 1), 0.3, sparse=0.9
+    ),
 )
 BACKGROUND_WEIGHT = 0.3
 NAME_QUESTIONS, NAME_EVERY = 16, 4
@@ -143,7 +163,6 @@ class Trainer:
         seed: of weights and data.
         peak_rate: highest learning rate.
         patches: of videos a batch; of single images half as many.
-        sparse: share of the long videos of which every second frame is shown.
     """
 
     def __init__(
@@ -154,14 +173,13 @@ class Trainer:
         seed: int,
         peak_rate: float,
         patches: int,
-        sparse: float,
     ) -> None:
         torch.manual_seed(seed)
         self.windows, self.clock, self.device = windows, clock, device
         self.rng = np.random.default_rng(seed)
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="drawer")  # works while the GPU is told what to do
         self._drawn: Future[Lesson] | None = None
-        self.peak_rate, self.patches, self.sparse = peak_rate, patches, sparse
+        self.peak_rate, self.patches = peak_rate, patches
         self.processor = build_processor()
         self.tokens = Tokens(self.processor)
         self.model = build_model(build_config(self.processor.tokenizer)).to(device)
@@ -233,7 +251,10 @@ class Trainer:
         if self.rng.random() < stage.image_share:
             batch = draw_image_batch(self.windows, self.rng, stage.images or looks, self.patches // 2)
         else:
-            batch = draw_video_batch(self.windows, self.rng, stage.videos or looks, self.patches, self.sparse)
+            shapes = VIDEO_SHAPES if stage.videos else LOOK_SHAPES
+            batch = draw_video_batch(
+                self.windows, self.rng, stage.videos or looks, self.patches, stage.sparse, stage.grids, shapes
+            )
         names = [[name_question(self.rng) for _ in range(NAME_QUESTIONS)]]
         return Lesson(
             batch,
@@ -343,9 +364,8 @@ def main() -> None:
     parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="begin with the weights of a trained model")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate (default: %(default)s)")
     parser.add_argument(
-        "--patches", type=int, default=120_000, help="of videos a batch; on a CPU, 12000 (default: %(default)s)"
+        "--patches", type=int, default=120_000, help="of videos a batch; on a CPU, 16000 (default: %(default)s)"
     )
-    parser.add_argument("--sparse", type=float, default=SPARSE, help="share of long videos thinned out (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -356,7 +376,7 @@ def main() -> None:
     folder = ClipFolder(arguments.clips, device)
     folder.wait_for(LEAST_CLIPS)
     clock = Clock(arguments.minutes, steps)
-    trainer = Trainer(Windows(folder), clock, device, arguments.seed, arguments.rate, arguments.patches, arguments.sparse)
+    trainer = Trainer(Windows(folder), clock, device, arguments.seed, arguments.rate, arguments.patches)
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = {name: str(value) for name, value in vars(arguments).items()}
     LOG.info("%s, %d parameters: %s", device, sum(p.numel() for p in trainer.model.parameters()), json.dumps(settings))
