@@ -2,8 +2,11 @@
 
     python -m tools.table_clips --out runs/clips --workers 2
 
-A clip is 32 frames of an episode with all that is true about them; it depends on its seed alone. Seeds begin where training may
-begin (:data:`FIRST_TRAINING_SEED`). The crowd goes on until it is stopped, or until there are ``--count`` clips.
+    python -m tools.table_clips --out runs/stills --workers 2 --stills
+
+A clip is 32 frames of an episode with all that is true about them; a still is one frame of a table where nothing happens, about
+which nothing is said, for a tenth of the price. Both depend on their seed alone. Seeds begin where training may begin
+(:data:`FIRST_TRAINING_SEED`). The crowd goes on until it is stopped, or until there are ``--count`` of them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import argparse
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +41,7 @@ INTERVALS_S, INTERVAL_ODDS = (0.25, 0.125, 0.4, 0.1), (0.7, 0.1, 0.1, 0.1)
 # Windows of a clip about which sentences are noted, as (frames, steps between them): the node's own first.
 SHAPES = ((16, 1), (16, 1), (16, 1), (8, 1), (8, 2), (16, 2))
 _ABSENT_DRAWS = 3
+_STILL_SECONDS = 0.1
 _JPEG_QUALITY = 93
 _SUFFIX = ".npz"
 
@@ -127,6 +131,30 @@ def make_clip(seed: int) -> Clip:
         held_tn=history.held_tn[ticks],
         boxes_tn4=_boxes(instances, len(episode.scene.things)),
         windows=tuple(_windows(episode, times_s, rng)),
+    )
+
+
+def make_still(seed: int) -> Clip:
+    """Render a single frame of the scene of a seed before anything happens in it."""
+    from decaf_ros.synthetic.table.episodes import Episode
+    from decaf_ros.synthetic.table.sampling import sample_scene
+
+    episode = Episode(replace(sample_scene(seed), actions=(), duration_s=_STILL_SECONDS))
+    view, recording = episode.render(_STILL_SECONDS, SIZE_HW), episode.recording
+    instances = view.instances_hw[None]
+    return Clip(
+        seed=seed,
+        kinds=tuple(thing.kind for thing in episode.scene.things),
+        colours=tuple(thing.colour for thing in episode.scene.things),
+        table_top=episode.scene.look.table,
+        times_s=np.full(1, _STILL_SECONDS, dtype=np.float32),
+        images=torch.from_numpy(view.image_rgb[None]),
+        instances=torch.from_numpy(instances),
+        positions_tn3=recording.middles_tn3[-1:].astype(np.float32),
+        tilts_tn=recording.tilts_tn[-1:].astype(np.float32),
+        held_tn=episode.history.held_tn[-1:],
+        boxes_tn4=_boxes(instances, len(episode.scene.things)),
+        windows=(),
     )
 
 
@@ -286,10 +314,10 @@ def _encoded(kind: str, image: UInt8Array, option: int, value: int) -> UInt8Arra
     return np.asarray(data, dtype=np.uint8).reshape(-1)
 
 
-def _work(folder: Path, seeds: Iterator[int]) -> None:
+def _work(make: Callable[[int], Clip], folder: Path, seeds: Sequence[int]) -> None:
     cv2.setNumThreads(1)
     for seed in seeds:
-        write_clip(make_clip(seed), folder)
+        write_clip(make(seed), folder)
 
 
 def main() -> None:
@@ -297,17 +325,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/clips"), help="folder of the clips (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=6000, help="clips (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=6000, help="clips or stills (default: %(default)s)")
+    parser.add_argument("--stills", action="store_true", help="single frames of tables where nothing happens")
     parser.add_argument("--first-seed", type=int, default=FIRST_TRAINING_SEED)
     arguments = parser.parse_args()
     require_training(arguments.first_seed)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    make_clip(arguments.first_seed)  # the renderer is compiled once, before many want it
+    make = make_still if arguments.stills else make_clip
+    make(arguments.first_seed)  # the renderer is compiled once, before many want it
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.count)
     missing = [seed for seed in seeds if not (arguments.out / f"{seed}{_SUFFIX}").exists()]
     context = multiprocessing.get_context("spawn")
     crowd = [
-        context.Process(target=_work, args=(arguments.out, missing[number :: arguments.workers]), daemon=True)
+        context.Process(target=_work, args=(make, arguments.out, missing[number :: arguments.workers]), daemon=True)
         for number in range(arguments.workers)
     ]
     for worker in crowd:

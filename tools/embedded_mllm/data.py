@@ -39,7 +39,10 @@ COARSE_VIDEO_GRIDS = ((9, 12),) * 3 + ((12, 16),) * 2  # to learn what happens a
 IMAGE_GRIDS = ((15, 20),) * 12 + ((14, 19), (17, 17), (13, 22), (14, 21))
 # Frames and steps between them of the windows of a batch; a single frame stands for an image.
 VIDEO_SHAPES = ((16, 1),) * 10 + ((8, 1), (8, 1), (8, 2), (16, 2), (4, 1), (2, 1))
-LOOK_SHAPES = ((2, 1), (4, 1))
+# Grids of the parts of images around a thing, from which the vision tower learns to see: little of them is bare table.
+LOOK_GRIDS = ((4, 4),) * 4 + ((6, 6), (12, 16))
+_LOOK_SCALES = (0.7, 1.35)  # pixels of a clip that are one pixel of such a part
+_LEAST_LOOK_PIXELS = 6  # along each side of the box around what is visible of a thing
 _MOVED_METRES, _FALLEN_RADIANS = 0.03, 0.6
 _EVIDENCE_SLACK_S = 0.13
 _CROPPED_OUT = frozenset(("brought", "taken_away"))  # of which a part of the image would tell something else
@@ -120,6 +123,9 @@ class View:
         return slice(int(self.frames[0]), int(self.frames[-1]) + 1, step)
 
 
+Drawn = tuple[View, list[Question]]
+
+
 class Windows:
     """What is in a growing folder of clips, by the kinds of sentences that it allows."""
 
@@ -151,6 +157,53 @@ class Windows:
                 by_kind = self._by_kind.setdefault((window.count, window.stride), {})
                 for kind in {sentence.kind for sentence in window.sentences}:
                     by_kind.setdefault(kind, []).append((clip, window))
+
+
+class Looks:
+    """All that can be seen in growing folders of clips and stills, by kind of thing."""
+
+    def __init__(self, folders: Sequence[ClipFolder]) -> None:
+        self.folders = folders
+        self._seen = [0] * len(folders)
+        self._by_kind: dict[str, list[tuple[Clip, int]]] = {}
+
+    def draw(self, rng: np.random.Generator) -> tuple[Clip, int, int]:
+        """A clip, a frame of it, and a thing that is visible there; every kind of thing as often."""
+        self._update()
+        kinds = list(self._by_kind)
+        while True:
+            of_kind = self._by_kind[kinds[int(rng.integers(len(kinds)))]]
+            clip, thing = of_kind[int(rng.integers(len(of_kind)))]
+            frame = int(rng.integers(len(clip.times_s)))
+            left, top, right, bottom = clip.boxes_tn4[frame, thing].tolist()
+            if min(right - left, bottom - top) >= _LEAST_LOOK_PIXELS:
+                return clip, frame, thing
+
+    def _update(self) -> None:
+        for number, folder in enumerate(self.folders):
+            folder.refresh()
+            while self._seen[number] < len(folder.clips):
+                clip = folder.clips[self._seen[number]]
+                self._seen[number] += 1
+                for thing in np.flatnonzero(clip.boxes_tn4.any(axis=(0, 2))).tolist():
+                    self._by_kind.setdefault(clip.kinds[thing], []).append((clip, thing))
+
+
+def draw_look_batch(looks: Looks, rng: np.random.Generator, patches: int) -> Batch:
+    """Parts of single images around a thing each, as many as fit so many patches; nothing is asked about them."""
+    grid_hw = LOOK_GRIDS[int(rng.integers(len(LOOK_GRIDS)))]
+    samples: list[Drawn] = []
+    for _ in range(_samples_within(patches, 1, grid_hw)):
+        clip, frame, thing = looks.draw(rng)
+        scale = float(np.exp(rng.uniform(*np.log(_LOOK_SCALES))))
+        height, width = (min(scale * TOKEN_PIXELS * tokens, side) for tokens, side in zip(grid_hw, SIZE_HW, strict=True))
+        left, top, right, bottom = clip.boxes_tn4[frame, thing].tolist()
+        y = 0.5 * (top + bottom) - height * float(rng.uniform(0.25, 0.75))
+        x = 0.5 * (left + right) - width * float(rng.uniform(0.25, 0.75))
+        corner_yx = (min(max(y, 0.0), SIZE_HW[0] - height), min(max(x, 0.0), SIZE_HW[1] - width))
+        view = View(clip, np.array([frame]), corner_yx, (height, width), bool(rng.random() < 0.5))
+        samples.append((view, []))
+    return assemble(samples, grid_hw, is_video=False, rng=rng)
 
 
 def draw_video_batch(
@@ -193,9 +246,6 @@ def draw_image_batch(windows: Windows, rng: np.random.Generator, diet: Diet, pat
 
 def _samples_within(patches: int, steps: int, grid_hw: tuple[int, int]) -> int:
     return max(2, patches // (MERGE_SIZE**2 * steps * grid_hw[0] * grid_hw[1]))
-
-
-Drawn = tuple[View, list[Question]]
 
 
 def _draw_sample(

@@ -1,7 +1,8 @@
 """Train the embedded Qwen2.5-VL from scratch on the robot's table, on a GPU or a CPU.
 
     python -m tools.table_clips --out runs/clips --workers 12 &
-    python -m tools.embedded_mllm.train --clips runs/clips --out runs/mllm --device cuda --minutes 9
+    python -m tools.table_clips --out runs/stills --workers 3 --stills &
+    python -m tools.embedded_mllm.train --clips runs/clips --stills runs/stills --out runs/mllm --device cuda --minutes 9
 
 Clips are read while they are made. The schedule goes by the share of the time, or of the steps, that has passed. The vision
 tower alone learns to see first (dense read-outs of every visual token); then the whole model learns to find objects: by what
@@ -30,13 +31,13 @@ from decaf_ros.synthetic.table.wordings import EVENT_KINDS
 from tools.embedded_mllm.attention import prepare
 from tools.embedded_mllm.data import (
     COARSE_VIDEO_GRIDS,
-    LOOK_SHAPES,
     VIDEO_GRIDS,
-    VIDEO_SHAPES,
     Batch,
     Diet,
+    Looks,
     Windows,
     draw_image_batch,
+    draw_look_batch,
     draw_video_batch,
     sent,
 )
@@ -67,15 +68,17 @@ class Stage:
 
     Attributes:
         share: of the whole.
-        videos, images: what is asked; of nothing, the vision tower alone is trained.
-        image_share: share of the steps with single images.
+        videos, images: what is asked.
+        image_share: share of the other steps with single images.
+        look_share: share of the steps that train the vision tower alone.
         sparse, grids: see :func:`draw_video_batch`.
     """
 
     share: float
-    videos: Diet | None
-    images: Diet | None
+    videos: Diet
+    images: Diet
     image_share: float = 0.35
+    look_share: float = 0.2
     sparse: float = 1.0
     grids: Sequence[tuple[int, int]] = VIDEO_GRIDS
 
@@ -94,24 +97,23 @@ def _scaled(kinds: Mapping[str, float], factor: float) -> dict[str, float]:
 # to say of things at rest, and alone at first: mixed with all else from the start they are not learned. On single images events
 # come late, so that the attention learns to keep an open mind.
 STAGES = (
-    Stage(0.10, None, None, 0.5),
+    Stage(0.14, Diet(_COLOURS), Diet(_COLOURS), look_share=1.0),
     Stage(0.03, Diet(_COLOURS), Diet(_COLOURS), grids=COARSE_VIDEO_GRIDS),
-    Stage(0.05, Diet(_LOOKS), Diet(_LOOKS), grids=COARSE_VIDEO_GRIDS),
+    Stage(0.04, Diet(_LOOKS), Diet(_LOOKS), grids=COARSE_VIDEO_GRIDS),
     Stage(0.27, Diet({**_scaled(_LOOKS, 0.6), **_EVENTS}, 7), Diet(_STATIC), 0.2, grids=COARSE_VIDEO_GRIDS),
     Stage(
-        0.21,
+        0.20,
         Diet({**_STATIC, **_scaled(_EVENTS, 0.8)}, 7, presences=1),
         Diet({**_STATIC, **_scaled(_EVENTS, 0.2)}, 5, 1, 1),
         0.3,
         grids=COARSE_VIDEO_GRIDS,
     ),
     Stage(
-        0.34, Diet({**_STATIC, **_EVENTS}, 6, presences=3), Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 4, 2, 1), 0.3, sparse=0.9
+        0.32, Diet({**_STATIC, **_EVENTS}, 6, presences=3), Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 4, 2, 1), 0.3, sparse=0.9
     ),
 )
 BACKGROUND_WEIGHT = 0.3
 NAME_QUESTIONS, NAME_EVERY = 16, 4
-LOOK_EVERY = 6  # steps between one more of the vision tower alone, once it is not alone any more
 WARM_UP_STEPS, DECAY_SHARE, FINAL_RATE = 100, 0.35, 0.02
 EMA_DECAY = 0.998
 LEAST_CLIPS = 32
@@ -120,12 +122,18 @@ TELL_EVERY = 25
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What one step learns from: images with questions, and questions about names without images."""
+    """What one step learns from.
+
+    Attributes:
+        batch, prefix: images.
+        suffixes: questions about them; without, the vision tower alone is trained.
+        names: questions about names, without images.
+    """
 
     batch: Batch
     prefix: Prefix
-    suffixes: Suffixes
-    names: Suffixes
+    suffixes: Suffixes | None = None
+    names: Suffixes | None = None
 
 
 class Clock:
@@ -158,6 +166,7 @@ class Trainer:
 
     Args:
         windows: what to train on.
+        looks: what to learn to see from.
         clock: how long.
         device: where.
         seed: of weights and data.
@@ -168,6 +177,7 @@ class Trainer:
     def __init__(
         self,
         windows: Windows,
+        looks: Looks,
         clock: Clock,
         device: torch.device,
         seed: int,
@@ -175,7 +185,7 @@ class Trainer:
         patches: int,
     ) -> None:
         torch.manual_seed(seed)
-        self.windows, self.clock, self.device = windows, clock, device
+        self.windows, self.looks, self.clock, self.device = windows, looks, clock, device
         self.rng = np.random.default_rng(seed)
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="drawer")  # works while the GPU is told what to do
         self._drawn: Future[Lesson] | None = None
@@ -217,10 +227,10 @@ class Trainer:
         stage = self.stage
         losses: dict[str, Tensor] = {}
         lesson = self._next_lesson(stage)
-        if stage.videos is None:
+        if lesson.suffixes is None:
             losses["look"] = self._vision_loss(lesson)
         else:
-            losses |= self._all_losses(lesson)
+            losses |= self._all_losses(lesson, lesson.suffixes)
         rate = self.peak_rate * self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -230,7 +240,7 @@ class Trainer:
         self.optimizer.step()
         self._update_average()
         self.step += 1
-        if stage.videos is not None and self._rates_from == 0:
+        if lesson.suffixes is not None and self._rates_from == 0:
             self._rates_from = self.step
         self.notes.add_losses(losses)
 
@@ -247,14 +257,13 @@ class Trainer:
 
     def _draw(self, stage: Stage) -> Lesson:
         """All that the CPU has to do for a step; nothing else draws or tokenizes."""
-        looks = Diet(_LOOKS, 1)
+        if self.rng.random() < stage.look_share:
+            batch = draw_look_batch(self.looks, self.rng, self.patches)
+            return Lesson(batch, build_prefix(self.model, self.processor, batch))
         if self.rng.random() < stage.image_share:
-            batch = draw_image_batch(self.windows, self.rng, stage.images or looks, self.patches // 2)
+            batch = draw_image_batch(self.windows, self.rng, stage.images, self.patches // 2)
         else:
-            shapes = VIDEO_SHAPES if stage.videos else LOOK_SHAPES
-            batch = draw_video_batch(
-                self.windows, self.rng, stage.videos or looks, self.patches, stage.sparse, stage.grids, shapes
-            )
+            batch = draw_video_batch(self.windows, self.rng, stage.videos, self.patches, stage.sparse, stage.grids)
         names = [[name_question(self.rng) for _ in range(NAME_QUESTIONS)]]
         return Lesson(
             batch,
@@ -271,8 +280,8 @@ class Trainer:
             features = run_vision(self.model, lesson.prefix)
         return self.heads["vision"].loss(features.float(), DenseTruth(lesson.batch))
 
-    def _all_losses(self, lesson: Lesson) -> dict[str, Tensor]:
-        batch, suffixes = lesson.batch, lesson.suffixes
+    def _all_losses(self, lesson: Lesson, suffixes: Suffixes) -> dict[str, Tensor]:
+        batch = lesson.batch
         with self._autocast():
             output = run(self.model, lesson.prefix, suffixes)
         truth = DenseTruth(batch)
@@ -292,7 +301,7 @@ class Trainer:
             "dense": self.heads["vision"].loss(output.vision, truth),
             "middle": 0.5 * self.heads["middle"].loss(output.middle, truth),
         }
-        if self.step % NAME_EVERY == 0:
+        if lesson.names is not None and self.step % NAME_EVERY == 0:
             with self._autocast():
                 named = run_text(self.model, lesson.names)
             losses["name"] = 0.5 * answer_losses(named, lesson.names).mean()
@@ -357,6 +366,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=Path, default=Path("runs/clips"), help="folder of tools.table_clips")
+    parser.add_argument("--stills", type=Path, default=Path("runs/stills"), help="folder of tools.table_clips --stills")
     parser.add_argument("--out", type=Path, default=Path("runs/mllm"), help="folder for checkpoints")
     parser.add_argument("--export", type=Path, help="where the model is written (default: OUT/export)")
     parser.add_argument("--minutes", type=float, help="how long to train")
@@ -373,10 +383,13 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     steps = None if arguments.minutes else arguments.steps or 6000
     device = torch.device(arguments.device)
-    folder = ClipFolder(arguments.clips, device)
-    folder.wait_for(LEAST_CLIPS)
+    folder, stills = ClipFolder(arguments.clips, device), ClipFolder(arguments.stills, device)
+    for each in (folder, stills):
+        each.wait_for(LEAST_CLIPS)
     clock = Clock(arguments.minutes, steps)
-    trainer = Trainer(Windows(folder), clock, device, arguments.seed, arguments.rate, arguments.patches)
+    trainer = Trainer(
+        Windows(folder), Looks([folder, stills]), clock, device, arguments.seed, arguments.rate, arguments.patches
+    )
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = {name: str(value) for name, value in vars(arguments).items()}
     LOG.info("%s, %d parameters: %s", device, sum(p.numel() for p in trainer.model.parameters()), json.dumps(settings))
