@@ -332,8 +332,9 @@ class Trainer:
         with OutputFolder(path.parent).file(path.name) as file:
             torch.save(state, file)
 
-    def start_from(self, folder: Path) -> None:
-        """Begin with the weights of a trained model; what is trained beside it is fresh."""
+    def start_from(self, folder: Path, passed: float) -> None:
+        """Begin with the weights of a trained model, somewhere in the schedule; what is trained beside it is fresh."""
+        self.clock.set_back_by(passed)
         trained = type(self.model).from_pretrained(folder, dtype=torch.float32)
         for model in (self.model, self.average):
             model.load_state_dict(trained.state_dict())
@@ -377,6 +378,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="how long to train")
     parser.add_argument("--steps", type=int, help="how long to train, instead (default: 6000)")
     parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="begin with the weights of a trained model")
+    parser.add_argument(
+        "--begin-at",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the schedule, which --start-from's weights have behind them; --minutes are still of the whole (default: 0)",
+    )
     parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate (default: %(default)s)")
     parser.add_argument(
         "--patches", type=int, default=120_000, help="of videos a batch; on a CPU, 16000 (default: %(default)s)"
@@ -402,7 +410,7 @@ def main() -> None:
         trainer.load(checkpoint)
         LOG.info("continuing from step %d", trainer.step)
     elif arguments.start_from:
-        trainer.start_from(arguments.start_from)
+        trainer.start_from(arguments.start_from, arguments.begin_at)
     train(trainer, arguments.out, arguments.export or arguments.out / "export")
 
 
