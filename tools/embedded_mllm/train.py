@@ -152,18 +152,21 @@ class Clock:
     def __init__(self, minutes: float | None, steps: int | None) -> None:
         self._minutes, self._steps = minutes, steps
         self._began_s = time.monotonic()
+        self._steps_ahead = 0.0
 
     def passed(self, step: int) -> float:
         """0 to 1, which ends it."""
         if self._steps is not None:
-            return min(1.0, step / self._steps)
+            return min(1.0, (step + self._steps_ahead) / self._steps)
         assert self._minutes is not None
         return min(1.0, (time.monotonic() - self._began_s) / (60 * self._minutes))
 
-    def set_back_by(self, share: float) -> None:
-        """Count so much as passed before."""
+    def go_on_from(self, share: float, step: int) -> None:
+        """Count so much as passed at this step."""
+        if self._steps is not None:
+            self._steps_ahead = share * self._steps - step
         if self._minutes is not None:
-            self._began_s -= share * 60 * self._minutes
+            self._began_s = time.monotonic() - share * 60 * self._minutes
 
 
 class Trainer:
@@ -334,7 +337,7 @@ class Trainer:
 
     def start_from(self, folder: Path, passed: float) -> None:
         """Begin with the weights of a trained model, somewhere in the schedule; what is trained beside it is fresh."""
-        self.clock.set_back_by(passed)
+        self.clock.go_on_from(passed, self.step)
         trained = type(self.model).from_pretrained(folder, dtype=torch.float32)
         for model in (self.model, self.average):
             model.load_state_dict(trained.state_dict())
@@ -343,7 +346,7 @@ class Trainer:
         """Continue from a checkpoint; the data that follows is drawn from the seed and the step."""
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.step, self.passed, self._rates_from = state["step"], state["passed"], state["rates_from"]
-        self.clock.set_back_by(self.passed)
+        self.clock.go_on_from(self.passed, self.step)
         for part in ("model", "average", "heads", "optimizer"):
             getattr(self, part).load_state_dict(state[part])
         self.rng = np.random.default_rng([self.step, int(self.rng.integers(2**31))])
