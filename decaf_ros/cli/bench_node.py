@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sensor_msgs.msg import Image
 
-from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
+from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.figures import Measured, by_place, named
 from decaf_ros.evaluation.tables import markdown_table

@@ -20,7 +20,7 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
+from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8Array, Visibility
 from decaf_ros.drawing import object_colour

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
+from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.cli.recording import Recorder, Recording
 from decaf_ros.datatypes import BoolArray
 from decaf_ros.evaluation.held_out import HeldOutQuery
