@@ -28,9 +28,9 @@ from measuring import MemoryRise, machine, resident_mib, timed
 from model_sizes import MLLMS, Dimensions, config_of, token_bytes
 from omegaconf import OmegaConf
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
-from tiny_qwen2_5_vl import random_window, tiny_processor  # in test/parity, which bench_tracker names
 from transformers import AutoModelForImageTextToText
 
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, tiny_processor
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
 from decaf_ros.models.qwen2_vl import Qwen2Vl

@@ -7,7 +7,6 @@ the attention of the 7B model. Each measurement runs in a process of its own, wi
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,9 @@ from matplotlib.figure import Figure
 from measuring import HEADER, Measurement, MemoryRise, Time, apart, machine, timed
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from decaf_ros.bench.reference.rollout import normalised, reference_rollout
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import CELL_PX, random_window, tiny_model, tiny_processor, whole_prompt
+from decaf_ros.bench.reference.whole import randomise
 from decaf_ros.datatypes import FrameWindow
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
@@ -28,13 +30,6 @@ from decaf_ros.models.prompts import background_prompt, object_prompt
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.outputs import OutputFolder
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "test" / "parity"))
-
-from family_checks import normalised, randomise  # noqa: E402
-from reference_rollout import reference_rollout  # noqa: E402
-from tiny_qwen2_5_vl import CELL_PX, random_window, tiny_model, tiny_processor, whole_prompt  # noqa: E402
 
 HEADS, KEY_HEADS, CHANNELS, HIDDEN, MLP, LAYERS = 28, 4, 128, 3584, 512, 4
 FRAMES, BFLOAT16_FRAMES, GRID_HW, WARM_UP_HW = 16, 8, (20, 20), (4, 4)
@@ -111,7 +106,7 @@ one: the wider and deeper they are, the nearer the query's advantage in time com
 - *Rollouts*: from recorded queries and keys to both prompts' maps. With whole matrices: the softmax attention of all tokens and
   the product of the matrices, for each prompt.
 - *Query*: from images to both prompts' maps. With whole matrices: for each prompt a forward pass with eager attention and
-  `output_attentions`, and the product (`test/parity/reference_rollout.py`). decaf_ros: images read once, as far as the last
+  `output_attentions`, and the product (`decaf_ros/bench/reference/rollout.py`). decaf_ros: images read once, as far as the last
   layer's queries and keys, both prompts asked, their rollouts computed together. No answer is decoded.
 - *Times faster*: by the CPU time of the process, which other load on the machine leaves alone, and by the clock. With whole
   matrices a repetition is one prompt's share, the prompts in turn, and counts twice.

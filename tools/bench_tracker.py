@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,25 +17,23 @@ from measuring import Time, apart, machine, resident_mib, timed
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
+from decaf_ros.bench.reference.sam2_predictor import predictor_of
+from decaf_ros.bench.reference.tracklets import PlainGrounder, PlainTracker
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt, PointPrompt
+from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.evaluation.held_out import KEY_INDICES, key_window, sample_queries
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.protocols import FrameFeatures, MaskProposals
 from decaf_ros.models.sam2_loading import load_sam2, locate
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.frames import StoredFrame
-from decaf_ros.session.grounding import Grounder, StageClock, _Candidate
+from decaf_ros.session.grounding import Grounder, StageClock
 from decaf_ros.session.session import QueryRecord, TrackingSession
 from decaf_ros.synthetic.table.episodes import sample_episode
 from decaf_ros.synthetic.table.rendering import View
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "test" / "parity"))
 
 OBJECTS = (1, 2, 4, 8)
 TARGETS = {1: "<= 1.05", 4: "<= 0.6", 8: "<= 0.5"}
@@ -121,8 +118,6 @@ def in_turn(
         device: of both.
         dtype: float32, or what both compute in under autocast.
     """
-    from test_sam2_stream import predictor_of  # in test/parity
-
     first_masks = [views[0].mask_of(two_largest(views[0])[index % 2]) for index in range(count)]
     predictor, tracker = predictor_of(model, config).to(device), Sam2Tracker(Sam2Network(model, device, dtype))
     stream = iter([Frame(index, "camera", view.image_rgb) for index, view in enumerate(views)])
@@ -187,62 +182,6 @@ def memory_of_a_session(frames: int, marks: Sequence[int]) -> list[float]:
         if number in marks:
             measured.append(resident_mib())
     return measured
-
-
-class PlainTracker:
-    """A tracker that shares nothing: every frame is encoded when it is needed, and points and masks go one by one."""
-
-    def __init__(self, tracker: Sam2Tracker) -> None:
-        self._tracker = tracker
-        self._propagated: dict[tuple[int, bytes], BoolArray] = {}
-
-    def encode(self, frame: Frame) -> Frame:
-        """Nothing is kept."""
-        return frame
-
-    def propose(self, frame: Frame, points_xy_px: Sequence[tuple[float, float]]) -> MaskProposals:
-        """One point after another."""
-        each = [self._tracker.propose(self._tracker.encode(frame), [point]) for point in points_xy_px]
-        return MaskProposals(
-            np.concatenate([proposals.masks_phw for proposals in each]),
-            torch.cat([proposals.predicted_iou_p for proposals in each]),
-        )
-
-    def propagate(self, clip: Sequence[Frame], key_index: int, masks_nhw: BoolArray) -> BoolArray:
-        """One mask after another, each only once in its life."""
-        return np.stack([self._propagate(clip, key_index, mask) for mask in masks_nhw])
-
-    def _propagate(self, clip: Sequence[Frame], key_index: int, mask_hw: BoolArray) -> BoolArray:
-        key = (key_index, mask_hw.tobytes())
-        if key not in self._propagated:
-            features = [self._tracker.encode(frame) for frame in clip]
-            self._propagated[key] = self._tracker.propagate(features, key_index, mask_hw[None])[0]
-        return self._propagated[key]
-
-    def forget(self) -> None:
-        """Begin another query."""
-        self._propagated.clear()
-
-
-class PlainGrounder(Grounder):
-    """The method as it is written down: what survives on its frame is propagated over the whole clip, and then they compete."""
-
-    def _candidates(
-        self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt], clock: StageClock
-    ) -> list[_Candidate]:
-        alive: list[_Candidate] = []
-        kept: list[_Candidate] = []  # so that no identity is given twice
-        masks: dict[int, BoolArray] = {}
-        for key_index, here in enumerate(features):
-            for old in alive:
-                old.current_mask_hw = masks[id(old)][key_index]
-            on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
-            newcomers = self._proposals(here, on_frame, clock.check) if on_frame else []
-            for newcomer in newcomers:
-                [masks[id(newcomer)]] = self.tracker.propagate(features, key_index, newcomer.key_mask_hw[None])
-            kept.extend(newcomers)
-            alive = self._compete(alive, newcomers)
-        return alive
 
 
 def _tracklets(count: int) -> str:

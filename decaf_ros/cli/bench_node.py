@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from sensor_msgs.msg import Image
 
-from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.figures import Measured, by_place, named
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.synthetic.table.episodes import sample_episode
 from decaf_ros.synthetic.table.sentences import sentences_of
 

@@ -20,7 +20,6 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8Array, Visibility
 from decaf_ros.drawing import object_colour
@@ -30,6 +29,7 @@ from decaf_ros.imaging import frame_from_image
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.painter import Painter
+from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.ros.publishers import OUTPUT_QOS, ResultPublisher, publish_asynchronously
 from decaf_ros.synthetic.table.episodes import sample_episode
 
