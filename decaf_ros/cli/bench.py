@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from decaf_ros.cli import MESSAGE_CHARACTERS, bench_pages
+from decaf_ros.bench import pages as bench_pages
+from decaf_ros.bench.figures import Measured
+from decaf_ros.cli import MESSAGE_CHARACTERS
 from decaf_ros.cli.models import add_model_options, positive_int, whole_number
-from decaf_ros.evaluation.figures import Measured
 from decaf_ros.evaluation.held_out import FIRST_SEED
 from decaf_ros.evaluation.setups import Setup
 from decaf_ros.models.errors import ModelNotFound
@@ -109,7 +110,7 @@ def _held_out_seed(text: str) -> int:
 
 def _node(setup: Setup, arguments: argparse.Namespace) -> Measured:
     """Always with the embedded models: what is measured is the node."""
-    from decaf_ros.cli import bench_node  # the other parts work without ROS
+    from decaf_ros.bench.parts import node as bench_node  # the other parts work without ROS
 
     latency, endurance = bench_node.measure_latency(300), bench_node.measure_endurance(arguments.node_frames)
     return bench_node.report(latency, endurance, bench_node.measure_slow_subscriber(arguments.node_seconds))
@@ -117,7 +118,7 @@ def _node(setup: Setup, arguments: argparse.Namespace) -> Measured:
 
 def _ros(setup: Setup, arguments: argparse.Namespace) -> Measured:
     """Without models: what is measured is what surrounds them."""
-    from decaf_ros.cli import bench_ros  # the other parts work without ROS
+    from decaf_ros.bench.parts import ros as bench_ros  # the other parts work without ROS
 
     return bench_ros.report(bench_ros.measure(arguments.ros_frames), arguments.ros_frames)
 

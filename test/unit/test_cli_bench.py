@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("mujoco", reason="needs MuJoCo: the extra sim")
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 
+from decaf_ros.bench.figures import Measured
 from decaf_ros.cli import bench
 from decaf_ros.cli.main import main
-from decaf_ros.evaluation.figures import Measured
 
 PAGE = Measured("# Scores\n", {"held.pointing": 0.5, "held.contested_pointing": math.nan, "held.queries": 2})
 

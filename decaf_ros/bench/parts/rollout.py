@@ -1,6 +1,6 @@
 """The rollout and its shared visual prefix against the method written down plainly: time, memory and error.
 
-``taskset -c 0 python tools/bench_rollout.py`` prints Markdown. The model is transformers' Qwen2.5-VL with random weights and
+``taskset -c 0 python -m decaf_ros.bench.parts.rollout`` prints Markdown. The model is transformers' Qwen2.5-VL with random weights and
 the attention of the 7B model. Each measurement runs in a process of its own, with one thread.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 import transformers
 from matplotlib.figure import Figure
-from measuring import HEADER, Measurement, MemoryRise, Time, apart, machine, timed
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from decaf_ros.bench.measuring import HEADER, Measurement, MemoryRise, Time, apart, machine, timed
 from decaf_ros.bench.reference.rollout import normalised, reference_rollout
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import CELL_PX, random_window, tiny_model, tiny_processor, whole_prompt
 from decaf_ros.bench.reference.whole import randomise
@@ -127,7 +127,7 @@ The rollout of two prompts through one layer, random queries and keys, float32: 
 any number of layers; with whole matrices each layer adds its own. Beside it what a prefix holds for each layer that is rolled
 out, computed from shapes: queries, keys and values (keys and values alone for the other layers; half of it in bfloat16).
 
-{machine()}, transformers {transformers.__version__}. Made by `taskset -c 0 python tools/bench_rollout.py`, {count} repetitions
+{machine()}, transformers {transformers.__version__}. Made by `taskset -c 0 python -m decaf_ros.bench.parts.rollout`, {count} repetitions
 after a warm-up.
 """
     print(page)

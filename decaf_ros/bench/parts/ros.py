@@ -20,10 +20,10 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from decaf_ros.bench.figures import Measured, named
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8Array, Visibility
 from decaf_ros.drawing import object_colour
-from decaf_ros.evaluation.figures import Measured, named
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import frame_from_image
 from decaf_ros.outputs import OutputFolder
@@ -243,7 +243,7 @@ def _cost(
     names = [f"{node.get_fully_qualified_name()}/{topic}" for topic in topics]
     with ExitStack() as stack:
         if names:
-            stack.enter_context(ChildProcess("decaf_ros.cli.listener", names, folder.log("listener.log")))
+            stack.enter_context(ChildProcess("decaf_ros.bench.listener", names, folder.log("listener.log")))
         _wait_for_subscribers(node, names, 1)
         times = []
         for index in range(_WARM_UP_FRAMES + frames):

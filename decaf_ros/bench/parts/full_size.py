@@ -1,6 +1,6 @@
 """Published models at their full size: the time of a query by stage and of a tracked frame, and memory.
 
-``python tools/bench_full_size.py`` prints Markdown. Architectures are those of the published models, and weights are random:
+``python -m decaf_ros.bench.parts.full_size`` prints Markdown. Architectures are those of the published models, and weights are random:
 time and memory do not depend on them, and nothing is downloaded. It runs on a GPU in bfloat16 if there is one, else on the CPU,
 where it takes its time: choose with ``--mllms`` and ``--trackers``, read fewer images with ``--key-frames``, or cut the
 language models to a few layers with ``--layers``: their working memory does not depend on how many layers come in turn.
@@ -22,14 +22,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from bench_tracker import CAMERA_HZ, SCENE_SEED, WARM_UP_FRAMES, in_turn
 from hydra.utils import instantiate
-from measuring import MemoryRise, machine, resident_mib, timed
-from model_sizes import MLLMS, Dimensions, config_of, token_bytes
 from omegaconf import OmegaConf
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from transformers import AutoModelForImageTextToText
 
+from decaf_ros.bench.measuring import MemoryRise, machine, resident_mib, timed
+from decaf_ros.bench.model_sizes import MLLMS, Dimensions, config_of, token_bytes
+from decaf_ros.bench.parts.tracker import CAMERA_HZ, SCENE_SEED, WARM_UP_FRAMES, in_turn
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, tiny_processor
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid

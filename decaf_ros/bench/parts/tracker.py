@@ -1,6 +1,6 @@
 """Speed and memory of the tracker: many objects, a stream without end, and the tracklets of a query.
 
-``python tools/bench_tracker.py`` prints Markdown. Each measurement runs in a process of its own, warm-up apart.
+``python -m decaf_ros.bench.parts.tracker`` prints Markdown. Each measurement runs in a process of its own, warm-up apart.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Time, apart, machine, resident_mib, timed
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
+from decaf_ros.bench.measuring import Time, apart, machine, resident_mib, timed
 from decaf_ros.bench.reference.sam2_predictor import predictor_of
 from decaf_ros.bench.reference.tracklets import PlainGrounder, PlainTracker
 from decaf_ros.config import SessionConfig
@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     page = f"""# The tracker
 
-{machine()}, float32, warm-up apart. Made by `.venv/bin/python tools/bench_tracker.py`.
+{machine()}, float32, warm-up apart. Made by `.venv/bin/python -m decaf_ros.bench.parts.tracker`.
 
 ## Many objects
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from sensor_msgs.msg import Image
 
+from decaf_ros.bench.figures import Measured, by_place, named
 from decaf_ros.config import SessionConfig
-from decaf_ros.evaluation.figures import Measured, by_place, named
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.outputs import OutputFolder
@@ -207,7 +207,7 @@ def measure_slow_subscriber(seconds: float) -> SlowSubscriberFigures:
     with _tracking(_ENDURANCE_HZ) as masks, tempfile.TemporaryDirectory() as folder:
         topics = [f"{masks.node_name}/{name}" for name in _SLOW_TOPICS]
         arguments = [*topics, "--pause", str(_SLOW_PAUSE_SECONDS)]
-        with ChildProcess("decaf_ros.cli.listener", arguments, OutputFolder(Path(folder)).log("listener.log")):
+        with ChildProcess("decaf_ros.bench.listener", arguments, OutputFolder(Path(folder)).log("listener.log")):
             masks.wait_for_subscribers(topics[-1])
             masks.wait_for(_WARM_UP_FRAMES)
             first, counted, start = len(masks.ages_ms), masks.camera_counters(), time.monotonic()
