@@ -25,8 +25,8 @@ demo: setup
 bench: setup
 	$(BIN)/decaf bench
 	$(BIN)/python -m tools.embedded_sam2.evaluate
-	taskset -c 0 $(BIN)/python -m decaf_ros.bench.parts.rollout
-	$(BIN)/python -m decaf_ros.bench.parts.tracker
+	taskset -c 0 $(BIN)/decaf bench --parts rollout
+	$(BIN)/decaf bench --parts tracker
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile test
