@@ -12,7 +12,7 @@ import torch
 from decaf_ros.bench.reference.rollout import reference_rollout
 from decaf_ros.synthetic.table.wordings import Sentence
 from tools.embedded_mllm.attention import prepare
-from tools.embedded_mllm.data import Diet, View, Windows, assemble, draw_image_batch, draw_video_batch
+from tools.embedded_mllm.data import Diet, Looks, View, Windows, assemble, draw_image_batch, draw_look_batch, draw_video_batch
 from tools.embedded_mllm.forward import CHAT_BEGIN, Tokens, answer_losses, build_prefix, run
 from tools.embedded_mllm.losses import rollout_targets
 from tools.embedded_mllm.model import build_config, build_model, build_processor
@@ -132,6 +132,24 @@ def test_drawn_boxes_are_those_of_the_things_in_the_drawn_part(clip: Clip, tmp_p
                 area = float(share.sum()) * 16 * 16
                 assert area == pytest.approx((right - left) * (bottom - top), rel=0.15)
     assert boxes > 20
+
+
+def test_parts_of_images_show_what_was_drawn_each_kind_as_often(clip: Clip, tmp_path: Path) -> None:
+    write_clip(clip, tmp_path)
+    folder = ClipFolder(tmp_path)
+    folder.wait_for(1)
+    looks, rng = Looks([folder]), np.random.default_rng(0)
+    drawn = [looks.draw(rng)[2] for _ in range(400)]
+    assert 150 < drawn.count(MUG) < 250
+    for _ in range(6):
+        batch = draw_look_batch(looks, rng, patches=16 * 4 * 64)
+        seen = batch.coverage.amax(dim=(1, 2, 3))  # the mug and the can stand too far apart for one small part
+        assert (seen[:, [MUG, CAN]].amax(dim=1) > 0.7).all()
+        # What is seen has the colours of the rectangles: of the tokens that show nothing but the can, green is the strongest.
+        green = batch.coverage[:, 0, :, :, CAN] > 0.999
+        pixels = batch.pixels.view(len(green), *green.shape[1:], 4, 3, -1).mean(dim=(3, 5))  # in the processor's order
+        assert (pixels[green].argmax(dim=-1) == 1).all()
+        assert (pixels[batch.coverage[:, 0, :, :, MUG] > 0.999].argmax(dim=-1) == 0).all()
 
 
 def test_one_pass_answers_each_question_as_a_prompt_of_its_own_would(clip: Clip, tmp_path: Path) -> None:

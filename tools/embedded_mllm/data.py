@@ -5,6 +5,7 @@ What is drawn is decided on the CPU; everything that touches pixels is done for 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,7 @@ VIDEO_SHAPES = ((16, 1),) * 10 + ((8, 1), (8, 1), (8, 2), (16, 2), (4, 1), (2, 1
 # Grids of the parts of images around a thing, from which the vision tower learns to see: little of them is bare table.
 LOOK_GRIDS = ((4, 4),) * 4 + ((6, 6), (12, 16))
 _LOOK_SCALES = (0.7, 1.35)  # pixels of a clip that are one pixel of such a part
+_MARGIN = 3  # pixels around a part of an image that it is sampled from
 _LEAST_LOOK_PIXELS = 6  # along each side of the box around what is visible of a thing
 _MOVED_METRES, _FALLEN_RADIANS = 0.03, 0.6
 _EVIDENCE_SLACK_S = 0.13
@@ -416,9 +418,23 @@ def _by_steps(flags_tn: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 def _pictures(views: Sequence[View], grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """``(B, T, 3, H, W)`` float32 in 0..1, and ``(B, T, H, W)`` uint8 labels, at the grid's own size."""
     device = views[0].clip.images.device
-    images = torch.stack([view.clip.images[view.run] for view in views])
-    labels = torch.stack([view.clip.instances[view.run] for view in views])
-    grid = _sampling_grid(views, (grid_hw[0] * TOKEN_PIXELS, grid_hw[1] * TOKEN_PIXELS), device)
+    part_hw = tuple(
+        min(side, math.ceil(max(view.size_hw[axis] for view in views)) + 2 * _MARGIN) for axis, side in enumerate(SIZE_HW)
+    )
+    origins = [
+        [min(max(0, math.floor(view.corner_yx[axis]) - _MARGIN), SIZE_HW[axis] - part_hw[axis]) for axis in range(2)]
+        for view in views
+    ]
+    parts = [
+        (view.run, slice(y, y + part_hw[0]), slice(x, x + part_hw[1])) for view, (y, x) in zip(views, origins, strict=True)
+    ]
+    images = torch.stack([view.clip.images[part] for view, part in zip(views, parts, strict=True)])
+    labels = torch.stack([view.clip.instances[part] for view, part in zip(views, parts, strict=True)])
+    corners = [
+        [view.corner_yx[0] - y, view.corner_yx[1] - x, *view.size_hw, -1.0 if view.mirrored else 1.0]
+        for view, (y, x) in zip(views, origins, strict=True)
+    ]
+    grid = _sampling_grid(corners, (grid_hw[0] * TOKEN_PIXELS, grid_hw[1] * TOKEN_PIXELS), part_hw, device)
     count = images.shape[1]
     flat = images.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
     flat = F.grid_sample(flat, grid.repeat_interleave(count, 0), "bicubic", "border", align_corners=False).clamp(0, 1)
@@ -429,12 +445,19 @@ def _pictures(views: Sequence[View], grid_hw: tuple[int, int]) -> tuple[Tensor, 
     return flat.unflatten(0, (batch, count)), of_labels[:, 0].round().to(torch.uint8).unflatten(0, (batch, count))
 
 
-def _sampling_grid(views: Sequence[View], size_hw: tuple[int, int], device: torch.device) -> Tensor:
-    """``(B, H, W, 2)`` where each pixel of the view lies in the clip's image, in -1..1."""
-    height, width = SIZE_HW
-    corners = torch.tensor([[*view.corner_yx, *view.size_hw, -1.0 if view.mirrored else 1.0] for view in views])
-    corners = sent(corners, device)
-    top, left, high, wide, side = (column[:, None] for column in corners.unbind(1))
+def _sampling_grid(
+    corners: Sequence[Sequence[float]], size_hw: tuple[int, int], of_hw: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """``(B, H, W, 2)`` where each pixel of a view lies in an image, in -1..1.
+
+    Args:
+        corners: for each view, top, left, height and width in pixels of the image, and -1 for its mirror image, else 1.
+        size_hw: of the views.
+        of_hw: of the images.
+        device: where.
+    """
+    height, width = of_hw
+    top, left, high, wide, side = (column[:, None] for column in sent(torch.tensor(corners), device).unbind(1))
     rows = (top + high * (torch.arange(size_hw[0], device=device) + 0.5) / size_hw[0]) * 2 / height - 1
     along = side * ((torch.arange(size_hw[1], device=device) + 0.5) / size_hw[1] - 0.5) + 0.5
     columns = (left + wide * along) * 2 / width - 1

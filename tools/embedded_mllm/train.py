@@ -78,7 +78,7 @@ class Stage:
     videos: Diet
     images: Diet
     image_share: float = 0.35
-    look_share: float = 0.2
+    look_share: float = 0.3
     sparse: float = 1.0
     grids: Sequence[tuple[int, int]] = VIDEO_GRIDS
 
@@ -109,7 +109,12 @@ STAGES = (
         grids=COARSE_VIDEO_GRIDS,
     ),
     Stage(
-        0.32, Diet({**_STATIC, **_EVENTS}, 6, presences=3), Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 4, 2, 1), 0.3, sparse=0.9
+        0.32,
+        Diet({**_STATIC, **_EVENTS}, 6, presences=3),
+        Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 4, 2, 1),
+        0.3,
+        0.2,
+        sparse=0.9,
     ),
 )
 BACKGROUND_WEIGHT = 0.3
