@@ -125,8 +125,8 @@ The rollout of two prompts through one layer, random queries and keys, float32: 
 any number of layers; with whole matrices each layer adds its own. Beside it what a prefix holds for each layer that is rolled
 out, computed from shapes: queries, keys and values (keys and values alone for the other layers; half of it in bfloat16).
 
-{machine()}, transformers {transformers.__version__}. `{_pinned()}{run.command}`: {repetitions} repetitions after a
-warm-up.
+{machine()}, transformers {transformers.__version__}.
+`{_pinned()}{run.command}`: {repetitions} repetitions after a warm-up.
 """
     figures = {
         "rollouts": _figures(rollouts, plain_rollouts),
