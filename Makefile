@@ -25,8 +25,8 @@ demo: setup
 bench: setup
 	$(BIN)/decaf bench
 	$(BIN)/python -m tools.embedded_sam2.evaluate
-	taskset -c 0 $(BIN)/python tools/bench_rollout.py
-	$(BIN)/python tools/bench_tracker.py
+	taskset -c 0 $(BIN)/decaf bench --parts rollout
+	$(BIN)/decaf bench --parts tracker
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile test

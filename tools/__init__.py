@@ -1,1 +1,1 @@
-"""Run in a checkout, installed nowhere: set-up, benchmarks, generated pages, and the training of the embedded models."""
+"""Run in a checkout, installed nowhere: set-up, generated pages, and the training of the embedded models."""

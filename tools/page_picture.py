@@ -22,10 +22,10 @@ from decaf_ros.cli.demo import FIRST_SEED, KINDS
 from decaf_ros.cli.demo_run import ANSWER_SECONDS, TRACKING_SECONDS, camera_and_node, say, show_until_asked
 from decaf_ros.cli.demo_scenes import choose_queries
 from decaf_ros.cli.models import whole_number
-from decaf_ros.cli.processes import ChildProcess
 from decaf_ros.cli.recording import Recorder
 from decaf_ros.evaluation.held_out import HeldOutQuery, queries_of
 from decaf_ros.outputs import OutputFolder
+from decaf_ros.ros.processes import ChildProcess
 
 FOLDER, NAME = Path("docs/images"), "web.png"
 CAMERA = {"height": 384, "width": 512, "rate": 5.0}  # large, since the page shows it large

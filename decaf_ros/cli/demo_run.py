@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
 from decaf_ros.cli.recording import Recorder, Recording
 from decaf_ros.datatypes import BoolArray
 from decaf_ros.evaluation.held_out import HeldOutQuery
@@ -17,6 +16,7 @@ from decaf_ros.evaluation.metrics import MaskScores, score_clip
 from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.srv import Query
 from decaf_ros.text import brief
 

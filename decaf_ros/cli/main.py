@@ -19,8 +19,9 @@ _COMMANDS = {
     "segment": "masks of what a sentence refers to, in a video, a folder of images or a bag, without ROS",
     "demo": "a simulated camera, the node and three queries, scored against ground truth",
     "evaluate": "J&F on the paper's datasets, beside the paper's figures",
-    "bench": "scores on held-out clips, ablations, loss and return, and speed of the node, as Markdown",
+    "bench": "scores on held-out clips, ablations, loss and return, speed of the node and of its models, as Markdown",
 }
+_EXTRAS = {"matplotlib": "dev"}
 _ROS_MODULES = ("rclpy", "sensor_msgs", "decaf_ros.msg", "decaf_ros.srv", "decaf_ros.action")
 
 
@@ -43,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"decaf {chosen.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _EXTRAS:
+            way_out = f"pip install 'decaf_ros[{_EXTRAS[package]}]'"
+            print(f"decaf {chosen.command} needs {package}, which is not installed: {way_out}", file=sys.stderr)
+            return 1
         if error.name not in _ROS_MODULES:
             raise
         print(f"decaf {chosen.command} needs ROS 2: source its setup.bash, or use `make {chosen.command}`", file=sys.stderr)

@@ -18,14 +18,12 @@ from decaf_ros.datatypes import BoolArray, Frame, FrameWindow
 from decaf_ros.synthetic.table.episodes import Episode, sample_episode
 from decaf_ros.synthetic.table.happenings import STILL
 from decaf_ros.synthetic.table.rendering import DEFAULT_SIZE_HW, View
-from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED, require_held_out
+from decaf_ros.synthetic.table.sampling import FIRST_SCORED_SEED, FIRST_TRAINING_SEED, require_held_out
 from decaf_ros.synthetic.table.sentences import sentences_of
 from decaf_ros.synthetic.table.window import Window
 from decaf_ros.synthetic.table.wordings import EVENT_KINDS, STATIC_KINDS, Sentence
 from decaf_ros.video import FramesInMemory
 
-# Apart from the seeds that training scripts judge their checkpoints by.
-FIRST_SEED = 500_000
 CLIP_FRAMES, CLIP_HZ = 32, 8.0
 KEY_INDICES = tuple(range(1, CLIP_FRAMES, 2))
 WINDOW_S = (KEY_INDICES[-1] - KEY_INDICES[0]) / CLIP_HZ
@@ -80,7 +78,7 @@ class Clip:
 
 def sample_queries(
     counts: Mapping[str, int],
-    first_seed: int = FIRST_SEED,
+    first_seed: int = FIRST_SCORED_SEED,
     mapped: Callable[[Callable[[int], list[HeldOutQuery]], Iterable[int]], Iterable[list[HeldOutQuery]]] = map,
 ) -> list[HeldOutQuery]:
     """Draw queries from consecutive scenes: of each the rows that lack most, among those that the scene allows at any time.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from reference_rollout import reference_rollout
 from transformers import PreTrainedModel, ProcessorMixin
 
+from decaf_ros.bench.reference.rollout import normalised, reference_rollout
+from decaf_ros.bench.reference.whole import Whole, chat_text
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.errors import PromptError
 from decaf_ros.models.protocols import VideoMllm
@@ -20,30 +20,8 @@ OBJECT, BACKGROUND = "find the cup a b c .", "the d e f g h i ?"
 VARIANTS = ("v_max", "original", "max")
 
 
-class Whole(NamedTuple):
-    """A conversation as transformers' own processor makes it.
-
-    Attributes:
-        inputs: the model's arguments.
-        grid_tokens: for each cell of the visual grid, row by row, the index of its token.
-    """
-
-    inputs: Mapping[str, torch.Tensor]
-    grid_tokens: torch.Tensor
-
-
 WholePrompt = Callable[[str, FrameWindow, tuple[int, int], str], Whole]
 """From medium, frames, the grid's rows and columns, and a prompt."""
-
-
-def chat_text(processor: ProcessorMixin, medium: str | None, prompt: str) -> str:
-    """One question, behind images where there is a medium, in the model's own chat template."""
-    content = ([{"type": medium}] if medium else []) + [{"type": "text", "text": prompt}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-
-
-def pictures(window: FrameWindow) -> list[Image.Image]:
-    return [Image.fromarray(frame.image_rgb) for frame in window.frames]
 
 
 def conversations(medium: str, window: FrameWindow) -> list[FrameWindow]:
@@ -92,10 +70,6 @@ def reference_maps(eager: PreTrainedModel, whole: Whole) -> dict[str, torch.Tens
         row[visual] = reference_rollout(upper_half, visual, variant)
         maps[variant] = row[whole.grid_tokens]
     return maps
-
-
-def normalised(rows: torch.Tensor) -> torch.Tensor:
-    return (rows - rows.min()) / (rows.max() - rows.min())
 
 
 @torch.inference_mode()
@@ -221,16 +195,6 @@ def painted(window: FrameWindow, index: int, rows: slice, columns: slice) -> Fra
     return FrameWindow(
         tuple(Frame(frame.stamp_ns, frame.frame_id, image) for frame, image in zip(window.frames, images, strict=True))
     )
-
-
-def randomise(model: PreTrainedModel) -> None:
-    """Weights that give attention that is not flat, the same for each call."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                scale = 1.0 if "embed_tokens" in name else 1.2 * parameter[0].numel() ** -0.5
-                parameter.normal_(0.0, scale, generator=generator)
 
 
 def eager_twin(model: PreTrainedModel) -> PreTrainedModel:

@@ -18,8 +18,8 @@ from family_checks import (
     painted,
 )
 from tiny_internvl3 import tiny_model, tiny_processor, whole_prompt
-from tiny_qwen2_5_vl import random_window
 
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window
 from decaf_ros.models.internvl3 import InternVl3
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.visual_prefix import MllmOptions

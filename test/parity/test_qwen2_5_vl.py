@@ -19,8 +19,8 @@ from family_checks import (
     eager_twin,
     read,
 )
-from tiny_qwen2_5_vl import random_window, tiny_model, tiny_processor, whole_prompt
 
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, tiny_model, tiny_processor, whole_prompt
 from decaf_ros.models.attention_tap import recording
 from decaf_ros.models.errors import PromptError
 from decaf_ros.models.mllm import load_mllm

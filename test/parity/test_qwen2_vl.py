@@ -16,9 +16,9 @@ from family_checks import (
     check_yes,
     eager_twin,
 )
-from tiny_qwen2_5_vl import random_window, whole_prompt
 from tiny_qwen2_vl import tiny_qwen2, tiny_qwen2_processor
 
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, whole_prompt
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.qwen2_vl import Qwen2Vl
 

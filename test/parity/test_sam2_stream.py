@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from filmed_table import TABLE
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from PIL import Image
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
+from decaf_ros.bench.reference.sam2_predictor import predictor_of
 from decaf_ros.datatypes import Frame, ObjectPrompt
-from decaf_ros.models.sam2_loading import load_sam2, locate
+from decaf_ros.models.sam2_loading import load_sam2
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.synthetic.table.rendering import View
@@ -55,15 +54,6 @@ def features(tracker, views) -> list:
 @pytest.fixture(scope="module")
 def official(model) -> SAM2VideoPredictor:
     return predictor_of(model)
-
-
-def predictor_of(model: torch.nn.Module, config_path: Path | None = None) -> SAM2VideoPredictor:
-    """sam2's own predictor with the weights of a model; of the embedded architecture, unless a config says another."""
-    config = OmegaConf.load(config_path or locate("embedded").config).model
-    config._target_ = "sam2.sam2_video_predictor.SAM2VideoPredictor"
-    predictor = instantiate(config)
-    predictor.load_state_dict(model.state_dict())
-    return predictor.eval()
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from family_checks import Whole, chat_text, pictures, randomise
-from tiny_qwen2_5_vl import tiny_tokenizer
 from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import tiny_tokenizer
+from decaf_ros.bench.reference.whole import Whole, chat_text, pictures, randomise
 from decaf_ros.datatypes import FrameWindow
 
 TILE_PX, TILE_SIDE = 32, 4

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 
 import torch
-from family_checks import Whole, chat_text, pictures, randomise
-from tiny_qwen2_5_vl import tiny_tokenizer
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 from transformers.models.llava_onevision.image_processing_llava_onevision import LlavaOnevisionImageProcessor
 from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
 
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import tiny_tokenizer
+from decaf_ros.bench.reference.whole import Whole, chat_text, pictures, randomise
 from decaf_ros.datatypes import FrameWindow
 
 CROP_PX, CROP_SIDE = 24, 6

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from family_checks import randomise
-from tiny_qwen2_5_vl import TEMPLATE, tiny_processor
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import TEMPLATE, tiny_processor
+from decaf_ros.bench.reference.whole import randomise
 
 
 def tiny_qwen2_processor() -> Qwen2VLProcessor:

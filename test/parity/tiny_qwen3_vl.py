@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from family_checks import randomise
-from tiny_qwen2_5_vl import CELL_PX, TEMPLATE, tiny_processor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import CELL_PX, TEMPLATE, tiny_processor
+from decaf_ros.bench.reference.whole import randomise
 
 
 def tiny_qwen3_processor(video_tokens: int = 1024) -> Qwen3VLProcessor:

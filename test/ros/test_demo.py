@@ -14,10 +14,10 @@ from harness import wait_until
 
 from decaf_ros.cli import demo, demo_run
 from decaf_ros.cli.main import main
-from decaf_ros.cli.processes import ChildProcess
 from decaf_ros.evaluation.held_out import HeldOutQuery
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.processes import ChildProcess
 from decaf_ros.synthetic.table.wordings import Sentence
 from decaf_ros.video import VideoError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parity.reference_rollout import reference_rollout
 
+from decaf_ros.bench.reference.rollout import reference_rollout
 from decaf_ros.synthetic.table.wordings import Sentence
 from tools.embedded_mllm.attention import prepare
 from tools.embedded_mllm.data import Diet, Looks, View, Windows, assemble, draw_image_batch, draw_look_batch, draw_video_batch

@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("mujoco", reason="needs MuJoCo: the extra sim")
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 
-from decaf_ros.evaluation.figures import named
+from decaf_ros.bench.figures import named
 from decaf_ros.evaluation.held_out import AT_REST
 from decaf_ros.evaluation.metrics import MaskScores, region_similarity
 from decaf_ros.evaluation.quality import (

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("mujoco", reason="needs MuJoCo: the extra sim")
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 
+from decaf_ros.bench.scripted import DOUBLE, HZ, MOVES_AT_S, Played, Script, play, script_of
 from decaf_ros.config import SessionConfig
-from decaf_ros.evaluation.scripted import DOUBLE, HZ, MOVES_AT_S, Played, Script, play, script_of
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.session.grounding import Grounder

@@ -10,9 +10,9 @@ import torch
 pytest.importorskip("mujoco", reason="needs MuJoCo: the extra sim")
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 
+from decaf_ros.bench import space
+from decaf_ros.bench.space import SpaceError, space_errors, space_figures
 from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt
-from decaf_ros.evaluation import space
-from decaf_ros.evaluation.space import SpaceError, space_errors, space_figures
 from decaf_ros.models.protocols import TrackOutput
 from decaf_ros.synthetic.table.episodes import Episode
 from decaf_ros.synthetic.table.rendering import View

@@ -14,6 +14,8 @@ from decaf_ros.synthetic.table.planner import Planner
 from decaf_ros.synthetic.table.scene import FLOORS, TABLE_TOPS, Camera, Look, Scene
 
 FIRST_TRAINING_SEED = 1_000_000
+FIRST_SCORED_SEED = 500_000
+"""Scores are of scenes from here on, apart from the seeds that training scripts judge their checkpoints by."""
 _SECONDS = {"pick": 2.1, "place": 1.9, "push": 2.9, "topple": 2.7, "wait": 0.0}  # about what each takes
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from family_checks import Whole, chat_text, pictures, randomise
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -22,6 +22,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageP
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from decaf_ros.bench.reference.whole import Whole, chat_text, pictures, randomise
 from decaf_ros.datatypes import Frame, FrameWindow
 
 CELL_PX = 8
@@ -54,7 +55,7 @@ def tiny_tokenizer(image_tokens: Mapping[str, str]) -> PreTrainedTokenizerFast:
 
 def tiny_processor(frame_tokens: int = 64, cell_px: int = CELL_PX) -> Qwen2_5_VLProcessor:
     """Qwen's own processor around a word-level tokenizer, with tokens of 8 x 8 pixels (28 x 28 in the published models)."""
-    patches = {"patch_size": cell_px // 2, "merge_size": 2, "temporal_patch_size": 2}
+    patches: dict[str, Any] = {"patch_size": cell_px // 2, "merge_size": 2, "temporal_patch_size": 2}
     size = {"shortest_edge": cell_px**2, "longest_edge": frame_tokens * cell_px**2}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size, **patches),

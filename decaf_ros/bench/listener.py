@@ -1,4 +1,4 @@
-"""A subscriber in a process of its own, for benchmarks: ``python -m decaf_ros.cli.listener TOPIC ... [--pause SECONDS]``."""
+"""A subscriber in a process of its own, for benchmarks: ``python -m decaf_ros.bench.listener TOPIC ... [--pause SECONDS]``."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import torch
 
+from decaf_ros.bench.scripted import Outcome, Script, keeps_identity, play, script_of
+from decaf_ros.bench.space import SpaceError, space_errors
 from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.held_out import HeldOutQuery, sample_queries
 from decaf_ros.evaluation.presence import PresenceScore, score_presence
 from decaf_ros.evaluation.quality import QueryScore, TokenGrids, score_query, token_grids
-from decaf_ros.evaluation.scripted import Outcome, Script, keeps_identity, play, script_of
 from decaf_ros.evaluation.setups import Setup, models_of
-from decaf_ros.evaluation.space import SpaceError, space_errors
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -53,7 +53,7 @@ def measure_space(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Ite
 
 
 def draw_scripts(kinds: Sequence[str], seeds: Sequence[int], processes: int = 1) -> list[Script]:
-    """A script of each kind from each seed; see :func:`~decaf_ros.evaluation.scripted.script_of`."""
+    """A script of each kind from each seed; see :func:`~decaf_ros.bench.scripted.script_of`."""
     return list(_mapped(_script_of, [(kind, seed) for seed in seeds for kind in kinds], processes))
 
 

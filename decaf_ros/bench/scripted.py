@@ -14,10 +14,10 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from decaf_ros.bench.replay import Replay
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import BoolArray, ObjectMask, ObjectPrompt
 from decaf_ros.evaluation.metrics import region_similarity
-from decaf_ros.evaluation.replay import Replay
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS

@@ -82,12 +82,14 @@ def resident_mib(field: str = "VmRSS") -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def apart(measure: Callable[..., _Result], *arguments: object, threads: int = 1) -> _Result:
-    """Run a function in a process of its own.
+def apart(measure: Callable[..., _Result], *arguments: object, threads: int | None = 1) -> _Result:
+    """Run a function in a process of its own, which has computed nothing before, and to which no device belongs yet.
 
-    It is forked, which saves it the imports; the process that calls this must have computed nothing in several threads before.
+    It is forked from one that only imports, so that imports are paid for once. ``threads`` are PyTorch's; ``None`` leaves them.
     """
-    with multiprocessing.get_context("fork").Pool(1, torch.set_num_threads, (threads,)) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, measure.__module__])  # of the first measurement; the server lives on
+    with context.Pool(1, torch.set_num_threads if threads else None, (threads,) if threads else ()) as pool:
         return pool.apply(measure, arguments)
 
 

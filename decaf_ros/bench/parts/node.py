@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,13 +15,14 @@ import numpy as np
 import torch
 from sensor_msgs.msg import Image
 
-from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
+from decaf_ros.bench.figures import Measured, by_place, named
+from decaf_ros.bench.part import Run
 from decaf_ros.config import SessionConfig
-from decaf_ros.evaluation.figures import Measured, by_place, named
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
+from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.synthetic.table.episodes import sample_episode
 from decaf_ros.synthetic.table.sentences import sentences_of
 
@@ -32,7 +32,7 @@ GROWTH_TARGET_MIB = 20.0
 _SEED = 23
 _CAMERA_HZ = 10.0
 _ENDURANCE_HZ = 15.0  # about what the simulated camera and the node do beside each other on two cores
-_WARM_UP_FRAMES = 20
+_WARM_UP_FRAMES, _LATENCY_FRAMES = 20, 300
 _SETTLED_AFTER_FRAMES = 300
 _SLOW_TOPICS = ("mask", "overlay")
 _SLOW_PAUSE_SECONDS = 0.5
@@ -101,21 +101,18 @@ class SlowSubscriberFigures:
     superseded: int
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, and print Markdown; returns the exit status, 1 when a target was missed."""
-    parser = argparse.ArgumentParser(description="Latency and memory of decaf_node.")
-    parser.add_argument("--latency-frames", type=int, default=300, help="masks to time (default: %(default)s)")
-    parser.add_argument("--memory-frames", type=int, default=3000, help="frames to run for (default: %(default)s)")
-    parser.add_argument("--slow-seconds", type=float, default=300.0, help="with a slow subscriber (default: %(default)s)")
-    arguments = parser.parse_args(argv)
-    latency = measure_latency(arguments.latency_frames)
-    endurance = measure_endurance(arguments.memory_frames)
-    print(report(latency, endurance, measure_slow_subscriber(arguments.slow_seconds)).page)
-    met = latency.p95_ms < LATENCY_TARGET_MS and endurance.growth_mib <= GROWTH_TARGET_MIB
-    return 0 if met else 1
+def measure(run: Run, node_frames: int, node_seconds: float) -> Measured:
+    """Latency and memory; always with the embedded models: what is measured is the node.
+
+    Raises:
+        RuntimeError: a query failed.
+        TimeoutError: the processes do not start, or masks do not come.
+    """
+    latency, endurance = measure_latency(_LATENCY_FRAMES), measure_endurance(node_frames)
+    return report(run, latency, endurance, measure_slow_subscriber(node_seconds))
 
 
-def report(latency: LatencyFigures, endurance: EnduranceFigures, slow: SlowSubscriberFigures) -> Measured:
+def report(run: Run, latency: LatencyFigures, endurance: EnduranceFigures, slow: SlowSubscriberFigures) -> Measured:
     """The figures with their targets."""
     rows = [
         ["image stamp to mask, p50", f"{latency.p50_ms:.0f} ms", ""],
@@ -148,7 +145,7 @@ reliably to {" and ".join(f"`~/{topic}`" for topic in _SLOW_TOPICS)} and takes {
 `dropped_superseded`.
 
 {os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, PyTorch {torch.__version__}.
-`decaf bench --parts node --node-frames {endurance.frames} --node-seconds {slow.seconds:.0f}`
+`{run.command}`
 """
     fifths = {name: by_place(_FIFTHS, ages) for name, ages in (("p50_ms", slow.p50_ms), ("p95_ms", slow.p95_ms))}
     figures = {
@@ -207,7 +204,7 @@ def measure_slow_subscriber(seconds: float) -> SlowSubscriberFigures:
     with _tracking(_ENDURANCE_HZ) as masks, tempfile.TemporaryDirectory() as folder:
         topics = [f"{masks.node_name}/{name}" for name in _SLOW_TOPICS]
         arguments = [*topics, "--pause", str(_SLOW_PAUSE_SECONDS)]
-        with ChildProcess("decaf_ros.cli.listener", arguments, OutputFolder(Path(folder)).log("listener.log")):
+        with ChildProcess("decaf_ros.bench.listener", arguments, OutputFolder(Path(folder)).log("listener.log")):
             masks.wait_for_subscribers(topics[-1])
             masks.wait_for(_WARM_UP_FRAMES)
             first, counted, start = len(masks.ages_ms), masks.camera_counters(), time.monotonic()
@@ -298,7 +295,3 @@ def _expression() -> str:
     seconds = episode.scene.duration_s
     sentences = sentences_of(episode, seconds, np.random.default_rng(_SEED), seconds)
     return next(sentence.text for sentence in sentences if sentence.kind == "colour_category")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

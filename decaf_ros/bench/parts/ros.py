@@ -20,21 +20,21 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from decaf_ros.cli.processes import ChildProcess, ros_of_its_own
+from decaf_ros.bench.figures import Measured, named
+from decaf_ros.bench.part import Run
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, Segmentation, UInt8Array, Visibility
 from decaf_ros.drawing import object_colour
-from decaf_ros.evaluation.figures import Measured, named
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.imaging import frame_from_image
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.conversions import image_from_array, make_header
 from decaf_ros.ros.painter import Painter
+from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
 from decaf_ros.ros.publishers import OUTPUT_QOS, ResultPublisher, publish_asynchronously
 from decaf_ros.synthetic.table.episodes import sample_episode
 
 SIZE_HW = (720, 1280)
-FRAMES = 300
 
 _SEED = 14
 _OBJECTS = 3
@@ -131,7 +131,16 @@ class _Sample:
         return Segmentation(frame, objects), HeatMap(frame, 1, self.heat_hw)
 
 
-def measure(frames: int = FRAMES) -> dict[str, tuple[Cost, Cost | None]]:
+def measure(run: Run, ros_frames: int) -> Measured:
+    """The costs with their targets; without models: what is measured is what surrounds them.
+
+    Raises:
+        TimeoutError: a subscriber does not come or go.
+    """
+    return report(run, costs_by_case(ros_frames), ros_frames)
+
+
+def costs_by_case(frames: int) -> dict[str, tuple[Cost, Cost | None]]:
     """The cost by case, and that of the naive way for the topics that it knows.
 
     Raises:
@@ -160,7 +169,7 @@ def measure(frames: int = FRAMES) -> dict[str, tuple[Cost, Cost | None]]:
     return costs
 
 
-def report(costs: dict[str, tuple[Cost, Cost | None]], frames: int = FRAMES) -> Measured:
+def report(run: Run, costs: dict[str, tuple[Cost, Cost | None]], frames: int) -> Measured:
     """The costs with their targets."""
     rows = []
     for name, (cost, reference) in costs.items():
@@ -198,7 +207,7 @@ The naive way: `message.data = values.tobytes()`, masks blended over the whole i
 maps blended in floating point.
 
 {os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, OpenCV {cv2.__version__},
-Python {platform.python_version()}. `decaf bench --parts ros --ros-frames {frames}`
+Python {platform.python_version()}. `{run.command}`
 """
     figures = {
         name: asdict(cost) | ({"naive_cpu_p50_ms": reference.cpu_p50_ms} if reference else {})
@@ -243,7 +252,7 @@ def _cost(
     names = [f"{node.get_fully_qualified_name()}/{topic}" for topic in topics]
     with ExitStack() as stack:
         if names:
-            stack.enter_context(ChildProcess("decaf_ros.cli.listener", names, folder.log("listener.log")))
+            stack.enter_context(ChildProcess("decaf_ros.bench.listener", names, folder.log("listener.log")))
         _wait_for_subscribers(node, names, 1)
         times = []
         for index in range(_WARM_UP_FRAMES + frames):

@@ -27,3 +27,8 @@ def reference_rollout(attentions: Sequence[torch.Tensor], visual: torch.Tensor, 
             mixed = (weights[:, None, None] * attention).mean(dim=0)
         product = (0.5 * mixed + 0.5 * torch.eye(len(visual), dtype=attention.dtype)) @ product
     return product[-1, visual]
+
+
+def normalised(rows: torch.Tensor) -> torch.Tensor:
+    """The same, from 0 to 1."""
+    return (rows - rows.min()) / (rows.max() - rows.min())

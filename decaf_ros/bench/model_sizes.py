@@ -1,4 +1,4 @@
-"""Sizes of published models, computed from their architectures: ``python tools/model_sizes.py`` prints the tables of
+"""Sizes of published models, computed from their architectures: ``python -m decaf_ros.bench.model_sizes`` prints the tables of
 docs/hardware.md. No weights are read and nothing is downloaded: parameters are counted in networks without weights.
 """
 

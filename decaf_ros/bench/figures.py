@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -13,10 +14,12 @@ class Measured(NamedTuple):
     Attributes:
         page: of Markdown.
         figures: by name; NaN where there is none.
+        pictures: PNG files that the page shows, by their names.
     """
 
     page: str
     figures: dict[str, float]
+    pictures: Mapping[str, bytes] = MappingProxyType({})
 
 
 def named(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -1,40 +1,38 @@
 """The rollout and its shared visual prefix against the method written down plainly: time, memory and error.
 
-``taskset -c 0 python tools/bench_rollout.py`` prints Markdown. The model is transformers' Qwen2.5-VL with random weights and
-the attention of the 7B model. Each measurement runs in a process of its own, with one thread.
+The model is transformers' Qwen2.5-VL with random weights and the attention of the 7B model. Each measurement runs in a process
+of its own, with one thread: ``taskset -c 0 decaf bench --parts rollout`` keeps all of them on one core.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
+import io
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from matplotlib.figure import Figure
-from measuring import HEADER, Measurement, MemoryRise, Time, apart, machine, timed
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from decaf_ros.bench.figures import Measured, named
+from decaf_ros.bench.measuring import HEADER, Measurement, MemoryRise, Time, apart, machine, timed
+from decaf_ros.bench.part import Run
+from decaf_ros.bench.reference.rollout import normalised, reference_rollout
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import CELL_PX, random_window, tiny_model, tiny_processor, whole_prompt
+from decaf_ros.bench.reference.whole import randomise
 from decaf_ros.datatypes import FrameWindow
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
 from decaf_ros.models.prompts import background_prompt, object_prompt
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
 from decaf_ros.models.visual_prefix import MllmOptions
-from decaf_ros.outputs import OutputFolder
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "test" / "parity"))
-
-from family_checks import normalised, randomise  # noqa: E402
-from reference_rollout import reference_rollout  # noqa: E402
-from tiny_qwen2_5_vl import CELL_PX, random_window, tiny_model, tiny_processor, whole_prompt  # noqa: E402
 
 HEADS, KEY_HEADS, CHANNELS, HIDDEN, MLP, LAYERS = 28, 4, 128, 3584, 512, 4
 FRAMES, BFLOAT16_FRAMES, GRID_HW, WARM_UP_HW = 16, 8, (20, 20), (4, 4)
@@ -47,31 +45,26 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Run:
+class Outcome:
     """A measurement, and the maps ``(prompts, cells)`` that came out."""
 
     measurement: Measurement
     maps: torch.Tensor
 
-    def error(self, reference: Run) -> float:
+    def error(self, reference: Outcome) -> float:
         """Largest difference from another run's maps, both normalised to [0, 1]."""
         pairs = zip(self.maps, reference.maps, strict=True)
         return max(float((normalised(ours) - normalised(plain)).abs().max()) for ours, plain in pairs)
 
 
-def main() -> None:
-    """Measure, and print Markdown."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--repetitions", type=int, default=3, help="of each timing (default: %(default)s)")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page there, and its plot beside it")
-    arguments = parser.parse_args()
-    count = arguments.repetitions
+def measure(run: Run, repetitions: int) -> Measured:
+    """Both sides, each measurement in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         recorded, half_recorded = Path(folder) / "float32.pt", Path(folder) / "bfloat16.pt"
-        query, second_share = apart(query_ours, "float32", FRAMES, count, recorded)
-        plain_query = apart(query_reference, "float32", FRAMES, count)
+        query, second_share = apart(query_ours, "float32", FRAMES, repetitions, recorded)
+        plain_query = apart(query_reference, "float32", FRAMES, repetitions)
         tokens = len(torch.load(recorded, weights_only=False)[-1])
-        rollouts, plain_rollouts = (apart(side, recorded, count) for side in (rollouts_ours, rollouts_reference))
+        rollouts, plain_rollouts = (apart(side, recorded, repetitions) for side in (rollouts_ours, rollouts_reference))
         half_query, _ = apart(query_ours, "bfloat16", BFLOAT16_FRAMES, 1, half_recorded)
         plain_half_query = apart(query_reference, "bfloat16", BFLOAT16_FRAMES, 1)
         exact_half_query = apart(rollouts_reference, half_recorded, 1)
@@ -79,8 +72,8 @@ def main() -> None:
     reached = [
         ["rollouts, times faster", _times_faster(rollouts, plain_rollouts), ">= 4"],
         ["query, times faster", _times_faster(query, plain_query), ">= 3"],
-        ["rollouts, times less memory", _times_less(rollouts, plain_rollouts), ">= 10"],
-        ["query, times less memory", _times_less(query, plain_query), ">= 10"],
+        ["rollouts, times less memory", f"{_less_memory(rollouts, plain_rollouts):.1f}", ">= 10"],
+        ["query, times less memory", f"{_less_memory(query, plain_query):.1f}", ">= 10"],
         ["second prompt, of the first", f"{100 * second_share:.1f} %", "<= 15 %"],
         ["error, rollouts of the same queries and keys", f"{rollouts.error(plain_rollouts):.1e}", "<= 1e-4"],
         ["error, query in float32", f"{query.error(plain_query):.1e}", "<= 1e-4"],
@@ -111,7 +104,7 @@ one: the wider and deeper they are, the nearer the query's advantage in time com
 - *Rollouts*: from recorded queries and keys to both prompts' maps. With whole matrices: the softmax attention of all tokens and
   the product of the matrices, for each prompt.
 - *Query*: from images to both prompts' maps. With whole matrices: for each prompt a forward pass with eager attention and
-  `output_attentions`, and the product (`test/parity/reference_rollout.py`). decaf_ros: images read once, as far as the last
+  `output_attentions`, and the product (`decaf_ros/bench/reference/rollout.py`). decaf_ros: images read once, as far as the last
   layer's queries and keys, both prompts asked, their rollouts computed together. No answer is decoded.
 - *Times faster*: by the CPU time of the process, which other load on the machine leaves alone, and by the clock. With whole
   matrices a repetition is one prompt's share, the prompts in turn, and counts twice.
@@ -132,28 +125,56 @@ The rollout of two prompts through one layer, random queries and keys, float32: 
 any number of layers; with whole matrices each layer adds its own. Beside it what a prefix holds for each layer that is rolled
 out, computed from shapes: queries, keys and values (keys and values alone for the other layers; half of it in bfloat16).
 
-{machine()}, transformers {transformers.__version__}. Made by `taskset -c 0 python tools/bench_rollout.py`, {count} repetitions
-after a warm-up.
+{machine()}, transformers {transformers.__version__}.
+`{_pinned()}{run.command}`: {repetitions} repetitions after a warm-up.
 """
-    print(page)
-    if arguments.write:
-        folder = OutputFolder(arguments.write.parent)
-        folder.write_text(arguments.write.name, page)
-        with folder.file("rollout-memory.png") as file:
-            plot(sweep, plain_sweep, file)
+    figures = {
+        "rollouts": _figures(rollouts, plain_rollouts),
+        "query": _figures(query, plain_query) | {"second_prompt_share": second_share},
+        "query_bfloat16": {
+            "error": half_query.error(exact_half_query),
+            "whole_matrices_error": plain_half_query.error(exact_half_query),
+            "difference": half_query.error(plain_half_query),
+        },
+        "memory_mib": {str(size): mib for size, mib in sweep.items()},
+        "whole_matrices_memory_mib": {str(size): mib for size, mib in plain_sweep.items()},
+    }
+    return Measured(page, named(figures), {"rollout-memory.png": plot(sweep, plain_sweep)})
 
 
-def _times_faster(ours: Run, reference: Run) -> str:
-    ratio = Time(*(plain / own for plain, own in zip(reference.measurement.p50, ours.measurement.p50, strict=True)))
+def _pinned() -> str:
+    """What goes before a command that runs on one core alone, as this one."""
+    cores = os.sched_getaffinity(0)
+    return f"taskset -c {min(cores)} " if len(cores) == 1 else ""
+
+
+def _figures(ours: Outcome, reference: Outcome) -> dict[str, float]:
+    faster = _ratios(ours, reference)
+    return {
+        **ours.measurement.p50._asdict(),
+        "extra_mib": ours.measurement.extra_mib,
+        "times_faster": faster.cpu_ms,
+        "times_faster_by_the_clock": faster.wall_ms,
+        "times_less_memory": _less_memory(ours, reference),
+        "error": ours.error(reference),
+    }
+
+
+def _ratios(ours: Outcome, reference: Outcome) -> Time:
+    return Time(*(plain / own for plain, own in zip(reference.measurement.p50, ours.measurement.p50, strict=True)))
+
+
+def _times_faster(ours: Outcome, reference: Outcome) -> str:
+    ratio = _ratios(ours, reference)
     return f"{ratio.cpu_ms:.1f} (by the clock {ratio.wall_ms:.1f})"
 
 
-def _times_less(ours: Run, reference: Run) -> str:
-    return f"{reference.measurement.extra_mib / ours.measurement.extra_mib:.1f}"
+def _less_memory(ours: Outcome, reference: Outcome) -> float:
+    return reference.measurement.extra_mib / max(ours.measurement.extra_mib, 1.0)
 
 
 @torch.inference_mode()
-def query_ours(dtype: str, frames: int, repetitions: int, recorded: Path) -> tuple[Run, float]:
+def query_ours(dtype: str, frames: int, repetitions: int, recorded: Path) -> tuple[Outcome, float]:
     """Images read once, both prompts asked; also the second prompt's cost as a share of the first's.
 
     Args:
@@ -166,9 +187,7 @@ def query_ours(dtype: str, frames: int, repetitions: int, recorded: Path) -> tup
 
     def ask(window: FrameWindow) -> tuple[torch.Tensor, list[Time]]:
         prefix, read = timed(lambda: adapter.read_video(window))
-        (first, first_asked), (second, second_asked) = (
-            timed(lambda prompt=prompt: prefix.ask(prompt, answer=False)) for prompt in PROMPTS
-        )
+        (first, first_asked), (second, second_asked) = (timed(partial(prefix.ask, prompt, answer=False)) for prompt in PROMPTS)
         maps, rolled_out = timed(lambda: prefix.rollout([first, second]))
         _, first_rolled_out = timed(lambda: prefix.rollout([first]))
         (batch,) = prefix._batches
@@ -183,11 +202,11 @@ def query_ours(dtype: str, frames: int, repetitions: int, recorded: Path) -> tup
     steps_rst = np.array([steps for _, steps in runs])
     read, first, second, both, one = np.median(steps_rst, axis=0)[:, 1]
     measurement = Measurement(tuple(Time(*whole) for whole in steps_rst[:, :4].sum(axis=1).tolist()), extra)
-    return Run(measurement, runs[0][0]), float((second + both - one) / (read + first + one))
+    return Outcome(measurement, runs[0][0]), float((second + both - one) / (read + first + one))
 
 
 @torch.inference_mode()
-def query_reference(dtype: str, frames: int, repetitions: int) -> Run:
+def query_reference(dtype: str, frames: int, repetitions: int) -> Outcome:
     """A whole forward pass with all attention matrices, and their product, for each prompt."""
     model, processor = _model(dtype), tiny_processor(4096)
     # The vision tower is not what is compared.
@@ -204,16 +223,16 @@ def query_reference(dtype: str, frames: int, repetitions: int) -> Run:
 
 
 @torch.inference_mode()
-def rollouts_ours(recorded: Path, repetitions: int) -> Run:
+def rollouts_ours(recorded: Path, repetitions: int) -> Outcome:
     """Both prompts' recurrences over one recomputation of the attention."""
     prefix, prompts, visual = _loaded(recorded)
     memory = MemoryRise()
     runs = [timed(lambda: attention_rollout(prefix, prompts, visual, SCALING)[:, 0]) for _ in range(repetitions)]
-    return Run(Measurement(tuple(time for _, time in runs), memory.mib()), runs[0][0])
+    return Outcome(Measurement(tuple(time for _, time in runs), memory.mib()), runs[0][0])
 
 
 @torch.inference_mode()
-def rollouts_reference(recorded: Path, repetitions: int) -> Run:
+def rollouts_reference(recorded: Path, repetitions: int) -> Outcome:
     """Whole matrices and their product, one prompt after the other, in float32."""
     prefix, prompts, visual = _loaded(recorded)
     return _prompts_in_turn(lambda index: _plain_rollout(prefix, prompts[index], visual), repetitions)
@@ -244,25 +263,27 @@ def sweep_reference() -> dict[int, float]:
     return extra
 
 
-def plot(ours: dict[int, float], reference: dict[int, float], file: BinaryIO) -> None:
-    """Memory by tokens, both axes logarithmic: a slope of one is linear."""
+def plot(ours: dict[int, float], reference: dict[int, float]) -> bytes:
+    """A PNG file of memory by tokens, both axes logarithmic: a slope of one is linear."""
     held = {tokens: _held_mib(tokens) for tokens in SWEEP_TOKENS}
     figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     for label, values in (("whole matrices", reference), ("decaf_ros", ours), ("held by the prefix, a layer", held)):
-        axes.plot(values.keys(), values.values(), marker="o", label=label)
+        axes.plot(list(values), list(values.values()), marker="o", label=label)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(SWEEP_TOKENS, [f"{tokens:,}" for tokens in SWEEP_TOKENS])
     axes.set(xlabel="tokens", ylabel="MiB", title="Memory of the rollout of two prompts through one layer")
     axes.grid(alpha=0.3)
     axes.legend()
+    file = io.BytesIO()
     figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def _model(dtype: str) -> Qwen2_5_VLForConditionalGeneration:
     """Random weights, the same on each call."""
-    config = tiny_model(tiny_processor()).config
+    config: Any = tiny_model(tiny_processor()).config
     text = config.text_config
     text.hidden_size, text.intermediate_size = HIDDEN, MLP
     text.num_attention_heads, text.num_key_value_heads = HEADS, KEY_HEADS
@@ -278,12 +299,12 @@ def _window(frames: int, grid_hw: tuple[int, int] = GRID_HW) -> FrameWindow:
     return random_window(frames, (grid_hw[0] * CELL_PX, grid_hw[1] * CELL_PX))
 
 
-def _prompts_in_turn(one_map: Callable[[int], torch.Tensor], repetitions: int) -> Run:
+def _prompts_in_turn(one_map: Callable[[int], torch.Tensor], repetitions: int) -> Outcome:
     """The prompts' maps, one computed in each repetition and counted for all: they differ by a few words alone."""
     memory = MemoryRise()
-    runs = [timed(lambda index=index: one_map(index % len(PROMPTS))) for index in range(max(repetitions, len(PROMPTS)))]
+    runs = [timed(partial(one_map, index % len(PROMPTS))) for index in range(max(repetitions, len(PROMPTS)))]
     times = tuple(Time(*(len(PROMPTS) * part for part in time)) for _, time in runs)
-    return Run(Measurement(times, memory.mib()), torch.stack([values for values, _ in runs[: len(PROMPTS)]]))
+    return Outcome(Measurement(times, memory.mib()), torch.stack([values for values, _ in runs[: len(PROMPTS)]]))
 
 
 def _loaded(recorded: Path) -> tuple[list[QueryKeys], list[list[QueryKeys]], torch.Tensor]:
@@ -322,7 +343,3 @@ def _random_layer(tokens: int) -> tuple[list[QueryKeys], list[list[QueryKeys]], 
 
 def _held_mib(tokens: int) -> float:
     return (HEADS + 2 * KEY_HEADS) * CHANNELS * tokens * 4 / MIB
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Measurements of everything, as pages and as data: ``decaf bench``."""
