@@ -24,7 +24,8 @@ from decaf_ros.models.sam2_network import MemoryBatch, Sam2Features, Sam2Network
 from decaf_ros.models.wanted import require_wanted
 from decaf_ros.text import quoted_path
 
-_Arguments, _Result = ParamSpec("_Arguments"), TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 # Values of masks that a GPU enlarges to the camera image in one call, but one mask at least, as on a CPU: it bounds the memory.
 _VALUES_AT_ONCE = 1 << 24
 

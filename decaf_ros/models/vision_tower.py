@@ -23,7 +23,7 @@ except ImportError:  # an older transformers, whose towers can be told nothing
 _IMPLEMENTATION = "decaf_flash_segments"
 
 
-def read_together(tower: torch.nn.Module) -> None:
+def read_together(tower: Any) -> None:
     """Have a vision tower read segments of one length in one call, and take a grid on the CPU."""
     AttentionInterface.register(_IMPLEMENTATION, _segments_attention)
     tower.config._attn_implementation = _IMPLEMENTATION  # past the setter, which looks for the library of that name
@@ -68,16 +68,16 @@ def _segments_attention(
     """Attention within segments: ``(1, N, heads, d)`` from three of ``(1, heads, N, d)``; names are transformers' own."""
     segments = _segments_by_length(cu_seq_lens_q, query.device)
     if len(segments) == 1:  # one behind another
-        states = (states[0].unflatten(1, segments[0].shape).transpose(0, 1) for states in (query, key, value))
-        return F.scaled_dot_product_attention(*states, scale=scaling).transpose(1, 2).flatten(0, 1)[None], None
+        q, k, v = (states[0].unflatten(1, segments[0].shape).transpose(0, 1) for states in (query, key, value))
+        return F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2).flatten(0, 1)[None], None
     order = torch.cat([places_sl.flatten() for places_sl in segments])
     sorted_hnd = [states[0].index_select(1, order) for states in (query, key, value)]
     output = torch.empty_like(query[0].transpose(0, 1), memory_format=torch.contiguous_format)
     first = 0
     for places_sl in segments:
         end = first + places_sl.numel()
-        states = (states[:, first:end].unflatten(1, places_sl.shape).transpose(0, 1) for states in sorted_hnd)
-        output[places_sl] = F.scaled_dot_product_attention(*states, scale=scaling).transpose(1, 2)
+        q, k, v = (states[:, first:end].unflatten(1, places_sl.shape).transpose(0, 1) for states in sorted_hnd)
+        output[places_sl] = F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2)
         first = end
     return output[None], None
 
