@@ -92,7 +92,7 @@ def attention_rollout(
         prefix: layers ``l0 .. L-1`` of the ``P`` tokens that all prompts share.
         prompts: for each prompt, the same layers of its own tokens, which follow the prefix and attend to it and causally to
             themselves. All conversations of a batch have one layout: nothing is padded.
-        visual: ``(P,)`` bool, the prefix tokens that show the images.
+        visual: ``(P,)`` bool, the prefix tokens that show the images; on the CPU, or a GPU is waited for.
         scaling: factor on the scores before the softmax.
         variant: how heads are joined.
         block_elements: scores held at a time, the only working memory beyond vectors; by default chosen for the device.
@@ -109,7 +109,7 @@ def attention_rollout(
     if block_elements is None:
         block_elements = _BLOCK_ELEMENTS.get(device.type, _BLOCK_ELEMENTS_ACCELERATOR)
     tree = _tree(len(visual), [prompt[0].keys_bgkd.shape[2] for prompt in prompts], device)
-    runs = _runs(visual) if variant == "v_max" else None
+    runs = _runs(visual)
     rows_bpn = _last_tokens(tree, len(prefix[0].queries_bhqd))
     for layer in reversed(range(len(prefix))):
         layer_prompts = [prompt[layer] for prompt in prompts]
@@ -117,9 +117,10 @@ def attention_rollout(
         if variant == "max":
             mixed_bpn = _rows_times_largest_head(blocks, rows_bpn, prefix[layer])
         else:
-            mixed_bpn = _rows_times_weighted_heads(blocks, rows_bpn, prefix[layer], tree.path_pn, runs)
+            saliency_runs = runs if variant == "v_max" else None
+            mixed_bpn = _rows_times_weighted_heads(blocks, rows_bpn, prefix[layer], tree.path_pn, saliency_runs)
         rows_bpn = 0.5 * rows_bpn + 0.5 * mixed_bpn
-    return rows_bpn[..., : len(visual)][..., visual.to(device)].transpose(0, 1)
+    return torch.cat([rows_bpn[..., start:end] for start, end in runs], dim=-1).transpose(0, 1)
 
 
 def _check(prefix: Sequence[QueryKeys], prompts: Sequence[Sequence[QueryKeys]], visual: torch.Tensor, variant: str) -> None:
@@ -149,8 +150,8 @@ def _tree(prefix_tokens: int, prompt_tokens: Sequence[int], device: torch.device
     seen_qk = torch.block_diag(*[torch.ones(count, count).tril() for count in prompt_tokens])
     return _Tree(
         [prefix_tokens + end - 1 for end in itertools.accumulate(prompt_tokens)],
-        torch.nn.functional.pad(own_pk, (prefix_tokens, 0), value=1.0).to(device),
-        seen_qk.log().to(device),
+        torch.nn.functional.pad(own_pk, (prefix_tokens, 0), value=1.0).to(device, non_blocking=True),
+        seen_qk.log().to(device, non_blocking=True),
     )
 
 
@@ -158,7 +159,7 @@ def _last_tokens(tree: _Tree, batch: int) -> torch.Tensor:
     """``(B, prompts, tokens)``: all weight on each prompt's last token, where the recurrence begins."""
     rows_pn = torch.zeros_like(tree.path_pn)
     for row_n, last in zip(rows_pn, tree.last_p, strict=True):
-        row_n[last] = 1.0
+        row_n[last].fill_(1.0)  # an assignment would copy the number from the CPU
     return rows_pn.expand(batch, -1, -1)
 
 

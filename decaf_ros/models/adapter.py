@@ -107,4 +107,4 @@ def common_tokens(marked_bn: torch.Tensor) -> torch.Tensor:
 def counted_positions(input_ids_bn: torch.Tensor) -> Callable[[int], torch.Tensor]:
     """Positions of a model that numbers all tokens alike, images and text; see :class:`Conversations`."""
     batch, tokens = input_ids_bn.shape
-    return lambda tail_tokens: torch.arange(tokens + tail_tokens, device=input_ids_bn.device).expand(batch, -1)
+    return lambda tail_tokens: torch.arange(tokens + tail_tokens).expand(batch, -1)

@@ -19,6 +19,7 @@ from transformers.video_utils import VideoMetadata
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter, common_tokens, frame_batches, require_fit
 from decaf_ros.models.prompts import Medium
+from decaf_ros.models.vision_tower import read_together
 from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
 
 # Names of the processor's outputs: what carries the pixels, and the grid of patches that they form.
@@ -59,6 +60,7 @@ class Qwen25Vl(ChatAdapter):
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
         super().__init__(model, processor, options)
+        read_together(model.model.visual)
         vision = model.config.vision_config
         self._cell_px: int = vision.patch_size * vision.spatial_merge_size
         self._temporal_stride: int = vision.temporal_patch_size
@@ -130,12 +132,14 @@ class Qwen25Vl(ChatAdapter):
         self, inputs: Mapping[str, torch.Tensor], medium: Medium, time_inputs: tuple[str, ...] = ()
     ) -> Conversations:
         ids_bn, types_bn = inputs["input_ids"], inputs["mm_token_type_ids"]
-        layout = {name: inputs[name] for name in (_GRID[medium], *time_inputs)}
+        # Of one conversation, since all have one layout, and one token more: text that follows is of type 0, whatever it says.
+        ids, types = (torch.nn.functional.pad(tensor[:1], (0, 1)) for tensor in (ids_bn, types_bn))
+        layout = {name: inputs[name][:1] for name in (_GRID[medium], *time_inputs)}
+        known_a1n = self._chat.model.model.get_rope_index(ids, types, **layout)[0]
 
         def positions(tail_tokens: int) -> torch.Tensor:
-            # Text that follows is of type 0, and its position does not depend on what it says.
-            ids, types = (torch.nn.functional.pad(tensor, (0, tail_tokens)) for tensor in (ids_bn, types_bn))
-            return self._chat.model.model.get_rope_index(ids, types, **layout)[0]
+            following = known_a1n[..., -1:] + torch.arange(tail_tokens)
+            return torch.cat([known_a1n[..., :-1], following], dim=-1).expand(-1, len(ids_bn), -1)
 
         images = {name: inputs[name] for name in (_PIXELS[medium], _GRID[medium])}
         return Conversations(ids_bn, common_tokens(types_bn != 0), images, positions)

@@ -125,7 +125,9 @@ _PlainLoader.add_implicit_resolver(
 
 
 class _ParametersWithoutMemory(TorchFunctionMode):
-    """Tensors that modules fill at random or with constants are made without memory; small tables are computed.
+    """Tensors that modules fill at random or with constants are made without memory; small tables are computed on the CPU.
+
+    sam2 makes some on the first GPU, wherever the network is to run.
 
     Raises:
         ValueError: the tables are not small together, steps on the way and copies for each layer included.
@@ -138,6 +140,10 @@ class _ParametersWithoutMemory(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in self._factories:
             kwargs["device"] = "meta"
+        elif kwargs.get("device") is not None:
+            kwargs["device"] = "cpu"
+        elif func is torch.Tensor.to and args[1:] == ("cuda",):
+            return args[0]
         result = func(*args, **kwargs)
         if isinstance(result, torch.Tensor) and not result.is_meta:
             self._table_bytes += result.nbytes

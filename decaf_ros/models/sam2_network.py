@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 
 from decaf_ros.datatypes import BoolArray, Frame, UInt8Array
+from decaf_ros.models.devices import DeviceQueue, on_cpu, on_device
 from decaf_ros.models.sam2_memory import MemorySpan, Recollection
 from decaf_ros.models.wanted import require_wanted_in_layers
 
@@ -117,6 +118,9 @@ class TrackedBatch:
 class Sam2Network:
     """A SAM 2 network on its device. Nothing changes after construction, so threads may share it.
 
+    On a GPU all of it stands in one queue (:attr:`device_queue`), which goes before others: the small kernels of a live frame
+    must not wait for the large ones of a language model. A queue of one keeps its order, so that threads may share results.
+
     Args:
         model: built by :func:`decaf_ros.models.sam2_loading.load_sam2`. It is taken over: its weights must not change any
             more, since what depends on them alone is computed once.
@@ -141,9 +145,13 @@ class Sam2Network:
             raise ValueError(f"unsupported SAM 2 settings {settings}; they must be {_REQUIRED_SETTINGS}")
         self.device = torch.device(device)
         self._dtype = dtype
+        if dtype is not torch.float32:
+            _store_in(model, dtype)
         self._model = model.to(self.device).eval()
-        self._mean, self._std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (_MEAN_RGB, _STD_RGB))
+        self.device_queue = DeviceQueue(self.device, priority=-1)
         _compute_positions_once(self._model)
+        with self.device_queue():
+            self._mean, self._std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (_MEAN_RGB, _STD_RGB))
         # The encodings of position depend on the image size only, so a blank image gives them; those of a prompt, on nothing.
         blank, self._image_positions_bnc = self._blank()
         self._no_prompt = self._embedded_points(torch.zeros(1, 1, 2), torch.full((1, 1), -1))
@@ -204,7 +212,7 @@ class Sam2Network:
             masks_bhw: ``(B, H, W)`` bool at camera resolution, resized as the official predictor does.
         """
         with self._inference():
-            masks = self._squared(torch.from_numpy(masks_bhw).to(self.device))
+            masks = self._squared(on_device(torch.from_numpy(masks_bhw), self.device))
             image = features.levels[-1].expand(len(masks), -1, -1, -1)
             outputs = self._model._use_mask_as_output(image, features.high_resolution, masks)
             _, _, _, logits, _, pointers, presence_logits = outputs
@@ -229,7 +237,8 @@ class Sam2Network:
             several = self._model._use_multimask(False, None)
             decoded = self._decode_in_video(self._attend_to_memory(features, memories), features, self._no_prompt, several)
             if strays is not None:
-                decoded = decoded.without(strays((decoded.masks.logits_bhw > 0).cpu().numpy()))
+                [masks_bhw] = on_cpu(decoded.masks.logits_bhw > 0)
+                decoded = decoded.without(strays(masks_bhw.numpy()))
             if len(memories) == 1:  # the official order; the other way round is cheaper, and rounded in another way
                 square = decoded.chosen(self._enlarged(decoded.logits_bmhw))
             else:
@@ -239,16 +248,23 @@ class Sam2Network:
     @contextmanager
     def _inference(self) -> Iterator[None]:
         half = self._dtype is not torch.float32
-        with torch.inference_mode(), torch.autocast(self.device.type, self._dtype if half else None, enabled=half):
+        autocast = torch.autocast(self.device.type, self._dtype if half else None, enabled=half)
+        with self.device_queue(), torch.inference_mode(), autocast:
             yield
 
     def _backbone(self, image_rgb: UInt8Array) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """The three feature levels, and ``(1, C, h, w)`` the position encoding of the coarsest."""
-        side = self._model.image_size
-        square = np.array(Image.fromarray(image_rgb).resize((side, side), Image.Resampling.BICUBIC))
-        pixels = torch.from_numpy(square).to(self.device).permute(2, 0, 1).float() / 255
+        pixels = self._square_image(image_rgb) / 255
         output = self._model.forward_image(((pixels - self._mean) / self._std)[None])
         return tuple(output["backbone_fpn"]), output["vision_pos_enc"][-1]
+
+    def _square_image(self, image_rgb: UInt8Array) -> torch.Tensor:
+        """``(3, S, S)`` float32 in [0, 255]: an image resized as the official predictor does, on a GPU by the GPU."""
+        side = self._model.image_size
+        if self.device.type == "cpu":
+            square = np.array(Image.fromarray(image_rgb).resize((side, side), Image.Resampling.BICUBIC))
+            return torch.from_numpy(square).permute(2, 0, 1).float()
+        return resized_by_torch(on_device(torch.from_numpy(np.array(image_rgb)), self.device), side)
 
     def _blank(self) -> tuple[Sam2Features, torch.Tensor]:
         """Features of a black image, and ``(1, h * w, C)`` the position encoding of its coarsest level."""
@@ -281,15 +297,15 @@ class Sam2Network:
         return (masks >= 0.5).float()
 
     def _scaled(self, points_xy_px: Sequence[tuple[float, float]], features: Sam2Features) -> torch.Tensor:
-        """``(P, 2)`` float32: points of the camera image on the network's square image."""
+        """``(P, 2)`` float32 on the CPU: points of the camera image on the network's square image."""
         height, width = features.size_hw
-        points = torch.tensor(points_xy_px, dtype=torch.float32, device=self.device).view(-1, 2)
+        points = torch.tensor(points_xy_px, dtype=torch.float32).view(-1, 2)
         return points / points.new_tensor([width, height]) * self._model.image_size
 
     def _embedded_points(self, points_bp2: torch.Tensor, labels_bp: torch.Tensor) -> _Prompt:
-        """A prompt for each row of points; a label of -1 says that there is none."""
+        """A prompt for each row of points, given on the CPU; a label of -1 says that there is none."""
         with self._inference():
-            points = (points_bp2.to(self.device), labels_bp.to(self.device, torch.int32))
+            points = (on_device(points_bp2, self.device), on_device(labels_bp.to(torch.int32), self.device))
             return _Prompt(*self._model.sam_prompt_encoder(points=points, boxes=None, masks=None))
 
     def _dense_position_encoding(self) -> torch.Tensor:
@@ -314,9 +330,9 @@ class Sam2Network:
             repeat_image=False,
             high_res_features=features.high_resolution,
         )
-        best = predicted_iou.argmax(dim=1)
-        pointers = model.obj_ptr_proj(tokens[torch.arange(batch), best if tokens.shape[1] > 1 else 0])
-        return _Decoded(masks.float(), predicted_iou.float(), best, presence_logits, pointers)
+        rows, best = torch.arange(batch, device=self.device), predicted_iou.argmax(dim=1)
+        pointers = model.obj_ptr_proj(tokens[rows, best] if tokens.shape[1] > 1 else tokens[:, 0])
+        return _Decoded(masks.float(), predicted_iou.float(), rows, best, presence_logits, pointers)
 
     def _decode_in_video(self, image_bchw: torch.Tensor, features: Sam2Features, prompt: _Prompt, multimask: bool) -> _Decoded:
         """As :meth:`_decode`, for an object that may be absent: on a still image a prompt always means something."""
@@ -357,20 +373,21 @@ class Sam2Network:
 
     def _spatial_tokens(self, memories: Sequence[Recollection]) -> tuple[torch.Tensor, torch.Tensor]:
         """Spatial memories and their positions in the image and in time, both ``(B, memories * h * w, C_mem)``."""
-        tokens = torch.stack([torch.cat(memory.spatial) for memory in memories])
-        ages = torch.tensor([memory.spatial_ages for memory in memories], device=self.device)
-        return tokens, self._memory_positions_anc[ages].flatten(1, 2)
+        tokens = torch.cat([frame_nc for memory in memories for frame_nc in memory.spatial])
+        ages = on_device(torch.tensor([memory.spatial_ages for memory in memories]), self.device)
+        return tokens.unflatten(0, (len(memories), -1)), self._memory_positions_anc[ages].flatten(1, 2)
 
     def _pointer_tokens(self, memories: Sequence[Recollection]) -> tuple[torch.Tensor, torch.Tensor]:
         """Object pointers, each cut into tokens of a memory's width, and their positions in time: ``(B, tokens, C_mem)``."""
-        pointers = torch.stack([torch.stack(memory.pointers) for memory in memories])
-        ages = torch.tensor([memory.pointer_ages for memory in memories], device=self.device)
+        pointers = torch.stack([pointer_c for memory in memories for pointer_c in memory.pointers])
+        pointers = pointers.unflatten(0, (len(memories), -1))
+        ages = torch.tensor([memory.pointer_ages for memory in memories])
         batch, count, channels = pointers.shape
         width = self._model.mem_dim
         if self._model.add_tpos_enc_to_obj_ptrs:
             dim = channels if self._model.proj_tpos_enc_in_obj_ptrs else width
             sines = get_1d_sine_pe(ages / (self._model.max_obj_ptrs_in_encoder - 1), dim=dim)
-            positions = self._model.obj_ptr_tpos_proj(sines)
+            positions = self._model.obj_ptr_tpos_proj(on_device(sines, self.device))
         else:
             positions = pointers.new_zeros(batch, count, width)
         pieces = channels // width
@@ -397,6 +414,24 @@ class Sam2Network:
         return memory.to(torch.float16 if self._dtype is torch.float16 else torch.bfloat16).flatten(2).transpose(1, 2)
 
 
+def resized_by_torch(image_hwc: torch.Tensor, side: int) -> torch.Tensor:
+    """``(3, side, side)`` float32 of whole numbers in [0, 255] from ``(H, W, 3)`` uint8: what PIL makes of it, within 1."""
+    image = image_hwc.permute(2, 0, 1)[None].float()
+    for size_hw in ((len(image_hwc), side), (side, side)):  # across and then down, and between the two whole numbers again
+        image = F.interpolate(image, size_hw, mode="bicubic", antialias=True).round_().clamp_(0, 255)
+    return image[0]
+
+
+def _store_in(model: SAM2Base, dtype: torch.dtype) -> None:
+    """Keep weights in the half precision in which autocast takes them, instead of converting them for each use.
+
+    Those of what autocast computes in it; the results are the same to the last bit.
+    """
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            module.to(dtype)
+
+
 def _compute_positions_once(model: SAM2Base) -> None:
     """Keep the image encoder's encodings of position, which sam2 interpolates and copies anew for every image."""
     encoder: Any = model.image_encoder
@@ -405,17 +440,18 @@ def _compute_positions_once(model: SAM2Base) -> None:
 
 
 class _Positions(torch.nn.Module):
-    """A module whose output depends on the shape of its input alone."""
+    """A module whose output depends on the shape of its input alone, in the precision of the input."""
 
     def __init__(self, encoding: torch.nn.Module) -> None:
         super().__init__()
         self._encoding = encoding
-        self._known: dict[torch.Size, torch.Tensor] = {}
+        self._known: dict[tuple[torch.Size, torch.dtype], torch.Tensor] = {}
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        if features.shape not in self._known:
-            self._known[features.shape] = self._encoding(features)
-        return self._known[features.shape]
+        kind = features.shape, features.dtype
+        if kind not in self._known:
+            self._known[kind] = self._encoding(features).to(features.dtype)
+        return self._known[kind]
 
 
 def _look_back(
@@ -465,19 +501,20 @@ class _Prompt:
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """What the mask decoder says: ``(B, M, h, w)`` masks, of which one is chosen, and all else by object."""
+    """What the mask decoder says: ``(B, M, h, w)`` masks, of which one is chosen, and all else by object; rows count them."""
 
     logits_bmhw: torch.Tensor
     predicted_iou_bm: torch.Tensor
+    rows_b: torch.Tensor
     best_b: torch.Tensor
     presence_logits_b1: torch.Tensor
     pointers_bc: torch.Tensor
 
     def chosen(self, masks_bmhw: torch.Tensor) -> torch.Tensor:
         """``(B, 1, H, W)``: of each object's masks the one with the best predicted IoU."""
-        return masks_bmhw[torch.arange(len(masks_bmhw)), self.best_b][:, None]
+        return masks_bmhw[self.rows_b, self.best_b][:, None]
 
-    @property
+    @cached_property
     def masks(self) -> MaskBatch:
         """The chosen masks."""
         return MaskBatch(self.chosen(self.logits_bmhw).squeeze(1), self.predicted_iou_bm.amax(dim=1).clamp(0, 1))
@@ -486,9 +523,9 @@ class _Decoded:
         """With pixels of the chosen masks turned from inside to outside."""
         if not pixels_bhw.any():
             return self
-        rows, masks = torch.arange(len(pixels_bhw)), self.logits_bmhw.clone()
-        turned = torch.from_numpy(pixels_bhw).to(masks.device)
-        masks[rows, self.best_b] = torch.where(turned, -masks[rows, self.best_b].abs(), masks[rows, self.best_b])
+        chosen, masks = self.masks.logits_bhw, self.logits_bmhw.clone()
+        turned = on_device(torch.from_numpy(pixels_bhw), masks.device)
+        masks[self.rows_b, self.best_b] = torch.where(turned, -chosen.abs(), chosen)
         return replace(self, logits_bmhw=masks)
 
     def remembered(self, spatial_bnc: torch.Tensor) -> TrackedBatch:

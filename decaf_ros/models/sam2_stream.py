@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from decaf_ros.datatypes import BoolArray, Frame, ObjectPrompt
+from decaf_ros.models.devices import on_cpu, on_device
 from decaf_ros.models.model_files import told_as
 from decaf_ros.models.protocols import MaskProposals, TrackOutput
 from decaf_ros.models.sam2_loading import load_sam2
@@ -20,6 +23,24 @@ from decaf_ros.models.sam2_motion import motion_after, stray_parts
 from decaf_ros.models.sam2_network import MemoryBatch, Sam2Features, Sam2Network, TrackedBatch
 from decaf_ros.models.wanted import require_wanted
 from decaf_ros.text import quoted_path
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+# Values of masks that a GPU enlarges to the camera image in one call, but one mask at least, as on a CPU: it bounds the memory.
+_VALUES_AT_ONCE = 1 << 24
+
+
+def _in_line(
+    method: Callable[Concatenate[Sam2Tracker, _Arguments], _Result],
+) -> Callable[Concatenate[Sam2Tracker, _Arguments], _Result]:
+    """All that a method has a GPU do stands in the network's queue."""
+
+    @wraps(method)
+    def in_line(self: Sam2Tracker, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with self._network.device_queue(), torch.inference_mode():
+            return method(self, *args, **kwargs)
+
+    return in_line
 
 
 class Sam2Tracker:
@@ -110,6 +131,7 @@ class Sam2Tracker:
         """Run the image encoder once; everything below shares the result."""
         return self._network.encode(frame)
 
+    @_in_line
     def propose(self, features: Sam2Features, points_xy_px: Sequence[tuple[float, float]]) -> MaskProposals:
         """Prompt with each point alone, all points in one batch; of its three masks the one with the best predicted IoU stays.
 
@@ -127,10 +149,11 @@ class Sam2Tracker:
         for chunk in _chunks(range(len(points_xy_px)), self._batch_size):
             require_wanted()
             decoded = self._network.propose(features, [points_xy_px[index] for index in chunk])
-            masks[chunk] = _camera_masks(decoded.logits_bhw, features.size_hw)
-            predicted_iou[chunk] = decoded.predicted_iou_b.cpu()
+            found, predicted_iou[chunk] = on_cpu(_camera_masks(decoded.logits_bhw, features.size_hw), decoded.predicted_iou_b)
+            masks[chunk] = found.numpy()
         return MaskProposals(masks, predicted_iou)
 
+    @_in_line
     def propagate(self, clip: Sequence[Sam2Features], key_index: int, masks_nhw: BoolArray) -> BoolArray:
         """Carry masks given on one frame of a clip over the whole clip, first forwards, then backwards knowing what came later.
 
@@ -157,6 +180,7 @@ class Sam2Tracker:
             result[chunk] = self._propagate_batch(clip, key_index, masks_nhw[chunk])
         return result
 
+    @_in_line
     def appearance(self, features: Sam2Features, mask_hw: BoolArray) -> torch.Tensor:
         """``(D,)`` float32 of length 1 on the CPU: the mean over a mask of the finest features, which tell colour and texture.
 
@@ -167,9 +191,11 @@ class Sam2Tracker:
         if not mask_hw.any():
             raise ValueError("an empty mask looks like nothing")
         finest = features.levels[0][0].float()
-        weights = F.interpolate(torch.from_numpy(mask_hw)[None, None].to(finest), finest.shape[-2:], mode="area")[0]
-        return F.normalize((finest * weights).sum(dim=(1, 2)), dim=0).cpu()
+        weights = on_device(torch.from_numpy(mask_hw)[None, None], finest.device).to(finest.dtype)
+        weights = F.interpolate(weights, finest.shape[-2:], mode="area")[0]
+        return on_cpu(F.normalize((finest * weights).sum(dim=(1, 2)), dim=0))[0]
 
+    @_in_line
     def start_track(self, features: Sam2Features, mask_hw: BoolArray) -> Sam2Track:
         """A new object from its ``(H, W)`` bool mask on a frame, which becomes its first conditioning frame.
 
@@ -179,6 +205,7 @@ class Sam2Tracker:
         _require_masks(mask_hw[None], features)
         return Sam2Track.starting(self._span, _entry(self._network.memorise(features, mask_hw[None]), 0, time=0))
 
+    @_in_line
     def start_backwards(self, features: Sam2Features, mask_hw: BoolArray, later: Sequence[Sam2Features]) -> Sam2Track:
         """A new object from its ``(H, W)`` bool mask on a frame, for steps back in time, as in the official predictor.
 
@@ -198,6 +225,7 @@ class Sam2Tracker:
             after.append(track.newest)
         return Sam2Track.backwards(self._span, start, after)
 
+    @_in_line
     def prompt(self, features: Sam2Features, prompt: ObjectPrompt) -> tuple[Sam2Track, TrackOutput]:
         """A new object from points, a box or a mask on a frame, which becomes its first conditioning frame.
 
@@ -217,6 +245,7 @@ class Sam2Tracker:
         [output] = _outputs(tracked, features.size_hw)
         return Sam2Track.starting(self._span, _entry(tracked.memory, 0, time=0)), output
 
+    @_in_line
     def condition(self, track: Sam2Track, features: Sam2Features, mask_hw: BoolArray) -> None:
         """Give a track its ``(H, W)`` bool mask on its next frame, instead of a :meth:`step`.
 
@@ -226,6 +255,7 @@ class Sam2Tracker:
         _require_masks(mask_hw[None], features)
         track.condition(_entry(self._network.memorise(features, mask_hw[None]), 0, track.next_time))
 
+    @_in_line
     def step(self, tracks: Sequence[Sam2Track], features: Sam2Features, gated: bool = True) -> list[TrackOutput]:
         """Carry every track on to its next frame, and tell where its object is, in the order of the tracks.
 
@@ -299,16 +329,17 @@ def _strays(tracks: Sequence[Sam2Track], stamp_ns: int, masks_bhw: BoolArray) ->
 def _outputs(tracked: TrackedBatch, size_hw: tuple[int, int]) -> list[TrackOutput]:
     """One result per object, with its mask at camera resolution."""
     logits_bhw = tracked.masks.logits_bhw
-    masks = _camera_masks(logits_bhw, size_hw)
-    presences, predicted_ious = tracked.presence_b.tolist(), tracked.masks.predicted_iou_b.tolist()
+    told = on_cpu(_camera_masks(logits_bhw, size_hw), tracked.presence_b, tracked.masks.predicted_iou_b)
+    masks, presences, predicted_ious = told[0].numpy(), told[1].tolist(), told[2].tolist()
     return [TrackOutput(*row) for row in zip(masks, presences, predicted_ious, logits_bhw, strict=True)]
 
 
-@torch.inference_mode()
-def _camera_masks(logits_bhw: torch.Tensor, size_hw: tuple[int, int]) -> BoolArray:
-    """``(B, H, W)`` bool: logits interpolated to the camera image, one by one to spare memory, and cut at 0."""
-    resized = (F.interpolate(logits[None, None], size_hw, mode="bilinear", align_corners=False) for logits in logits_bhw)
-    return torch.cat([logits[0] > 0 for logits in resized]).cpu().numpy()
+def _camera_masks(logits_bhw: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+    """``(B, H, W)`` bool on the device: logits interpolated to the camera image, a few at a time, and cut at 0."""
+    at_once = 1 if logits_bhw.device.type == "cpu" else max(1, _VALUES_AT_ONCE // math.prod(size_hw))
+    chunks = logits_bhw[:, None].split(at_once)
+    resized = (F.interpolate(logits, size_hw, mode="bilinear", align_corners=False) for logits in chunks)
+    return torch.cat([logits[:, 0] > 0 for logits in resized])
 
 
 def _require_masks(masks_nhw: BoolArray, features: Sam2Features) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_args
@@ -26,6 +26,7 @@ from transformers import (
 from decaf_ros.method.rollout import QueryKeys, Variant, attention_rollout
 from decaf_ros.models import attention_tap
 from decaf_ros.models.chat_frames import ChatFrame, chat_frames
+from decaf_ros.models.devices import DeviceQueue, on_device
 from decaf_ros.models.errors import OptionsError, PromptError
 from decaf_ros.models.model_files import is_panic
 from decaf_ros.models.prompts import Medium
@@ -86,13 +87,14 @@ class MllmOptions:
 
 @dataclass(frozen=True, eq=False)
 class Conversations:
-    """A batch of conversations of one layout, up to their last visual token, as the model's own processor made them.
+    """A batch of conversations of one layout, up to their last visual token, as the model's own processor made them on the CPU.
 
     Attributes:
         input_ids_bn: ``(B, P)`` int64.
         grid_tokens: ``(cells,)`` int64, for each cell of the visual grid, row by row, the index of the token that shows it.
             Other tokens of the images, such as ends of lines or a thumbnail, are in no cell and count as text.
-        images: the model's arguments that carry the images.
+        images: the model's arguments that carry the images. Those of whole numbers say how images are laid out: the model
+            looks at them on the CPU.
         positions: from the number of tokens that follow, the position ids of the whole, ``(..., B, P + tokens)``.
     """
 
@@ -104,7 +106,7 @@ class Conversations:
 
 @dataclass(frozen=True, eq=False)
 class _Prefilled:
-    """Conversations that the model has read, without their images."""
+    """Conversations that the model has read, without their images; ``positions`` and ``grid_tokens`` are on the CPU."""
 
     input_ids_bn: torch.Tensor
     positions: Callable[[int], torch.Tensor]
@@ -161,11 +163,7 @@ class ChatModel:
         self._eos_ids = self._find_eos_ids()
         self._adjusted = self._find_logits_processors()
         self._frames = self._find_frames()
-        self._stream = _stream_beside(model.device)
-
-    def device_queue(self) -> AbstractContextManager[object]:
-        """Within this, what the calling thread computes on the model's GPU stands in the model's own line; no GPU, no line."""
-        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+        self.device_queue = DeviceQueue(model.device)
 
     def _resolve_first_layer(self, layers: int) -> int:
         first = layers // 2 if self.options.first_layer is None else self.options.first_layer
@@ -189,7 +187,7 @@ class ChatModel:
         return LogitsProcessorList([RepetitionPenaltyLogitsProcessor(float(penalty))] if penalty != 1.0 else [])
 
     def processed(self, medium: Medium, conversations: int, **images: Any) -> Mapping[str, torch.Tensor]:
-        """What the processor makes of conversations up to their last visual token: token ids and tensors of the images.
+        """What the processor makes of conversations up to their last visual token: token ids and images, on the CPU.
 
         Args:
             medium: what the chat template calls the images.
@@ -200,8 +198,7 @@ class ChatModel:
         text = [self._frames[medium].head.partition(placeholder)[0] + placeholder] * conversations
         with _panics_told():
             # What the tokenizer's files say about padding is of no use here, and may be any length.
-            inputs = self.processor(text=text, return_tensors="pt", padding=False, truncation=False, **images)
-        return inputs.to(self.model.device)
+            return self.processor(text=text, return_tensors="pt", padding=False, truncation=False, **images)
 
     def tail_ids(self, medium: Medium, prompt: str) -> torch.Tensor:
         """``(S,)`` int64: what follows the last visual token, up to where the model answers."""
@@ -235,7 +232,7 @@ class ChatModel:
     def _tokenized(self, text: str, add_special_tokens: bool) -> torch.Tensor:
         with _panics_told():
             ids = self.tokenizer(text, add_special_tokens=add_special_tokens, return_tensors="pt")["input_ids"]
-        return ids[0].to(self.model.device)
+        return on_device(ids[0], self.model.device)
 
     @torch.inference_mode()
     def complete(self, prompt: str) -> str:
@@ -249,15 +246,20 @@ class ChatModel:
     def prefill(self, conversations: Conversations) -> _Prefilled:
         """Read a batch of visual prefixes, as far as later tokens and the rollout need: nothing is predicted from them."""
         cache = DynamicCache(config=self.model.config)
+        device = self.model.device
+        ids_bn, positions = on_device(conversations.input_ids_bn, device), on_device(conversations.positions(0), device)
+        images = {
+            name: on_device(tensor, device) if tensor.is_floating_point() else tensor
+            for name, tensor in conversations.images.items()
+        }
         with attention_tap.recording(self.first_layer, end_layer=self._last_layer) as record:
-            self._next_logits(conversations.input_ids_bn, conversations.positions(0), cache, **conversations.images)
-        read = conversations.input_ids_bn, conversations.positions, conversations.grid_tokens
-        return _Prefilled(*read, cache, record.layers, record.scaling)
+            self._next_logits(ids_bn, positions, cache, **images)
+        return _Prefilled(ids_bn, conversations.positions, conversations.grid_tokens, cache, record.layers, record.scaling)
 
     @torch.inference_mode()
     def ask(self, prefilled: _Prefilled, tail_ids: torch.Tensor, answer: bool) -> tuple[tuple[str, ...], list[QueryKeys]]:
         """Put one tail behind every conversation of a batch: the answers and the recorded layers of the tail."""
-        positions = prefilled.positions(len(tail_ids))
+        positions = on_device(prefilled.positions(len(tail_ids)), self.model.device)
         ids_bn = tail_ids.expand(positions.shape[-2], -1)
         cache = prefilled.forked_cache()
         with attention_tap.recording(self.first_layer, end_layer=None if answer else self._last_layer) as record:
@@ -269,7 +271,7 @@ class ChatModel:
     @torch.inference_mode()
     def share_of_yes(self, prefilled: _Prefilled, tail_ids: torch.Tensor) -> torch.Tensor:
         """``(B,)`` float32: how likely yes is against no behind every conversation of a batch; no answer is decoded."""
-        positions = prefilled.positions(len(tail_ids))
+        positions = on_device(prefilled.positions(len(tail_ids)), self.model.device)
         ids_bn = tail_ids.expand(positions.shape[-2], -1)
         logits_bv = self._next_logits(ids_bn, positions[..., prefilled.tokens :], prefilled.forked_cache())
         return share_of_yes(logits_bv, *self._yes_and_no_ids)
@@ -354,12 +356,12 @@ class CachedVisualPrefix:
 
     def _batch_rollout(self, batch: _Prefilled, prompts: list[list[QueryKeys]]) -> torch.Tensor:
         """``(prompts, B, cells)``: the rollout in the order of the grid, which may differ from that of the tokens."""
-        visual_n = torch.zeros(batch.tokens, dtype=torch.bool, device=batch.grid_tokens.device)
+        visual_n = torch.zeros(batch.tokens, dtype=torch.bool)
         visual_n[batch.grid_tokens] = True
         rows_pbv = attention_rollout(
             batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout, check=require_wanted
         )
-        return rows_pbv[..., batch.grid_tokens.argsort().argsort()]
+        return rows_pbv[..., on_device(batch.grid_tokens.argsort().argsort(), rows_pbv.device)]
 
 
 @contextmanager
@@ -371,12 +373,3 @@ def _panics_told() -> Iterator[None]:
         if not is_panic(error):
             raise
         raise PromptError(f"the model's tokenizer cannot read this ({brief(error)}); use other words") from error
-
-
-def _stream_beside(device: torch.device) -> torch.cuda.Stream | None:
-    """A stream of a GPU's that what was put in line before it, such as the loading of weights, precedes; ``None`` elsewhere."""
-    if device.type != "cuda":
-        return None
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    return stream

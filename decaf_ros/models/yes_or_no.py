@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from decaf_ros.models.devices import on_device
+
 _WORDS = ("yes", "no")
 
 
@@ -34,4 +36,5 @@ def _ids_of(tokenizer: Any, word: str) -> set[int]:
 def share_of_yes(logits_bv: torch.Tensor, yes: list[int], no: list[int]) -> torch.Tensor:
     """``(B,)`` float32: the probability of any token for yes among all for yes or no, from ``(B, vocabulary)`` logits."""
     logits = logits_bv.float()
-    return torch.sigmoid(logits[:, yes].logsumexp(dim=-1) - logits[:, no].logsumexp(dim=-1))
+    of_yes, of_no = (logits[:, on_device(torch.tensor(ids), logits.device)].logsumexp(dim=-1) for ids in (yes, no))
+    return torch.sigmoid(of_yes - of_no)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from filmed_table import SCENE, TABLE, FilmedTable
+from PIL import Image
 
 from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.method.points import mask_iou
+from decaf_ros.models import sam2_network
 from decaf_ros.models.sam2_loading import load_sam2
-from decaf_ros.models.sam2_network import Sam2Network
+from decaf_ros.models.sam2_network import Sam2Network, resized_by_torch
 from decaf_ros.models.sam2_stream import Sam2Tracker
 
 SIZE_HW = (48, 64)
@@ -138,3 +140,33 @@ def test_settings_that_no_published_model_has_are_refused():
     model.memory_temporal_stride_for_eval = 5
     with pytest.raises(ValueError, match="'memory_temporal_stride_for_eval': 5"):
         Sam2Network(model)
+
+
+def test_weights_kept_in_half_precision_give_what_autocast_makes_of_whole_ones(monkeypatch):
+    image_rgb = FilmedTable(SCENE, SIZE_HW).view(0).image_rgb
+    seen = []
+    for _ in range(2):
+        network = Sam2Network(load_sam2("embedded", 64), dtype=torch.bfloat16)
+        kept = {module.weight.dtype for module in network._model.modules() if isinstance(module, torch.nn.Linear)}
+        tracker = Sam2Tracker(network)
+        features = tracker.encode(Frame(1, "camera", image_rgb))
+        proposed = network.propose(features, [(20.0, 20.0)])
+        track, prompted = tracker.prompt(features, ObjectPrompt(on_xy_px=((20.0, 20.0),)))
+        [stepped] = tracker.step([track], features)
+        memory = track.newest.spatial_nc, track.newest.pointer.vector_c
+        seen.append((kept, [*features.levels, proposed.logits_bhw, prompted.logits_hw, stepped.logits_hw, *memory]))
+        monkeypatch.setattr(sam2_network, "_store_in", lambda model, dtype: None)
+    (kept, stored), (whole, converted) = seen
+    assert (kept, whole) == ({torch.bfloat16}, {torch.float32})
+    assert all(torch.equal(a, b) for a, b in zip(stored, converted, strict=True))
+
+
+@pytest.mark.parametrize(("size_hw", "side"), [((90, 160), 64), ((30, 40), 64)])
+def test_a_gpu_resizes_images_as_pil_does_within_one_level(size_hw, side):
+    noise = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)  # edges go beyond what a pixel can be
+    edges = np.where(noise[..., :1] > 127, np.uint8(255), np.uint8(0)).repeat(3, axis=2)
+    for image_rgb in (noise, edges):
+        expected = np.array(Image.fromarray(image_rgb).resize((side, side), Image.Resampling.BICUBIC)).astype(int)
+        found = resized_by_torch(torch.from_numpy(image_rgb), side).permute(1, 2, 0).numpy()
+        assert np.abs(found - expected).max() <= 1
+        assert (found == expected).mean() > 0.99

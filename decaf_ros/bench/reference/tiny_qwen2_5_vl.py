@@ -65,15 +65,17 @@ def tiny_processor(frame_tokens: int = 64, cell_px: int = CELL_PX) -> Qwen2_5_VL
     )
 
 
-def tiny_model(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLForConditionalGeneration:
-    """Four layers of four heads over two key heads; queries and keys wide enough for attention that is not flat."""
+def tiny_model(
+    processor: Qwen2_5_VLProcessor, layers: int = 4, cell_px: int = CELL_PX, window_cells: int = 2
+) -> Qwen2_5_VLForConditionalGeneration:
+    """Layers of four heads over two key heads; queries and keys wide enough for attention that is not flat."""
     token_ids = {name: processor.tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(processor.tokenizer),
             "hidden_size": 32,
             "intermediate_size": 48,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": layers,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
@@ -85,10 +87,10 @@ def tiny_model(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLForConditionalGenera
             "hidden_size": 24,
             "intermediate_size": 32,
             "num_heads": 2,
-            "patch_size": 4,
+            "patch_size": cell_px // 2,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
-            "window_size": 16,
+            "window_size": window_cells * cell_px,
             "out_hidden_size": 32,
             "fullatt_block_indexes": [1],
             "tokens_per_second": 2,

@@ -1,0 +1,94 @@
+"""The vision tower of the Qwen family, told what it would work out for itself, and its windows read together.
+
+Its attention is of segments: frames, and in Qwen2.5-VL windows of a frame, hundreds of an image. transformers makes one call
+for each, unless an attention function has "flash" in its name; such a one gets all segments at once, and where they begin. And
+where patches lie is worked out on the device of the grid, with a dozen waits for a GPU; here it is on the CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from transformers import AttentionInterface
+
+from decaf_ros.models.devices import on_device
+
+try:
+    from transformers import vision_utils
+except ImportError:  # an older transformers, whose towers can be told nothing
+    vision_utils = None  # type: ignore[assignment]
+
+_IMPLEMENTATION = "decaf_flash_segments"
+
+
+def read_together(tower: Any) -> None:
+    """Have a vision tower read segments of one length in one call, and take a grid on the CPU."""
+    AttentionInterface.register(_IMPLEMENTATION, _segments_attention)
+    tower.config._attn_implementation = _IMPLEMENTATION  # past the setter, which looks for the library of that name
+    if _with_layout not in tower._forward_pre_hooks.values():
+        tower.register_forward_pre_hook(_with_layout, with_kwargs=True)
+
+
+def _with_layout(tower: Any, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Adds to the arguments where patches lie and segments begin: indices on the tower's device, bounds on the CPU."""
+    grid_thw, device = kwargs["grid_thw"].cpu(), args[0].device
+    if vision_utils is None:
+        return args, {**kwargs, "grid_thw": grid_thw.to(device)}
+    merged = tower.spatial_merge_size
+    indices = {"position_ids": vision_utils.get_vision_position_ids(grid_thw, merged)}
+    bounds = {"cu_seqlens": vision_utils.get_vision_cu_seqlens(grid_thw)}
+    if hasattr(tower, "window_size"):
+        indices["window_index"], bounds["cu_window_seqlens"] = vision_utils.get_vision_window_index(
+            grid_thw, spatial_merge_size=merged, window_size=tower.window_size, patch_size=tower.patch_size
+        )
+    if hasattr(tower, "num_grid_per_side"):  # learned positions, interpolated
+        indices["interp_indices"], indices["interp_weights"] = vision_utils.get_vision_interpolation_indices_and_weights(
+            grid_thw,
+            num_grid_per_side=tower.num_grid_per_side,
+            mode=tower.interpolation_mode,
+            align_corners=tower.interpolation_align_corners,
+            spatial_merge_size=merged,
+        )
+    return args, {**kwargs, **bounds, **{name: on_device(tensor, device) for name, tensor in indices.items()}}
+
+
+def _segments_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    cu_seq_lens_q: torch.Tensor,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention within segments: ``(1, N, heads, d)`` from three of ``(1, heads, N, d)``; names are transformers' own."""
+    segments = _segments_by_length(cu_seq_lens_q, query.device)
+    if len(segments) == 1:  # one behind another
+        q, k, v = (states[0].unflatten(1, segments[0].shape).transpose(0, 1) for states in (query, key, value))
+        return F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2).flatten(0, 1)[None], None
+    order = torch.cat([places_sl.flatten() for places_sl in segments])
+    sorted_hnd = [states[0].index_select(1, order) for states in (query, key, value)]
+    output = torch.empty_like(query[0].transpose(0, 1), memory_format=torch.contiguous_format)
+    first = 0
+    for places_sl in segments:
+        end = first + places_sl.numel()
+        q, k, v = (states[:, first:end].unflatten(1, places_sl.shape).transpose(0, 1) for states in sorted_hnd)
+        output[places_sl] = F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2)
+        first = end
+    return output[None], None
+
+
+def _segments_by_length(bounds: Any, device: torch.device) -> list[torch.Tensor]:
+    """For each length, ``(segments, length)``: where the tokens of all segments of that length stand.
+
+    Kept with the bounds, which are the same tensor in all layers of a pass.
+    """
+    if not hasattr(bounds, "segments_by_length"):
+        starts, lengths = bounds[:-1].cpu(), bounds.diff().cpu()
+        groups = [(length, starts[lengths == length, None]) for length in dict.fromkeys(lengths.tolist())]
+        bounds.segments_by_length = [on_device((first + torch.arange(length)).long(), device) for length, first in groups]
+    return bounds.segments_by_length
