@@ -24,7 +24,7 @@ from decaf_ros.video import VideoError
 
 # Scenes to look at, not to judge by: docs/benchmarks has the averages over many.
 FIRST_SEED = 24
-KINDS = ("colour_category", "colour", "absent")
+KINDS = ("put_down", "colour_category", "near_miss")
 LEAST_J_AND_F = 0.5
 _OUTPUTS = ("camera.log", "node.log", "overlay.mp4", "contact_sheet.png", "results.md")
 _NONE = "-"

@@ -32,7 +32,7 @@ from decaf_ros.synthetic.table.sentences import sentences_of
 from decaf_ros.synthetic.table.wordings import Sentence
 from decaf_ros.text import brief
 
-KINDS = ("colour_category", "colour")  # that the embedded models know; docs/benchmarks tells which
+KINDS = ("moved", "put_down", "colour_category")  # that the embedded models know; docs/benchmarks tells which
 FIRST_SEED = 10_000
 _EXAMPLE = "examples/pick_by_sentence.py"
 _LEAST_S, _TOLERANCE_S = 4.5, 1.5  # when to ask at the earliest, and for how long the sentence stays true
