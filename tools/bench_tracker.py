@@ -31,7 +31,8 @@ from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder, StageClock, _Candidate
-from decaf_ros.session.session import QueryRecord, TrackingSession
+from decaf_ros.session.roster import QueryRecord
+from decaf_ros.session.session import TrackingSession
 from decaf_ros.synthetic.table.episodes import sample_episode
 from decaf_ros.synthetic.table.rendering import View
 

@@ -114,7 +114,7 @@ class NodeDiagnostics:
             "mask_age_p50_ms": median,
             "mask_age_p95_ms": p95,
             "catch_up_skipped": counters.catch_up_skipped,
-            "reacquired": counters.reacquired,
+            "reacquired": self._engine.session.reacquired,
             "pictures_skipped": self._painter.skipped,
             "memory_rss_mib": process_memory_mib(),
             "shared_memory_free_mib": free_shared_memory_mib(),

@@ -12,7 +12,7 @@ from rclpy.node import Node
 
 from decaf_ros.ros.futures import completed
 from decaf_ros.session.engine import Engine, Job, QueryResult
-from decaf_ros.session.session import NoFramesError, SessionError
+from decaf_ros.session.errors import NoFramesError, SessionError
 
 
 @dataclass(frozen=True, eq=False)

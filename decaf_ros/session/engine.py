@@ -21,17 +21,13 @@ from decaf_ros import limits
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent
 from decaf_ros.models.wanted import while_wanted
+from decaf_ros.session.errors import SessionError, SupersededError, UnknownIdError
 from decaf_ros.session.grounding import Grounder, Grounding, StageClock
 from decaf_ros.session.objects import FoundObject
-from decaf_ros.session.session import (
-    QueryRecord,
-    SessionError,
-    Snapshot,
-    SupersededError,
-    TrackingSession,
-    UnknownIdError,
-)
+from decaf_ros.session.roster import QueryRecord
+from decaf_ros.session.session import TrackingSession
 from decaf_ros.session.slot import Slot
+from decaf_ros.session.stream import Snapshot
 from decaf_ros.text import brief, checked_line, quoted, with_kind
 
 _FAILURES_KEPT = 32

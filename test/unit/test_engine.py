@@ -16,8 +16,9 @@ from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
 from decaf_ros.models.wanted import require_wanted
 from decaf_ros.session.engine import Engine, Job, QueryState
+from decaf_ros.session.errors import NoFramesError, SessionError, UnknownIdError
 from decaf_ros.session.grounding import StageClock
-from decaf_ros.session.session import NoFramesError, SessionError, TrackingSession, UnknownIdError
+from decaf_ros.session.session import TrackingSession
 
 PROMPT = ObjectPrompt(mask_hw=np.ones((6, 8), dtype=np.bool_))
 

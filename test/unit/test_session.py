@@ -12,17 +12,12 @@ import torch
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectPrompt, Visibility
 from decaf_ros.models.protocols import TrackOutput
+from decaf_ros.session.errors import NoFramesError, SessionError, SupersededError, UnknownIdError
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame, uniform_selection
 from decaf_ros.session.objects import FoundObject
-from decaf_ros.session.session import (
-    NoFramesError,
-    QueryRecord,
-    SessionError,
-    Snapshot,
-    SupersededError,
-    TrackingSession,
-    UnknownIdError,
-)
+from decaf_ros.session.roster import QueryRecord
+from decaf_ros.session.session import TrackingSession
+from decaf_ros.session.stream import Snapshot
 
 PERIOD_NS = 100_000_000
 SIZE_HW = (6, 8)
@@ -485,11 +480,10 @@ class TestPointedOut:
         with pytest.raises(SessionError, match=f"no frame of stamp {stamp_ns} ns is kept; .* after it is {nearest}"):
             session.add(self.record(session), ObjectPrompt(mask_hw=left()), stamp_ns)
 
-    def test_without_a_sentence_nothing_is_asked_again(self, session):
+    def test_without_a_sentence_nothing_is_asked_again(self, session, tracker):
         session.push(frame(0))
         session.add(self.record(session), ObjectPrompt(mask_hw=left()))
-        for each in session._state.objects:
-            each.track.presence = 0.0
+        tracker.step = lambda tracks, features: [TrackOutput(each.mask_hw, presence=0.0) for each in tracks]
         for number in range(2, 20):
             session.push(frame(number))
         assert session.latest.objects[0].visibility is Visibility.LOST
