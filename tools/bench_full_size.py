@@ -36,7 +36,8 @@ from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
 from decaf_ros.models.qwen2_vl import Qwen2Vl
 from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.outputs import OutputFolder
-from decaf_ros.session.grounding import Grounder, StageClock
+from decaf_ros.session.attention import MllmAttention
+from decaf_ros.session.stages import StageClock
 from decaf_ros.synthetic.table.episodes import sample_episode
 
 ADAPTERS: dict[str, type[Qwen25Vl]] = {"qwen2_vl": Qwen2Vl, "qwen2_5_vl": Qwen25Vl}
@@ -116,12 +117,12 @@ def _cut(layers: int | None) -> str:
 
 def query_figures(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Latencies by stage of each query after the first, and bytes: of the weights, of a query at most, and kept of it."""
-    grounder, config, weights = _loaded(name, arguments)
+    attention, config, weights = _loaded(name, arguments)
     key_frames, memory, latencies = arguments.key_frames, _Memory(arguments.device), []
     window = random_window(key_frames, SIZE_HW)
     for _ in range(1 + arguments.queries):
         clock = StageClock()
-        timed(lambda clock=clock: grounder.attend(window, "find the cup", clock))
+        timed(lambda clock=clock: attention.attend(window, "find the cup", clock))
         latencies.append(clock.latency_ms)
     cells = math.prod(fit_grid(SIZE_HW, VIDEO_TOKENS))
     tokens = math.ceil(key_frames / 2) * cells + key_frames * 4 * cells
@@ -133,7 +134,7 @@ def query_figures(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _loaded(name: str, arguments: argparse.Namespace) -> tuple[Grounder, Any, float]:
+def _loaded(name: str, arguments: argparse.Namespace) -> tuple[MllmAttention, Any, float]:
     """A published architecture with random weights, its configuration, and the bytes that the weights take."""
     dimensions = _cut_to(arguments.layers, MLLMS[name])
     processor = tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX)
@@ -145,7 +146,7 @@ def _loaded(name: str, arguments: argparse.Namespace) -> tuple[Grounder, Any, fl
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     options = MllmOptions(batch_tokens=arguments.batch_tokens)
     adapter = ADAPTERS[dimensions.model_type](model, processor, options)
-    return Grounder(adapter, tracker=None), config, memory.now()  # type: ignore[arg-type] - attends only
+    return MllmAttention(adapter), config, memory.now()
 
 
 def _cut_to(layers: int | None, model: Dimensions) -> Dimensions:

@@ -22,11 +22,12 @@ from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent
 from decaf_ros.models.wanted import while_wanted
 from decaf_ros.session.errors import SessionError, SupersededError, UnknownIdError
-from decaf_ros.session.grounding import Grounder, Grounding, StageClock
+from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.session.objects import FoundObject
 from decaf_ros.session.roster import QueryRecord
 from decaf_ros.session.session import TrackingSession
 from decaf_ros.session.slot import Slot
+from decaf_ros.session.stages import StageClock
 from decaf_ros.session.stream import Snapshot
 from decaf_ros.text import brief, checked_line, quoted, with_kind
 
@@ -70,7 +71,7 @@ class QueryResult:
         record: ids, sentence and name.
         segmentation: the newest frame with the masks of the query's objects.
         grounding: everything that was found out on the way; ``None`` for an object that was pointed out.
-        latency_ms: by stage (see ``grounding.STAGES``).
+        latency_ms: by stage (see ``stages.STAGES``).
     """
 
     record: QueryRecord
@@ -131,7 +132,7 @@ class Activity:
     """What the worker is at.
 
     Attributes:
-        stage: "waiting for an image", one of ``grounding.STAGES``, "pointing out", "refresh" of the heat maps, one that begins
+        stage: "waiting for an image", one of ``stages.STAGES``, "pointing out", "refresh" of the heat maps, one that begins
             with "re-acquire" while objects in doubt are looked for, or "idle".
         since: when it began, in seconds of ``time.monotonic``.
         query_id: whose it is; 0 for none, or all.
@@ -732,7 +733,7 @@ class Engine:
         if subject == self._refreshed:  # no new frame came: the maps would be the same
             return
         self.activity = Activity("refresh")
-        maps = grounder.refresh(stored.frame, [(record.expression, record.object_name) for record in queries])
+        maps = grounder.attention.refresh(stored.frame, [(record.expression, record.object_name) for record in queries])
         for record, values in zip(queries, maps, strict=True):
             heat = HeatMap(stored.frame, record.query_id, values.numpy())
             self.session.note_heat_map(heat, segmentation.objects, stored)

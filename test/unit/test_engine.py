@@ -17,8 +17,8 @@ from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectPrompt, Segment
 from decaf_ros.models.wanted import require_wanted
 from decaf_ros.session.engine import Engine, Job, QueryState
 from decaf_ros.session.errors import NoFramesError, SessionError, UnknownIdError
-from decaf_ros.session.grounding import StageClock
 from decaf_ros.session.session import TrackingSession
+from decaf_ros.session.stages import StageClock
 
 PROMPT = ObjectPrompt(mask_hw=np.ones((6, 8), dtype=np.bool_))
 
@@ -27,7 +27,7 @@ class StubGrounder:
     """Finds nothing, or what it is told to; maps that agree with every mask, unless told otherwise."""
 
     def __init__(self, engine_time: list[float], tracker: NotingTracker) -> None:
-        self.tracker = tracker
+        self.attention, self.tracker = self, tracker
         self.asked: list[float] = []
         self.refreshed: list[tuple[int, int]] = []
         self.finds: list[NotedTrack] = []
