@@ -18,7 +18,8 @@ from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.shared_memory import free_shared_memory_mib
 from decaf_ros.ros.statistics import CameraStatistics
-from decaf_ros.session.engine import Activity, Engine
+from decaf_ros.session.engine import Engine
+from decaf_ros.session.tasks.task import Activity
 from decaf_ros.text import brief
 
 _PERIOD_SECONDS = 1.0

@@ -61,9 +61,10 @@ from decaf_ros.ros.shared_memory import shared_memory_problem
 from decaf_ros.ros.startup import REFUSALS, refusal, start_ros
 from decaf_ros.ros.statistics import CameraStatistics
 from decaf_ros.session.attention import MllmAttention
-from decaf_ros.session.engine import Activity, Engine
+from decaf_ros.session.engine import Engine
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.session import TrackingSession
+from decaf_ros.session.tasks.task import Activity
 from decaf_ros.text import brief, with_kind
 
 _CALLBACK_THREADS = 4
