@@ -6,17 +6,18 @@ The engine is the node's own. Its worker is called between frames, and while it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, ObjectPrompt, Segmentation, TrackEvent, UInt8Array
-from decaf_ros.models.protocols import MaskTracker, ObjectTrack
+from decaf_ros.datatypes import Frame, FrameWindow, HeatMap, ObjectMask, ObjectPrompt, Segmentation, TrackEvent, UInt8Array
+from decaf_ros.models.protocols import MaskTracker
+from decaf_ros.session.attention import Attention, AttentionSource
 from decaf_ros.session.engine import Engine
-from decaf_ros.session.frames import StoredFrame
-from decaf_ros.session.grounding import Grounder, Grounding, StageClock
+from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.session import TrackingSession
+from decaf_ros.session.stages import StageClock
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Replay:
 
     def __post_init__(self) -> None:
         session = TrackingSession(self.tracker, self.config)
-        self._engine = Engine(session, _SlowGrounder(self), self, clock=lambda: self.now_s)  # type: ignore[arg-type]
+        slow = replace(self.grounder, attention=_SlowAttention(self, self.grounder.attention))
+        self._engine = Engine(session, slow, self, clock=lambda: self.now_s)
         self._rejection = ""
 
     @property
@@ -107,28 +109,22 @@ class Replay:
         self._rejection = reason
 
 
-class _SlowGrounder:
-    """A grounder that takes simulated time."""
+@dataclass(frozen=True, eq=False)
+class _SlowAttention:
+    """Attention that takes simulated time."""
 
-    def __init__(self, replay: Replay) -> None:
-        self.tracker = replay.tracker
-        self._replay = replay
-        self._grounder = replay.grounder
+    replay: Replay
+    source: AttentionSource
 
-    def ground(self, clip: Sequence[StoredFrame], expression: str, clock: StageClock | None = None) -> Grounding:
-        grounding = self._grounder.ground(clip, expression, clock)
-        self._replay.film(round(self._replay.latency.key_frame_s * len(clip) * self._replay.hz))
-        return grounding
+    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
+        attention = self.source.attend(window, expression, clock)
+        self._take(self.replay.latency.key_frame_s * len(window))
+        return attention
 
     def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
-        maps = self._grounder.refresh(frame, queries)
-        self._replay.film(round(self._replay.latency.refresh_s * self._replay.hz))
+        maps = self.source.refresh(frame, queries)
+        self._take(self.replay.latency.refresh_s)
         return maps
 
-    def build_tracks(
-        self, grounding: Grounding, clip: Sequence[StoredFrame], clock: StageClock | None = None
-    ) -> list[ObjectTrack]:
-        return self._grounder.build_tracks(grounding, clip, clock)
-
-    def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
-        return self._grounder.appearances(grounding, clip)
+    def _take(self, seconds: float) -> None:
+        self.replay.film(round(seconds * self.replay.hz))

@@ -12,7 +12,8 @@ from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.evaluation.held_out import CLIP_FRAMES, CLIP_HZ, SIZE_HW, episode_of
 from decaf_ros.geometry import DepthView, Intrinsics, locate_objects, metres_from_depth
 from decaf_ros.models.protocols import MaskTracker
-from decaf_ros.session.session import QueryRecord, TrackingSession
+from decaf_ros.session.roster import QueryRecord
+from decaf_ros.session.session import TrackingSession
 from decaf_ros.synthetic.table.happenings import MOVED
 from decaf_ros.synthetic.table.rendering import View
 from decaf_ros.synthetic.table.window import SEEN

@@ -18,6 +18,7 @@ from decaf_ros.models import prompts
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.outputs import OutputFolder
+from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import KeyFrameBuffer, StoredFrame, window_of
 from decaf_ros.session.grounding import Grounder, Grounding
 
@@ -60,11 +61,12 @@ def live_pictures(outcome: Outcome) -> Iterator[UInt8Array]:
 def look_again(outcomes: Sequence[Outcome], absent: HeldOutQuery) -> SecondLook:
     """Go through the steps on the key frames of each query; the last one's are asked for what is not there, too."""
     tracker, mllm = Sam2Tracker.load("embedded"), load_mllm("embedded")
-    grounder = Grounder(mllm, tracker)
+    attention = MllmAttention(mllm)
+    grounder = Grounder(attention, tracker)
     clips = {outcome.text: _key_frames(outcome, tracker) for outcome in outcomes}
     groundings = [grounder.ground(clip, text) for text, clip in clips.items()]
     clips[absent.sentence.text] = clip = clips[outcomes[-1].text]
-    heat_hw = grounder.attend(window_of(clip), absent.sentence.text).heat_thw[-1]
+    heat_hw = attention.attend(window_of(clip), absent.sentence.text).heat_thw[-1]
     presence = {
         text: mllm.read_video(window_of(clip)).probability_of_yes(prompts.presence_prompt(text))[0]
         for text, clip in clips.items()

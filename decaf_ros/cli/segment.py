@@ -21,8 +21,10 @@ from decaf_ros.drawing import colour_heat, draw_overlay
 from decaf_ros.models.errors import ModelNotFound, PromptError
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.outputs import OutputFolder
-from decaf_ros.session.grounding import Grounder, StageClock
+from decaf_ros.session.attention import MllmAttention
+from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.offline import QUERY_ID, GroundedVideo, ground_video, segment_video
+from decaf_ros.session.stages import StageClock
 from decaf_ros.strict_json import to_json
 from decaf_ros.text import brief, checked_line, quoted
 from decaf_ros.video import FrameSource, VideoError, VideoWriter, open_frames
@@ -104,7 +106,7 @@ def _segment(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str
     _remove_earlier_results(out)
     with out.video("overlay.mp4", source.frames_per_second) as overlay:
         clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
-        grounder = Grounder(mllm, tracker, config)
+        grounder = Grounder(MllmAttention(mllm, config), tracker, config)
         try:
             grounded = ground_video(source, arguments.expression, grounder, tracker, arguments.key_frames, clock)
         except PromptError as error:

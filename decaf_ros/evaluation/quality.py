@@ -16,8 +16,9 @@ from decaf_ros.evaluation.metrics import MaskScores, region_similarity, score_cl
 from decaf_ros.method.fusion import coarse_masks
 from decaf_ros.models.prompts import cleaned_name
 from decaf_ros.models.protocols import MaskTracker, VideoMllm
+from decaf_ros.session.attention import fuse
 from decaf_ros.session.frames import StoredFrame
-from decaf_ros.session.grounding import Grounder, fuse
+from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.offline import GroundedVideo, segment_video
 from decaf_ros.synthetic.table.wordings import EVENT_KINDS, STATIC_KINDS
 

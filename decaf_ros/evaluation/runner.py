@@ -22,6 +22,7 @@ from decaf_ros.evaluation.metrics import MaskScores, boundary_accuracy, region_s
 from decaf_ros.method.fusion import coarse_masks
 from decaf_ros.models.protocols import MaskTracker, VideoMllm, VisualPrefix
 from decaf_ros.outputs import OutputFolder
+from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame, uniform_selection
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.offline import GroundedVideo, segment_video
@@ -61,7 +62,7 @@ class DecafSegmenter:
 
     def __init__(self, mllm: VideoMllm, tracker: MaskTracker, config: GroundingConfig, key_frames: int = 16) -> None:
         self._tracker = tracker
-        self._grounder = Grounder(_RememberingMllm(mllm), tracker, config)
+        self._grounder = Grounder(MllmAttention(_RememberingMllm(mllm), config), tracker, config)
         self._key_frames = key_frames
         self._source: FrameSource | None = None
         self._key_indices: tuple[int, ...] = ()

@@ -11,6 +11,7 @@ from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.grounding import Grounder
 
 
@@ -64,4 +65,4 @@ def models_of(setup: Setup) -> Models:
     tracker = Sam2Tracker.load(
         setup.tracker, device=setup.device, memory_gating=setup.memory_gating, motion_gating=setup.motion_gating
     )
-    return Models(mllm, tracker, Grounder(mllm, tracker, setup.config))
+    return Models(mllm, tracker, Grounder(MllmAttention(mllm, setup.config), tracker, setup.config))

@@ -18,8 +18,8 @@ from decaf_ros.action import TrackByLanguage
 from decaf_ros.ros import replies
 from decaf_ros.ros.dispatcher import Dispatcher
 from decaf_ros.ros.qos import SERVICE_QOS
-from decaf_ros.session.engine import Job
-from decaf_ros.session.grounding import STAGES
+from decaf_ros.session.jobs import Job
+from decaf_ros.session.stages import STAGES
 
 # rclpy's own depth is 1: a status that comes while the last one is still being sent then fails, and takes its goal with it.
 _STATUS_QOS = QoSProfile(depth=64, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)

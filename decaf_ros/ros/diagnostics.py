@@ -18,7 +18,8 @@ from decaf_ros.ros.depth import DepthCamera
 from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.shared_memory import free_shared_memory_mib
 from decaf_ros.ros.statistics import CameraStatistics
-from decaf_ros.session.engine import Activity, Engine
+from decaf_ros.session.engine import Engine
+from decaf_ros.session.tasks.task import Activity
 from decaf_ros.text import brief
 
 _PERIOD_SECONDS = 1.0
@@ -114,7 +115,7 @@ class NodeDiagnostics:
             "mask_age_p50_ms": median,
             "mask_age_p95_ms": p95,
             "catch_up_skipped": counters.catch_up_skipped,
-            "reacquired": counters.reacquired,
+            "reacquired": self._engine.session.reacquired,
             "pictures_skipped": self._painter.skipped,
             "memory_rss_mib": process_memory_mib(),
             "shared_memory_free_mib": free_shared_memory_mib(),

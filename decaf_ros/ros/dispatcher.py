@@ -11,8 +11,9 @@ from typing import Any
 from rclpy.node import Node
 
 from decaf_ros.ros.futures import completed
-from decaf_ros.session.engine import Engine, Job, QueryResult
-from decaf_ros.session.session import NoFramesError, SessionError
+from decaf_ros.session.engine import Engine
+from decaf_ros.session.errors import NoFramesError, SessionError
+from decaf_ros.session.jobs import Job, QueryResult
 
 
 @dataclass(frozen=True, eq=False)

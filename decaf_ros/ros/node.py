@@ -60,9 +60,11 @@ from decaf_ros.ros.services import Services
 from decaf_ros.ros.shared_memory import shared_memory_problem
 from decaf_ros.ros.startup import REFUSALS, refusal, start_ros
 from decaf_ros.ros.statistics import CameraStatistics
-from decaf_ros.session.engine import Activity, Engine
+from decaf_ros.session.attention import MllmAttention
+from decaf_ros.session.engine import Engine
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.session import TrackingSession
+from decaf_ros.session.tasks.task import Activity
 from decaf_ros.text import brief, with_kind
 
 _CALLBACK_THREADS = 4
@@ -272,7 +274,8 @@ class DecafNode(LifecycleNodeMixin, Node):
         if "tracker_model" in changed and tracker is not None:
             self._engine.session.set_tracker(tracker)
         if mllm is not None and tracker is not None:
-            self._engine.set_grounder(Grounder(mllm, tracker, settings_for(GroundingConfig, values)))
+            config = settings_for(GroundingConfig, values)
+            self._engine.set_grounder(Grounder(MllmAttention(mllm, config), tracker, config))
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         """Load models that are asked for anew before anything changes: when one cannot be had, the old one stays."""

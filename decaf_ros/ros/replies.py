@@ -8,7 +8,7 @@ from decaf_ros.action import TrackByLanguage
 from decaf_ros.drawing import query_colour
 from decaf_ros.msg import QueryInfo, StageLatency
 from decaf_ros.ros.conversions import frame_header, mask_image, stamp_from_ns, tracked_object
-from decaf_ros.session.engine import QueryResult, QueryState, QueryStatus
+from decaf_ros.session.jobs import QueryResult, QueryState, QueryStatus
 from decaf_ros.srv import AddObject, Query, RerunQuery
 
 _STATES = {

@@ -16,8 +16,8 @@ from decaf_ros.imaging import frame_from_image, stamp_to_ns
 from decaf_ros.ros import replies
 from decaf_ros.ros.dispatcher import Dispatcher
 from decaf_ros.ros.qos import SERVICE_QOS
-from decaf_ros.session.engine import Job
-from decaf_ros.session.session import SessionError
+from decaf_ros.session.errors import SessionError
+from decaf_ros.session.jobs import Job
 from decaf_ros.srv import AddObject, ListQueries, Query, RemoveObject, RemoveQuery, RerunQuery
 from decaf_ros.text import quoted
 

@@ -2,63 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from decaf_ros.config import GroundingConfig
-from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet
-from decaf_ros.method import fusion, points, scoring
-from decaf_ros.models import prompts
-from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, Reply, VideoMllm, VisualPrefix
+from decaf_ros.datatypes import BoolArray, FrameWindow, PointPrompt, Tracklet
+from decaf_ros.method import points, scoring
+from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack
+from decaf_ros.session.attention import Attention, AttentionSource
 from decaf_ros.session.frames import StoredFrame, window_of
 from decaf_ros.session.objects import NOT_FINITE
-
-STAGES = ("prefill", "rollout", "fusion", "prompting", "catch_up")
-
-
-@dataclass
-class StageClock:
-    """Milliseconds spent in each of :data:`STAGES`, and the place where work is abandoned.
-
-    Attributes:
-        progress: called with the stage that begins; raises to abandon the work.
-        check: called often within a stage; raises to abandon the work.
-        latency_ms: by stage.
-    """
-
-    progress: Callable[[str], None] = lambda stage: None
-    check: Callable[[], None] = lambda: None
-    latency_ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Announce a stage, and add the time until the block ends to it."""
-        self.progress(name)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.latency_ms[name] += (time.perf_counter() - start) * 1e3
-
-
-@dataclass(frozen=True, eq=False)
-class Attention:
-    """What the language model says and where it looks.
-
-    Attributes:
-        heat_thw: ``(T, H', W')`` float32 in [0, 1], the fused map ``V`` on the CPU.
-        object_name: the label settled on; "" when the model gave none.
-        answers: its answers to the object prompt: the video path's first, then one a frame.
-    """
-
-    heat_thw: torch.Tensor
-    object_name: str
-    answers: tuple[str, ...]
+from decaf_ros.session.stages import StageClock
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,17 +87,19 @@ class _Candidate:
         return self.prompt.attention + self.predicted_iou
 
 
+@dataclass(frozen=True, eq=False)
 class Grounder:
-    """DecAF: asks the language model, reads its attention, prompts the mask model. Stateless between calls.
+    """DecAF: prompts the mask model where the language model looks. Stateless between calls.
 
     Attributes:
+        attention: says where that is.
         tracker: the mask model, whose frames it is to be given.
+        config: thresholds.
     """
 
-    def __init__(self, mllm: VideoMllm, tracker: MaskTracker, config: GroundingConfig | None = None) -> None:
-        self._mllm = mllm
-        self.tracker = tracker
-        self._config = config or GroundingConfig()
+    attention: AttentionSource
+    tracker: MaskTracker
+    config: GroundingConfig = field(default_factory=GroundingConfig)
 
     def ground(self, clip: Sequence[StoredFrame], expression: str, clock: StageClock | None = None) -> Grounding:
         """Find what the expression refers to.
@@ -155,50 +114,15 @@ class Grounder:
         """
         clock = clock or StageClock()
         window = window_of(list(clip))
-        attention = self.attend(window, expression, clock)
+        attention = self.attention.attend(window, expression, clock)
         with clock.stage("prompting"):
-            found = points.select_points(attention.heat_thw, self._config.point_threshold, window.size_hw)
+            found = points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
             features = [stored.features() for stored in clip]
             candidates = self._candidates(features, found, clock)
             tracklets = self._scored(candidates, features, attention.heat_thw, clock)
-        passed = [tracklet for tracklet in tracklets if tracklet.score > self._config.tracklet_threshold]
-        objects = merge_same(passed or tracklets[:1], self._config.nms_iou, clock.check)
+        passed = [tracklet for tracklet in tracklets if tracklet.score > self.config.tracklet_threshold]
+        objects = merge_same(passed or tracklets[:1], self.config.nms_iou, clock.check)
         return Grounding(window, attention, tuple(found), tuple(tracklets), tuple(objects), confident=bool(passed))
-
-    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
-        """The first half of the method: name and heat map, no masks."""
-        clock = clock or StageClock()
-        with clock.stage("prefill"):
-            prefixes = self._read(window, clock)
-            asked = {path: prefix.ask(prompts.object_prompt(expression)) for path, prefix in prefixes.items()}
-            clock.check()
-            answers = tuple(answer for reply in asked.values() for answer in reply.answers)
-            name = prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
-            replies = {path: self._with_background(prefixes[path], asked[path], name) for path in prefixes}
-        with clock.stage("rollout"):
-            rollouts = {path: prefixes[path].rollout(replies[path]).float().cpu() for path in prefixes}
-        with clock.stage("fusion"):
-            stride = prefixes["video"].temporal_stride if "video" in prefixes else 1
-            heat = fuse(rollouts, stride, len(window))
-        return Attention(heat, name, answers)
-
-    def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
-        """The frame path alone on one new frame, which is read once for all queries.
-
-        Args:
-            frame: the frame.
-            queries: expression and object name of each.
-
-        Returns:
-            ``(H', W')`` float32 in [0, 1] for each query.
-        """
-        prefix = self._mllm.read_frames(FrameWindow((frame,)))
-        maps = []
-        for expression, name in queries:
-            asked = prefix.ask(prompts.object_prompt(expression), answer=False)
-            rollout = prefix.rollout(self._with_background(prefix, asked, name)).float().cpu()
-            maps.append(fuse({"frame": rollout}, 1, 1)[0])
-        return maps
 
     def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
         """What every object looks like on the key frame of its best tracklet."""
@@ -221,19 +145,6 @@ class Grounder:
                 if index in given:
                     tracks[slot] = self._condition(tracks[slot], stored.features(), given[index])
         return [track for track in tracks if track is not None]
-
-    def _read(self, window: FrameWindow, clock: StageClock) -> dict[str, VisualPrefix]:
-        prefixes = {}
-        for path, read in (("video", self._mllm.read_video), ("frame", self._mllm.read_frames)):
-            if self._config.paths in (path, "both"):
-                prefixes[path] = read(window)
-                clock.check()
-        return prefixes
-
-    def _with_background(self, prefix: VisualPrefix, asked: Reply, name: str) -> list[Reply]:
-        if not self._config.contrast:
-            return [asked]
-        return [asked, prefix.ask(prompts.background_prompt(name), answer=False)]
 
     def _condition(self, track: ObjectTrack | None, features: FrameFeatures, mask_hw: BoolArray) -> ObjectTrack:
         if track is None:
@@ -274,14 +185,14 @@ class Grounder:
         masks = proposals.masks_phw
         return [
             _Candidate(on_frame[i], iou[i], mask, mask)
-            for i in points.suppress(masks, scores, self._config.nms_iou, check)
+            for i in points.suppress(masks, scores, self.config.nms_iou, check)
             for mask in [masks[i].copy()]  # a view would keep the masks of all points
         ]
 
     def _compete(self, alive: list[_Candidate], newcomers: list[_Candidate]) -> list[_Candidate]:
         """A newcomer replaces the old candidates that it overlaps if it is better than all of them, else it is dropped."""
         for newcomer in newcomers:
-            rivals = [old for old in alive if points.mask_iou(old.current_mask_hw, newcomer.key_mask_hw) > self._config.nms_iou]
+            rivals = [old for old in alive if points.mask_iou(old.current_mask_hw, newcomer.key_mask_hw) > self.config.nms_iou]
             if all(newcomer.object_score > rival.object_score for rival in rivals):
                 alive = [old for old in alive if old not in rivals] + [newcomer]
         return alive
@@ -312,32 +223,6 @@ class Grounder:
             Tracklet(candidates[i].prompt, masks[i], candidates[i].predicted_iou, float(consistency[i]), float(scores[i]))
             for i in order
         ]
-
-
-def fuse(rollouts: dict[str, torch.Tensor], temporal_stride: int, frame_count: int) -> torch.Tensor:
-    """Fuse what the paths give into the heat map (DecAF, section 3.3).
-
-    Args:
-        rollouts: by path, "video" and/or "frame": ``(1 or 2, T', H', W')``, of the object prompt and, if asked, the
-            background prompt.
-        temporal_stride: of the video path.
-        frame_count: T.
-
-    Returns:
-        ``(T, H', W')`` float32 in [0, 1] on the frame path's grid, or on the video path's when it is alone.
-    """
-
-    def pair(path: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-        maps = rollouts[path]
-        return maps[0], maps[1] if len(maps) > 1 else None
-
-    video = fusion.video_map(*pair("video"), temporal_stride, frame_count) if "video" in rollouts else None
-    frame = fusion.frame_map(*pair("frame")) if "frame" in rollouts else None
-    if video is not None and frame is not None:
-        return fusion.complement(video, frame)
-    alone = video if video is not None else frame
-    assert alone is not None, "at least one path"
-    return fusion.normalise(alone)
 
 
 def merge_same(

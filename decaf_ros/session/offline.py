@@ -14,8 +14,9 @@ import numpy as np
 from decaf_ros.datatypes import BoolArray, Frame, Segmentation
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack, TrackOutput
 from decaf_ros.session.frames import StoredFrame, uniform_selection
-from decaf_ros.session.grounding import Grounder, Grounding, StageClock
+from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.session.objects import object_mask
+from decaf_ros.session.stages import StageClock
 from decaf_ros.video import FrameSource
 
 _CHUNK_FRAMES = 32

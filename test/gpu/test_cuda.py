@@ -13,6 +13,7 @@ from decaf_ros.method.rollout import QueryKeys, attention_rollout
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder
 
@@ -62,7 +63,8 @@ def test_masks(dtype: torch.dtype) -> None:
 
 def test_from_a_sentence_to_masks() -> None:
     tracker = Sam2Tracker.load("embedded", device="cuda")
-    grounder = Grounder(load_mllm("embedded", MllmOptions(), torch.device("cuda"), torch.float32), tracker)
+    mllm = load_mllm("embedded", MllmOptions(), torch.device("cuda"), torch.float32)
+    grounder = Grounder(MllmAttention(mllm), tracker)
     times_s = [0.2 * index for index in range(8)]
     frames = [Frame(round(1e9 * time_s), "camera", TABLE.view(time_s).image_rgb) for time_s in times_s]
     grounding = grounder.ground([StoredFrame(frame, tracker) for frame in frames], EXPRESSION)

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from decaf_ros.action import TrackByLanguage
 from decaf_ros.msg import QueryInfo, TrackedObjectArray
 from decaf_ros.ros.client import DecafClient, Goal
-from decaf_ros.session.grounding import STAGES
+from decaf_ros.session.stages import STAGES
 
 Feedback = TrackByLanguage.Feedback
 _ATTEMPTS = 20

@@ -8,8 +8,8 @@ from harness import wait_until
 
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.dispatcher import Dispatcher, Request
-from decaf_ros.session.engine import Job
-from decaf_ros.session.session import SessionError
+from decaf_ros.session.errors import SessionError
+from decaf_ros.session.jobs import Job
 from decaf_ros.srv import Query
 
 

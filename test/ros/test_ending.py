@@ -27,14 +27,14 @@ from decaf_ros.ros.camera import Camera
 from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.node import main
 from decaf_ros.ros.services import Services
-from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.attention import MllmAttention
 
 def hang(*_):
     print("it hangs", flush=True)
     threading.Event().wait()
 
 owner, name = {
-    "worker": (Grounder, "_read"),
+    "worker": (MllmAttention, "_read"),
     "live": (ImageInput, "frame"),
     "spinning": (Camera, "_on_image"),
     "callback": (Services, "_list_queries"),

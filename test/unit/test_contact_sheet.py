@@ -6,7 +6,8 @@ import torch
 
 from decaf_ros.cli.contact_sheet import AbsentRow, SheetRow, draw_contact_sheet
 from decaf_ros.datatypes import Frame, FrameWindow, HeatMap, PointPrompt, Tracklet
-from decaf_ros.session.grounding import Attention, GroundedObject, Grounding
+from decaf_ros.session.attention import Attention
+from decaf_ros.session.grounding import GroundedObject, Grounding
 
 SIZE_HW = (30, 40)
 COLUMNS, ROW_PX = 7, 240  # an image of 4 by 3 in a cell

@@ -15,9 +15,11 @@ from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
 from decaf_ros.models.wanted import require_wanted
-from decaf_ros.session.engine import Engine, Job, QueryState
-from decaf_ros.session.grounding import StageClock
-from decaf_ros.session.session import NoFramesError, SessionError, TrackingSession, UnknownIdError
+from decaf_ros.session.engine import Engine
+from decaf_ros.session.errors import NoFramesError, SessionError, UnknownIdError
+from decaf_ros.session.jobs import Job, QueryState
+from decaf_ros.session.session import TrackingSession
+from decaf_ros.session.stages import StageClock
 
 PROMPT = ObjectPrompt(mask_hw=np.ones((6, 8), dtype=np.bool_))
 
@@ -26,7 +28,7 @@ class StubGrounder:
     """Finds nothing, or what it is told to; maps that agree with every mask, unless told otherwise."""
 
     def __init__(self, engine_time: list[float], tracker: NotingTracker) -> None:
-        self.tracker = tracker
+        self.attention, self.tracker = self, tracker
         self.asked: list[float] = []
         self.refreshed: list[tuple[int, int]] = []
         self.finds: list[NotedTrack] = []
@@ -148,6 +150,20 @@ def test_one_frame_is_read_once_for_all_queries_and_not_again_while_none_comes(w
     assert len(world.grounder.refreshed) == 1
     world.film(11)  # more than a second
     assert len(world.grounder.refreshed) == 2
+
+
+def test_the_worker_rests_until_something_is_due(world):
+    assert world.engine.work(), "heat maps"
+    assert not world.engine.work()
+    world.engine.query("the mug")
+    assert world.engine.work()
+    assert not world.engine.work()
+    world.track.presence = 0.1
+    world.film(6)  # lost, and looked for in vain
+    assert not world.engine.work()
+    world.time[0] += 0.9
+    assert world.engine.work(), "heat maps"
+    assert not world.engine.work()
 
 
 def test_a_query_that_waits_is_cancelled_at_once_and_one_asked_again_keeps_its_objects(world):

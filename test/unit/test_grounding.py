@@ -10,6 +10,7 @@ import torch
 from decaf_ros.config import GroundingConfig
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet
 from decaf_ros.models.protocols import MaskProposals, Reply, TrackOutput
+from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder, Grounding, merge_same
 
@@ -143,9 +144,14 @@ def clip_of(tracker: KnowingTracker, count: int = FRAMES) -> list[StoredFrame]:
     return [StoredFrame(Frame(index, "camera", image), tracker) for index in range(count)]
 
 
+def grounder(mllm: ToldMllm, tracker: KnowingTracker, config: GroundingConfig | None = None) -> Grounder:
+    config = config or GroundingConfig()
+    return Grounder(MllmAttention(mllm, config), tracker, config)
+
+
 def ground(world: World, config: GroundingConfig | None = None, count: int = FRAMES) -> Grounding:
     tracker = KnowingTracker(world)
-    return Grounder(ToldMllm(world), tracker, config).ground(clip_of(tracker, count), "the mug")
+    return grounder(ToldMllm(world), tracker, config).ground(clip_of(tracker, count), "the mug")
 
 
 @pytest.fixture
@@ -209,7 +215,7 @@ def test_nothing_attended_gives_nothing(one):
 
 def test_the_background_prompt_is_the_same_on_both_paths_and_excludes_the_object(one):
     mllm, tracker = ToldMllm(one), KnowingTracker(one)
-    attention = Grounder(mllm, tracker).attend(FrameWindow(tuple(each.frame for each in clip_of(tracker))), "the mug")
+    attention = MllmAttention(mllm).attend(FrameWindow(tuple(each.frame for each in clip_of(tracker))), "the mug")
     assert attention.object_name == "a mug"
     assert attention.answers == ("Mug",) * (2 * FRAMES)
     for path in ("video", "frame"):
@@ -221,23 +227,23 @@ def test_the_background_prompt_is_the_same_on_both_paths_and_excludes_the_object
 
 def test_without_a_usable_name_nothing_is_excluded(one):
     mllm, tracker = ToldMllm(one, name="  \n"), KnowingTracker(one)
-    Grounder(mllm, tracker).ground(clip_of(tracker), "the mug")
+    grounder(mllm, tracker).ground(clip_of(tracker), "the mug")
     assert "excluding" not in mllm.prefixes["video"].asked[1]
 
 
 def test_tracks_are_carried_from_their_first_key_frame_to_the_last_frame(one):
     one.heat["left"] = lambda index: 0.85 + 0.03 * index if index < 3 else 0.0
     mllm, tracker = ToldMllm(one), KnowingTracker(one)
-    grounder, clip = Grounder(mllm, tracker, GroundingConfig(paths="frame")), clip_of(tracker)
-    grounding = grounder.ground(clip, "the mug")
-    (track,) = grounder.build_tracks(grounding, clip)
+    method, clip = grounder(mllm, tracker, GroundingConfig(paths="frame")), clip_of(tracker)
+    grounding = method.ground(clip, "the mug")
+    (track,) = method.build_tracks(grounding, clip)
     first = min(grounding.objects[0].conditioning_masks())
     assert track.seen == list(range(first, FRAMES))
 
 
 def test_the_refreshed_map_is_the_frame_paths_and_points_at_the_body(one):
     mllm, tracker = ToldMllm(one), KnowingTracker(one)
-    heat, again = Grounder(mllm, tracker).refresh(clip_of(tracker)[3].frame, [("the mug", "mug"), ("the mug", "mug")])
+    heat, again = MllmAttention(mllm).refresh(clip_of(tracker)[3].frame, [("the mug", "mug"), ("the mug", "mug")])
     assert torch.equal(heat, again)
     assert in_cells(left(3))[np.unravel_index(int(heat.argmax()), GRID_HW)]
     assert set(mllm.prefixes) == {"frame"}

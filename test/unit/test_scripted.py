@@ -14,6 +14,7 @@ from decaf_ros.bench.scripted import DOUBLE, HZ, MOVES_AT_S, Played, Script, pla
 from decaf_ros.config import SessionConfig
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.grounding import Grounder
 
 HIDDEN, AWAY = "hidden 15 frames", "leaves and returns elsewhere"
@@ -70,7 +71,7 @@ def test_a_double_looks_the_same_and_passes_in_front(scripts):
 
 def test_a_thing_that_was_hidden_is_found_again_under_its_id(scripts) -> None:
     tracker = Sam2Tracker.load("embedded", memory_gating=True, motion_gating=True)
-    outcome = play(scripts[HIDDEN], tracker, Grounder(load_mllm("embedded"), tracker), SessionConfig())
+    outcome = play(scripts[HIDDEN], tracker, Grounder(MllmAttention(load_mllm("embedded")), tracker), SessionConfig())
     assert outcome.found
     assert outcome.delay_s is not None
     assert outcome.wrong < 0.2

@@ -14,8 +14,9 @@ from filmed_table import TABLE
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet, UInt8Array, Visibility
 from decaf_ros.models.protocols import TrackOutput
 from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.session.attention import Attention
 from decaf_ros.session.frames import uniform_selection
-from decaf_ros.session.grounding import Attention, GroundedObject, Grounding
+from decaf_ros.session.grounding import GroundedObject, Grounding
 from decaf_ros.session.offline import GroundedVideo, segment_video
 from decaf_ros.video import FramesInMemory, ImageFolder, VideoError, VideoFile, VideoWriter, open_frames
 

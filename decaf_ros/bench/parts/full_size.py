@@ -37,7 +37,8 @@ from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
 from decaf_ros.models.qwen2_vl import Qwen2Vl
 from decaf_ros.models.visual_prefix import MllmOptions
-from decaf_ros.session.grounding import Grounder, StageClock
+from decaf_ros.session.attention import MllmAttention
+from decaf_ros.session.stages import StageClock
 from decaf_ros.synthetic.table.episodes import sample_episode
 from decaf_ros.text import quoted
 
@@ -145,12 +146,12 @@ def _cut(layers: int | None) -> str:
 
 def query_figures(name: str, query: Query, device: str) -> dict[str, Any]:
     """Latencies by stage of each query after the first, and bytes: of the weights, of a query at most, and kept of it."""
-    grounder, config, weights = _loaded(name, query, device)
+    attention, config, weights = _loaded(name, query, device)
     memory, latencies = _Memory(device), []
     window = random_window(query.key_frames, SIZE_HW)
     for _ in range(1 + query.queries):
         clock = StageClock()
-        timed(partial(grounder.attend, window, "find the cup", clock))
+        timed(partial(attention.attend, window, "find the cup", clock))
         latencies.append(clock.latency_ms)
     cells = math.prod(fit_grid(SIZE_HW, VIDEO_TOKENS))
     tokens = math.ceil(query.key_frames / 2) * cells + query.key_frames * 4 * cells
@@ -162,7 +163,7 @@ def query_figures(name: str, query: Query, device: str) -> dict[str, Any]:
     }
 
 
-def _loaded(name: str, query: Query, device: str) -> tuple[Grounder, Any, float]:
+def _loaded(name: str, query: Query, device: str) -> tuple[MllmAttention, Any, float]:
     """A published architecture with random weights, its configuration, and the bytes that the weights take."""
     dimensions = _cut_to(query.layers, MLLMS[name])
     processor = tiny_processor(frame_tokens=4 * VIDEO_TOKENS, cell_px=CELL_PX)
@@ -174,7 +175,7 @@ def _loaded(name: str, query: Query, device: str) -> tuple[Grounder, Any, float]
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     options = MllmOptions(batch_tokens=query.batch_tokens)
     adapter = ADAPTERS[dimensions.model_type](model, processor, options)
-    return Grounder(adapter, tracker=None), config, memory.now()  # type: ignore[arg-type]  # it attends only
+    return MllmAttention(adapter), config, memory.now()
 
 
 def _cut_to(layers: int | None, model: Dimensions) -> Dimensions:

@@ -30,9 +30,12 @@ from decaf_ros.models.sam2_loading import load_sam2, locate
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame
-from decaf_ros.session.grounding import Grounder, StageClock
-from decaf_ros.session.session import QueryRecord, TrackingSession
+from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.roster import QueryRecord
+from decaf_ros.session.session import TrackingSession
+from decaf_ros.session.stages import StageClock
 from decaf_ros.synthetic.table.episodes import sample_episode
 from decaf_ros.synthetic.table.rendering import View
 
@@ -201,10 +204,10 @@ def _tracklets(count: int) -> tuple[str, dict[str, float]]:
 
 def tracklets_in_turn(count: int) -> tuple[dict[str, list[float]], int, int]:
     """Milliseconds of each query plainly and by decaf_ros, and of all pixels of the results how many differ."""
-    mllm, tracker = load_mllm("embedded", MllmOptions()), Sam2Tracker.load("embedded")
+    attention, tracker = MllmAttention(load_mllm("embedded", MllmOptions())), Sam2Tracker.load("embedded")
     plain = PlainTracker(tracker)
     sides = {"plainly": plain, "decaf_ros": tracker}
-    grounders = {"plainly": PlainGrounder(mllm, plain), "decaf_ros": Grounder(mllm, tracker)}  # type: ignore[arg-type]
+    grounders = {"plainly": PlainGrounder(attention, plain), "decaf_ros": Grounder(attention, tracker)}  # type: ignore[arg-type]
     times: dict[str, list[float]] = {name: [] for name in sides}
     pixels = changed = 0
     for query in sample_queries({"colour_category": count}):

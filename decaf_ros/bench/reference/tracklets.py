@@ -10,7 +10,8 @@ import torch
 from decaf_ros.datatypes import BoolArray, Frame, PointPrompt
 from decaf_ros.models.protocols import FrameFeatures, MaskProposals
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.session.grounding import Grounder, StageClock, _Candidate
+from decaf_ros.session.grounding import Grounder, _Candidate
+from decaf_ros.session.stages import StageClock
 
 
 class PlainTracker:

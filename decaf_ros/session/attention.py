@@ -1,0 +1,134 @@
+"""Where a language model looks: a clip and a sentence become a name and a heat map (DecAF, sections 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from decaf_ros.config import GroundingConfig
+from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.method import fusion
+from decaf_ros.models import prompts
+from decaf_ros.models.protocols import Reply, VideoMllm, VisualPrefix
+from decaf_ros.session.stages import StageClock
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """What the language model says and where it looks.
+
+    Attributes:
+        heat_thw: ``(T, H', W')`` float32 in [0, 1], the fused map ``V`` on the CPU.
+        object_name: the label settled on; "" when the model gave none.
+        answers: its answers to the object prompt: the video path's first, then one a frame.
+    """
+
+    heat_thw: torch.Tensor
+    object_name: str
+    answers: tuple[str, ...]
+
+
+class AttentionSource(Protocol):
+    """Where attention comes from. The answers depend on what is given alone, not on what was asked before."""
+
+    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
+        """Look for what a sentence refers to: name and heat map, no masks.
+
+        Args:
+            window: the clip of key frames.
+            expression: the sentence.
+            clock: told about the stages "prefill", "rollout" and "fusion"; takes their time.
+        """
+
+    def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
+        """Look on one new frame for what was found before; the frame is read once for all queries.
+
+        Args:
+            frame: the frame.
+            queries: expression and object name of each.
+
+        Returns:
+            ``(H', W')`` float32 in [0, 1] for each query.
+        """
+
+
+class MllmAttention:
+    """The attention of a language model in this process.
+
+    Args:
+        mllm: the language model.
+        config: which of its paths are fused, and whether the background is subtracted.
+    """
+
+    def __init__(self, mllm: VideoMllm, config: GroundingConfig | None = None) -> None:
+        self._mllm = mllm
+        self._config = config or GroundingConfig()
+
+    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
+        """See :class:`AttentionSource`: the first half of the method."""
+        clock = clock or StageClock()
+        with clock.stage("prefill"):
+            prefixes = self._read(window, clock)
+            asked = {path: prefix.ask(prompts.object_prompt(expression)) for path, prefix in prefixes.items()}
+            clock.check()
+            answers = tuple(answer for reply in asked.values() for answer in reply.answers)
+            name = prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
+            replies = {path: self._with_background(prefixes[path], asked[path], name) for path in prefixes}
+        with clock.stage("rollout"):
+            rollouts = {path: prefixes[path].rollout(replies[path]).float().cpu() for path in prefixes}
+        with clock.stage("fusion"):
+            stride = prefixes["video"].temporal_stride if "video" in prefixes else 1
+            heat = fuse(rollouts, stride, len(window))
+        return Attention(heat, name, answers)
+
+    def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
+        """See :class:`AttentionSource`: the frame path alone."""
+        prefix = self._mllm.read_frames(FrameWindow((frame,)))
+        maps = []
+        for expression, name in queries:
+            asked = prefix.ask(prompts.object_prompt(expression), answer=False)
+            rollout = prefix.rollout(self._with_background(prefix, asked, name)).float().cpu()
+            maps.append(fuse({"frame": rollout}, 1, 1)[0])
+        return maps
+
+    def _read(self, window: FrameWindow, clock: StageClock) -> dict[str, VisualPrefix]:
+        prefixes = {}
+        for path, read in (("video", self._mllm.read_video), ("frame", self._mllm.read_frames)):
+            if self._config.paths in (path, "both"):
+                prefixes[path] = read(window)
+                clock.check()
+        return prefixes
+
+    def _with_background(self, prefix: VisualPrefix, asked: Reply, name: str) -> list[Reply]:
+        if not self._config.contrast:
+            return [asked]
+        return [asked, prefix.ask(prompts.background_prompt(name), answer=False)]
+
+
+def fuse(rollouts: dict[str, torch.Tensor], temporal_stride: int, frame_count: int) -> torch.Tensor:
+    """Fuse what the paths give into the heat map (DecAF, section 3.3).
+
+    Args:
+        rollouts: by path, "video" and/or "frame": ``(1 or 2, T', H', W')``, of the object prompt and, if asked, the
+            background prompt.
+        temporal_stride: of the video path.
+        frame_count: T.
+
+    Returns:
+        ``(T, H', W')`` float32 in [0, 1] on the frame path's grid, or on the video path's when it is alone.
+    """
+
+    def pair(path: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        maps = rollouts[path]
+        return maps[0], maps[1] if len(maps) > 1 else None
+
+    video = fusion.video_map(*pair("video"), temporal_stride, frame_count) if "video" in rollouts else None
+    frame = fusion.frame_map(*pair("frame")) if "frame" in rollouts else None
+    if video is not None and frame is not None:
+        return fusion.complement(video, frame)
+    alone = video if video is not None else frame
+    assert alone is not None, "at least one path"
+    return fusion.normalise(alone)

@@ -1,0 +1,115 @@
+"""How a query is answered: look, find, catch up, join. What the worker does for a :class:`~decaf_ros.session.jobs.Job`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
+from decaf_ros.models.wanted import while_wanted
+from decaf_ros.session.errors import SessionError, SupersededError
+from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.jobs import Job, QueryResult
+from decaf_ros.session.objects import FoundObject
+from decaf_ros.session.roster import QueryRecord
+from decaf_ros.session.stages import StageClock
+from decaf_ros.session.stream import Snapshot
+from decaf_ros.session.tasks.task import Activity, Desk
+from decaf_ros.text import quoted
+
+_POLL_SECONDS = 0.05  # how often a query that waits for a frame looks whether it is still wanted
+
+_Arrive: TypeAlias = Callable[[Snapshot, QueryRecord, list[FoundObject], Callable[[], None]], Segmentation]
+
+
+def find(desk: Desk, job: Job, window_seconds: float | None, replace: bool) -> QueryResult:
+    """Answer a new query.
+
+    Args:
+        desk: of the worker.
+        job: the query.
+        window_seconds: how far back to look; ``None`` for the session's window.
+        replace: whether it takes the place of all earlier ones.
+
+    Raises:
+        SessionError: there is nothing to look at or with, nothing was found, or nobody wants the answer any more.
+    """
+    join = desk.session.join
+    return _ground(
+        desk, job, window_seconds, lambda snapshot, record, found, check: join(snapshot, record, found, replace, check)
+    )
+
+
+def find_again(desk: Desk, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
+    """Answer a query anew, with the objects it has; others become its objects, too, if ``add_new``. Else as :func:`find`."""
+    rejoin = desk.session.rejoin
+    return _ground(
+        desk, job, window_seconds, lambda snapshot, record, found, check: rejoin(snapshot, record, found, add_new, check)
+    )
+
+
+def point_out(desk: Desk, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: int | None) -> QueryResult:
+    """Follow an object that somebody points out; arguments as those of :meth:`~decaf_ros.session.engine.Engine.add_object`."""
+    _await_frame(desk, job)
+    desk.activity = Activity("pointing out", query_id=job.query_id)
+    clock = StageClock(lambda stage: desk.teller.tell(job.on_stage, stage), lambda: desk.queue.require_wanted(job))
+    record = QueryRecord(job.query_id, "", label, stamp_ns or 0, confident=True)
+    with clock.stage("prompting"):
+        segmentation = desk.session.add(record, prompt, stamp_ns, clock.check)
+    return QueryResult(record, segmentation, None, clock.latency_ms)
+
+
+def _ground(desk: Desk, job: Job, window_seconds: float | None, arrive: _Arrive) -> QueryResult:
+    if desk.grounder is None:
+        raise SessionError("no language model is loaded; see the log and diagnostics for the reason")
+    _await_frame(desk, job)
+    snapshot = desk.session.begin_query(window_seconds)
+    grounder = desk.grounder
+    if grounder is None or grounder.tracker is not snapshot.clip[-1].tracker:
+        raise SupersededError("given up: the models are being changed; ask again")
+
+    def check() -> None:
+        desk.queue.require_wanted(job)
+        desk.session.check(snapshot)
+
+    def enter(stage: str) -> None:
+        desk.activity = Activity(f"re-acquire: {stage}" if job.makes_way else stage, query_id=job.query_id)
+        desk.teller.tell(job.on_stage, stage)
+
+    with while_wanted(check):
+        return _ground_in(desk, snapshot, job, grounder, StageClock(enter, check), arrive)
+
+
+def _ground_in(desk: Desk, snapshot: Snapshot, job: Job, grounder: Grounder, clock: StageClock, arrive: _Arrive) -> QueryResult:
+    grounding = grounder.ground(snapshot.clip, job.expression, clock)
+    if not grounding.objects:
+        raise SessionError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
+    newest = snapshot.clip[-1].frame
+    name, confident = grounding.attention.object_name, grounding.confident
+    record = QueryRecord(job.query_id, job.expression, name, newest.stamp_ns, confident)
+    heat = HeatMap(newest, job.query_id, grounding.attention.heat_thw[-1].numpy())
+    with clock.stage("catch_up"):
+        tracks = grounder.build_tracks(grounding, snapshot.clip, clock)
+        appearances = grounder.appearances(grounding, snapshot.clip)
+        found = [
+            FoundObject(track, item.score, item.tracklets[0].masks_thw[-1], appearance)
+            for track, item, appearance in zip(tracks, grounding.objects, appearances, strict=True)
+        ]
+        segmentation = arrive(snapshot, record, found, clock.check)
+    desk.teller.tell(desk.teller.listener.on_heat_map, heat)
+    return QueryResult(record, segmentation, grounding, clock.latency_ms)
+
+
+def _await_frame(desk: Desk, job: Job) -> None:
+    """Give a camera time for the first image, unless nobody wants the result any more.
+
+    Whoever resets the node asks again at once, and that is before the next image.
+    """
+    deadline = time.monotonic() + desk.session.config.frame_wait_seconds
+    desk.queue.require_wanted(job)
+    desk.activity = Activity("waiting for an image", query_id=job.query_id)
+    while not desk.session.wait_for_frame(min(_POLL_SECONDS, deadline - time.monotonic())):
+        desk.queue.require_wanted(job)
+        if time.monotonic() >= deadline:
+            break

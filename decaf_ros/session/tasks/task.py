@@ -1,0 +1,88 @@
+"""What the worker does is a list of tasks in order of urgency; this is what they have in common."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from decaf_ros.models.wanted import while_wanted
+from decaf_ros.session.errors import SessionError
+from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.jobs import Job, JobQueue, MakingWayError
+from decaf_ros.session.listener import Teller
+from decaf_ros.session.session import TrackingSession
+from decaf_ros.text import brief
+
+logger = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """One kind of work. Used by the worker alone."""
+
+    def due_in(self) -> float:
+        """Seconds until there is something to do: 0 or less when there is, infinite when nothing is in sight."""
+
+    def step(self) -> None:
+        """Do one piece of it, if it is still to be done.
+
+        It is abandoned when something more urgent comes, or nobody wants it any more: long work calls ``require_wanted`` of
+        :mod:`decaf_ros.models.wanted`, which raises then.
+        """
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the worker is at.
+
+    Attributes:
+        stage: "waiting for an image", one of ``stages.STAGES``, "pointing out", "refresh" of the heat maps, one that begins
+            with "re-acquire" while objects in doubt are looked for, or "idle".
+        since: when it began, in seconds of ``time.monotonic``.
+        query_id: whose it is; 0 for none, or all.
+    """
+
+    stage: str = "idle"
+    since: float = field(default_factory=time.monotonic)
+    query_id: int = 0
+
+
+@dataclass(eq=False)
+class Desk:
+    """What all tasks share.
+
+    Attributes:
+        session: what is followed.
+        queue: what people ask for.
+        teller: tells of results.
+        clock: seconds, for the pauses between steps.
+        grounder: answers queries; ``None`` while there are no models. Any thread may put another one here.
+        activity: what the worker is at.
+    """
+
+    session: TrackingSession
+    queue: JobQueue
+    teller: Teller
+    clock: Callable[[], float]
+    grounder: Grounder | None
+    activity: Activity = field(default_factory=Activity)
+
+    def keep_up(self, job: Job, failure: str) -> bool:
+        """Do work of the worker's own, unless somebody asks for something meanwhile. Whether it ended, well or not.
+
+        Args:
+            job: the work.
+            failure: what to say when it cannot be done.
+        """
+        try:
+            with self.queue.own(job), while_wanted(lambda: self.queue.require_wanted(job)):
+                job.work(job)
+        except MakingWayError:  # as if it had not begun
+            return False
+        except SessionError as error:
+            logger.debug("%s: %s", failure, brief(error))
+        except Exception as error:
+            self.teller.complain(failure, error)
+        return True
