@@ -114,6 +114,20 @@ def make_clip(seed: int) -> Clip:
     start_s = float(rng.uniform(0.0, max(0.0, episode.scene.duration_s - span_s)))
     times_s = start_s + interval_s * np.arange(CLIP_FRAMES)
     times_s = times_s[times_s <= episode.scene.duration_s]
+    return _clip(seed, episode, times_s, tuple(_windows(episode, times_s, rng)))
+
+
+def make_still(seed: int) -> Clip:
+    """Render a single frame of the scene of a seed before anything happens in it."""
+    from decaf_ros.synthetic.table.episodes import Episode
+    from decaf_ros.synthetic.table.sampling import sample_scene
+
+    episode = Episode(replace(sample_scene(seed), actions=(), duration_s=_STILL_SECONDS))
+    return _clip(seed, episode, np.array([_STILL_SECONDS]), windows=())
+
+
+def _clip(seed: int, episode: Episode, times_s: npt.NDArray[np.float64], windows: tuple[ClipWindow, ...]) -> Clip:
+    """Some moments of an episode with the truth about them."""
     views = [episode.render(float(time_s), SIZE_HW) for time_s in times_s]
     recording, history = episode.recording, episode.history
     instances = np.stack([view.instances_hw for view in views])
@@ -130,31 +144,7 @@ def make_clip(seed: int) -> Clip:
         tilts_tn=recording.tilts_tn[ticks].astype(np.float32),
         held_tn=history.held_tn[ticks],
         boxes_tn4=_boxes(instances, len(episode.scene.things)),
-        windows=tuple(_windows(episode, times_s, rng)),
-    )
-
-
-def make_still(seed: int) -> Clip:
-    """Render a single frame of the scene of a seed before anything happens in it."""
-    from decaf_ros.synthetic.table.episodes import Episode
-    from decaf_ros.synthetic.table.sampling import sample_scene
-
-    episode = Episode(replace(sample_scene(seed), actions=(), duration_s=_STILL_SECONDS))
-    view, recording = episode.render(_STILL_SECONDS, SIZE_HW), episode.recording
-    instances = view.instances_hw[None]
-    return Clip(
-        seed=seed,
-        kinds=tuple(thing.kind for thing in episode.scene.things),
-        colours=tuple(thing.colour for thing in episode.scene.things),
-        table_top=episode.scene.look.table,
-        times_s=np.full(1, _STILL_SECONDS, dtype=np.float32),
-        images=torch.from_numpy(view.image_rgb[None]),
-        instances=torch.from_numpy(instances),
-        positions_tn3=recording.middles_tn3[-1:].astype(np.float32),
-        tilts_tn=recording.tilts_tn[-1:].astype(np.float32),
-        held_tn=episode.history.held_tn[-1:],
-        boxes_tn4=_boxes(instances, len(episode.scene.things)),
-        windows=(),
+        windows=windows,
     )
 
 
@@ -288,6 +278,11 @@ class ClipFolder:
             if name not in self._known and len(self._known) < self._capacity:
                 self._known.add(name)
                 self._readings.append(self._readers.submit(self._read, self._folder / name))
+
+    def since(self, count: int) -> list[Clip]:
+        """Those read after the first so many; new files are looked for now and then."""
+        self.refresh()
+        return self.clips[count:]
 
     def wait_for(self, count: int, seconds: float = 600.0) -> None:
         """Wait until there are so many clips.

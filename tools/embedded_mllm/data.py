@@ -150,10 +150,7 @@ class Windows:
         return found[int(rng.integers(len(found)))]
 
     def _update(self) -> None:
-        self.folder.refresh()
-        clips = self.folder.clips
-        while self._seen < len(clips):
-            clip = clips[self._seen]
+        for clip in self.folder.since(self._seen):
             self._seen += 1
             for window in clip.windows:
                 by_kind = self._by_kind.setdefault((window.count, window.stride), {})
@@ -183,9 +180,7 @@ class Looks:
 
     def _update(self) -> None:
         for number, folder in enumerate(self.folders):
-            folder.refresh()
-            while self._seen[number] < len(folder.clips):
-                clip = folder.clips[self._seen[number]]
+            for clip in folder.since(self._seen[number]):
                 self._seen[number] += 1
                 for thing in np.flatnonzero(clip.boxes_tn4.any(axis=(0, 2))).tolist():
                     self._by_kind.setdefault(clip.kinds[thing], []).append((clip, thing))
