@@ -7,6 +7,8 @@ where patches lie is worked out on the device of the grid, with a dozen waits fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,10 +68,30 @@ def _segments_attention(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within segments: ``(1, N, heads, d)`` from three of ``(1, heads, N, d)``; names are transformers' own."""
-    segments = _segments_by_length(cu_seq_lens_q, query.device)
+    return attend_in_segments(query, key, value, cu_seq_lens_q, partial(F.scaled_dot_product_attention, scale=scaling)), None
+
+
+def attend_in_segments(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    attend: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """Attention within segments, those of one length in one call.
+
+    Args:
+        query, key, value: ``(1, heads, N, d)``.
+        bounds: ``(segments + 1,)`` where segments begin, and the last one ends.
+        attend: attention itself, ``(segments, heads, length, d)`` from three of this shape.
+
+    Returns:
+        ``(1, N, heads, d)``.
+    """
+    segments = _segments_by_length(bounds, query.device)
     if len(segments) == 1:  # one behind another
         q, k, v = (states[0].unflatten(1, segments[0].shape).transpose(0, 1) for states in (query, key, value))
-        return F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2).flatten(0, 1)[None], None
+        return attend(q, k, v).transpose(1, 2).flatten(0, 1)[None]
     order = torch.cat([places_sl.flatten() for places_sl in segments])
     sorted_hnd = [states[0].index_select(1, order) for states in (query, key, value)]
     output = torch.empty_like(query[0].transpose(0, 1), memory_format=torch.contiguous_format)
@@ -77,9 +99,9 @@ def _segments_attention(
     for places_sl in segments:
         end = first + places_sl.numel()
         q, k, v = (states[:, first:end].unflatten(1, places_sl.shape).transpose(0, 1) for states in sorted_hnd)
-        output[places_sl] = F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2)
+        output[places_sl] = attend(q, k, v).transpose(1, 2).to(output.dtype)  # autocast may have chosen another one
         first = end
-    return output[None], None
+    return output[None]
 
 
 def _segments_by_length(bounds: Any, device: torch.device) -> list[torch.Tensor]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers import Qwen2_5_VLForConditionalGeneration as Model
+
+from decaf_ros.models.vision_tower import attend_in_segments
 
 # "flash" in the name makes transformers' vision tower hand over all windows at once instead of looping over them.
 _WINDOWED_ATTENTION = "flash_attention_windowed_sdpa"
@@ -37,37 +40,12 @@ def _windowed_attention(
     Returns:
         ``(1, N, heads, channels)``, and no weights.
     """
-    groups = _rows_of_windows(cu_seq_lens_q, query.device)
-    if len(groups) == 1:  # all windows of one length, one behind another
-        windows = groups[0].shape
-        q, k, v = (states[0].unflatten(1, windows).transpose(0, 1) for states in (query, key, value))
-        attended = _attended(q, k, v, scaling)
-        return attended.transpose(0, 1).flatten(1, 2)[None].transpose(1, 2), None
-    output = torch.empty_like(query)
-    for rows in groups:
-        q, k, v = (states[0][:, rows].transpose(0, 1) for states in (query, key, value))
-        output[0, :, rows] = _attended(q, k, v, scaling).transpose(0, 1).to(output.dtype)
-    return output.transpose(1, 2), None
+    return attend_in_segments(query, key, value, cu_seq_lens_q, partial(_attended, scaling=scaling)), None
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     """Plain attention: with backward pass, in bfloat16 on a CPU, twice as fast as PyTorch's fused one."""
     return (query * scaling @ key.mT).softmax(dim=-1) @ value
-
-
-_KNOWN_WINDOWS: dict[tuple[int, ...], list[Tensor]] = {}
-
-
-def _rows_of_windows(cu_seq_lens: Tensor, device: torch.device) -> list[Tensor]:
-    """``(windows, length)`` rows of the windows of each length, computed once for each layout of windows."""
-    bounds = tuple(cu_seq_lens.tolist())
-    if bounds not in _KNOWN_WINDOWS:
-        lengths = cu_seq_lens.diff()
-        _KNOWN_WINDOWS[bounds] = [
-            (cu_seq_lens[:-1][lengths == length, None] + torch.arange(length)).long().to(device)
-            for length in lengths.unique().tolist()
-        ]
-    return _KNOWN_WINDOWS[bounds]
 
 
 @dataclass(eq=False)
