@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,8 +86,8 @@ class Stage:
 
 _COLOURS = {"colour": 4.0, "category": 1.0, "colour_category": 1.0}
 _LOOKS = {"category": 3.0, "colour": 2.0, "colour_category": 2.0}
-_STATIC = {**_LOOKS, "size": 2.5, "position": 3.5, "relation": 3.0, "use": 2.0}
-_EVENTS = dict.fromkeys(EVENT_KINDS, 2.0) | {"moved": 3.0, "untouched": 3.0, "put_down": 3.0, "taken_away": 2.5}
+_STATIC = {**_LOOKS, "size": 4.0, "position": 7.0, "relation": 6.0, "use": 2.0}
+_EVENTS = dict.fromkeys(EVENT_KINDS, 2.0) | {"moved": 4.0, "untouched": 5.0, "put_down": 3.0, "taken_away": 4.0}
 
 
 def _scaled(kinds: Mapping[str, float], factor: float) -> dict[str, float]:
@@ -103,16 +104,17 @@ STAGES = (
     Stage(0.27, Diet({**_scaled(_LOOKS, 0.6), **_EVENTS}, 7), Diet(_STATIC), 0.2, grids=COARSE_VIDEO_GRIDS),
     Stage(
         0.20,
-        Diet({**_STATIC, **_scaled(_EVENTS, 0.8)}, 7, presences=1),
-        Diet({**_STATIC, **_scaled(_EVENTS, 0.2)}, 5, 1, 1),
-        0.3,
+        Diet({**_STATIC, **_scaled(_EVENTS, 0.8)}, 7, presences=3),
+        Diet({**_STATIC, **_scaled(_EVENTS, 0.2)}, 6, 3, 1),
+        0.4,
+        0.25,
         grids=COARSE_VIDEO_GRIDS,
     ),
     Stage(
         0.32,
-        Diet({**_STATIC, **_EVENTS}, 6, presences=3),
-        Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 4, 2, 1),
-        0.3,
+        Diet({**_STATIC, **_EVENTS}, 7, presences=4),
+        Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 6, 4, 1),
+        0.35,
         0.2,
         sparse=0.9,
     ),
@@ -335,10 +337,16 @@ class Trainer:
         with OutputFolder(path.parent).file(path.name) as file:
             torch.save(state, file)
 
-    def start_from(self, folder: Path, passed: float) -> None:
-        """Begin with the weights of a trained model, somewhere in the schedule; what is trained beside it is fresh."""
+    def start_from(self, path: Path, passed: float) -> None:
+        """Begin somewhere in the schedule with the weights of a trained model, or with a checkpoint of another run.
+
+        A checkpoint brings what is trained beside the model; beside a folder it is fresh.
+        """
         self.clock.go_on_from(passed, self.step)
-        trained = type(self.model).from_pretrained(folder, dtype=torch.float32)
+        if path.is_file():
+            self._load_parts(torch.load(path, weights_only=True, map_location=self.device))
+            return
+        trained = type(self.model).from_pretrained(path, dtype=torch.float32)
         for model in (self.model, self.average):
             model.load_state_dict(trained.state_dict())
 
@@ -347,9 +355,12 @@ class Trainer:
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.step, self.passed, self._rates_from = state["step"], state["passed"], state["rates_from"]
         self.clock.go_on_from(self.passed, self.step)
+        self._load_parts(state)
+        self.rng = np.random.default_rng([self.step, int(self.rng.integers(2**31))])
+
+    def _load_parts(self, state: Mapping[str, Any]) -> None:
         for part in ("model", "average", "heads", "optimizer"):
             getattr(self, part).load_state_dict(state[part])
-        self.rng = np.random.default_rng([self.step, int(self.rng.integers(2**31))])
 
 
 def train(trainer: Trainer, out: Path, export: Path, save_seconds: float = 60.0) -> None:
@@ -380,7 +391,7 @@ def main() -> None:
     parser.add_argument("--export", type=Path, help="where the model is written (default: OUT/export)")
     parser.add_argument("--minutes", type=float, help="how long to train")
     parser.add_argument("--steps", type=int, help="how long to train, instead (default: 6000)")
-    parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="begin with the weights of a trained model")
+    parser.add_argument("--start-from", type=Path, metavar="PATH", help="begin with a trained model, or a checkpoint")
     parser.add_argument(
         "--begin-at",
         type=float,
