@@ -7,13 +7,16 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+
+from decaf_ros.session.stages import StageClock
 
 _Result = TypeVar("_Result")
 
@@ -95,14 +98,26 @@ def apart(measure: Callable[..., _Result], *arguments: object, threads: int | No
 
 def timed(compute: Callable[[], _Result]) -> tuple[_Result, Time]:
     """What a call returns, and the time that it takes, until a GPU that it used is done, too."""
-    _finish()
+    await_devices()
     wall, cpu = time.perf_counter(), time.process_time()
     result = compute()
-    _finish()
+    await_devices()
     return result, Time((time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3)
 
 
-def _finish() -> None:
+class AwaitedClock(StageClock):
+    """The time of stages until a GPU that they used is done, too: else what one puts in line counts for the next one."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """See :class:`~decaf_ros.session.stages.StageClock`."""
+        with super().stage(name):
+            yield
+            await_devices()
+
+
+def await_devices() -> None:
+    """Wait until a GPU has done what was put in line, if this process uses one."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 

@@ -34,6 +34,11 @@ PARTS = (
         ),
     ),
     Part(
+        "query",
+        "a query by stage, with nothing read, read ahead, and asked again, and a refresh; on one core",
+        (Option("query-repetitions", 8, "of each row", quick=1),),
+    ),
+    Part(
         "node",
         "how late masks are, whether memory grows, and what a slow subscriber does",
         (
