@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.visual_prefix import CachedVisualPrefix, ChatModel, MllmOptions
+from decaf_ros.models.chat_model import ChatModel, MllmOptions
+from decaf_ros.models.visual_prefix import CachedVisualPrefix
 from decaf_ros.text import brief
 
 _MOST_SIDE = 8192  # in pixels, of what a processor makes of an image

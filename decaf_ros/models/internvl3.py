@@ -13,8 +13,9 @@ from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_t
 
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches, require_fit, square
+from decaf_ros.models.chat_model import Conversations, MllmOptions
 from decaf_ros.models.prompts import Medium
-from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
+from decaf_ros.models.visual_prefix import CachedVisualPrefix
 
 
 class InternVl3(ChatAdapter):

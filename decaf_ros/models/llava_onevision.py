@@ -17,7 +17,8 @@ from transformers.image_processing_utils import select_best_resolution
 
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches, require_fit, square
-from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
+from decaf_ros.models.chat_model import Conversations, MllmOptions
+from decaf_ros.models.visual_prefix import CachedVisualPrefix
 
 # Where the model interpolates its features: this much above the size that its name for the aspect ratio gives.
 _INTERPOLATION_RATIO = 1.1

@@ -18,9 +18,10 @@ from transformers.video_utils import VideoMetadata
 
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter, common_tokens, frame_batches, require_fit
+from decaf_ros.models.chat_model import Conversations, MllmOptions
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.vision_tower import read_together
-from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
+from decaf_ros.models.visual_prefix import CachedVisualPrefix
 
 # Names of the processor's outputs: what carries the pixels, and the grid of patches that they form.
 _PIXELS: Mapping[Medium, str] = {"video": "pixel_values_videos", "image": "pixel_values"}

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from decaf_ros.models.adapter import ChatAdapter
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.devices import resolve_device
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.ros.parameters import Value, names_for, settings_for
 from decaf_ros.text import brief, quoted_path, with_kind
 

@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 
 from decaf_ros import limits
 from decaf_ros.config import GroundingConfig, SessionConfig
-from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.ros.images import DEFAULT_MAX_PIXELS, IMAGE_TRANSPORTS
 from decaf_ros.text import brief, quoted
 

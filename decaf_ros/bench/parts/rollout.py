@@ -30,9 +30,9 @@ from decaf_ros.bench.reference.whole import randomise
 from decaf_ros.datatypes import FrameWindow
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.prompts import background_prompt, object_prompt
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
-from decaf_ros.models.visual_prefix import MllmOptions
 
 HEADS, KEY_HEADS, CHANNELS, HIDDEN, MLP, LAYERS = 28, 4, 128, 3584, 512, 4
 FRAMES, BFLOAT16_FRAMES, GRID_HW, WARM_UP_HW = 16, 8, (20, 20), (4, 4)
