@@ -30,7 +30,8 @@ from decaf_ros.bench.figures import Measured, by_place, named
 from decaf_ros.bench.measuring import MemoryRise, apart, machine, resident_mib, timed
 from decaf_ros.bench.model_sizes import MLLMS, Dimensions, config_of, token_bytes
 from decaf_ros.bench.part import Run
-from decaf_ros.bench.parts.tracker import CAMERA_HZ, SCENE_SEED, WARM_UP_FRAMES, in_turn
+from decaf_ros.bench.parts.tracker import CAMERA_HZ, SCENE_SEED, WARM_UP_FRAMES, two_largest
+from decaf_ros.bench.reference.sam2_predictor import in_turn
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, tiny_processor
 from decaf_ros.bench.report import told
 from decaf_ros.evaluation.tables import markdown_table
@@ -226,7 +227,8 @@ def tracking_figures(
         OmegaConf.save(config, config_path)
         views = [episode.render(index / CAMERA_HZ, SIZE_HW) for index in range(frames)]
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        pairs = in_turn(instantiate(config.model).eval(), config_path, views, count, device, dtype)
+        images, masks = [view.image_rgb for view in views], [views[0].mask_of(two_largest(views[0])[i % 2]) for i in range(count)]
+        pairs = in_turn(instantiate(config.model).eval(), config_path, images, masks, device, dtype)
     official, ours = zip(*pairs[WARM_UP_FRAMES:], strict=True)
     return [each.wall_ms for each in official], [each.wall_ms for each in ours], memory.rise()
 

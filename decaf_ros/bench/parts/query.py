@@ -232,7 +232,7 @@ def report(run: Run, rows: dict[str, Row]) -> Measured:
     maps, pixels = (max(getattr(row, each) for row in exact.values()) for each in ("map_difference", "pixel_difference"))
     same_objects = all(row.same_objects for row in exact.values())
     reached = [
-        [f"warm, of {CACHE_OFF}", f"{ratios[WARM].cpu_ms:.2f} (by the clock {ratios[WARM].wall_ms:.2f})", "<= 0.40"],
+        ["warm, of cold with the cache off", f"{ratios[WARM].cpu_ms:.2f} (by the clock {ratios[WARM].wall_ms:.2f})", "<= 0.40"],
         ["warm, p50", f"{rows[WARM].p50().wall_ms:.0f} ms", "<= 800 ms"],
         ["heat maps differ, at most", f"{maps:.1e}", "<= 1e-4"],
         ["pixels of masks differ, at most", f"{100 * pixels:.3f} %", "<= 0.1 %"],

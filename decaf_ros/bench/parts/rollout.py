@@ -24,7 +24,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from decaf_ros.bench.figures import Measured, named
 from decaf_ros.bench.measuring import HEADER, Measurement, MemoryRise, Time, apart, machine, timed
 from decaf_ros.bench.part import Run
-from decaf_ros.bench.reference.rollout import normalised, reference_rollout
+from decaf_ros.bench.reference.rollout import normalised, plain_rollout, reference_rollout
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import CELL_PX, random_window, tiny_model, tiny_processor, whole_prompt
 from decaf_ros.bench.reference.whole import randomise
 from decaf_ros.datatypes import FrameWindow
@@ -235,7 +235,7 @@ def rollouts_ours(recorded: Path, repetitions: int) -> Outcome:
 def rollouts_reference(recorded: Path, repetitions: int) -> Outcome:
     """Whole matrices and their product, one prompt after the other, in float32."""
     prefix, prompts, visual = _loaded(recorded)
-    return _prompts_in_turn(lambda index: _plain_rollout(prefix, prompts[index], visual), repetitions)
+    return _prompts_in_turn(lambda index: plain_rollout(prefix, prompts[index], visual, SCALING), repetitions)
 
 
 @torch.inference_mode()
@@ -258,7 +258,7 @@ def sweep_reference() -> dict[int, float]:
     for tokens in (each for each in SWEEP_TOKENS if each <= LARGEST_REFERENCE):
         prefix, prompts, visual = _random_layer(tokens)
         memory = MemoryRise()
-        _plain_rollout(prefix, prompts[0], visual)  # that of another prompt would take the same memory again
+        plain_rollout(prefix, prompts[0], visual, SCALING)  # that of another prompt would take the same memory again
         extra[tokens] = memory.mib()
     return extra
 
@@ -313,20 +313,8 @@ def _loaded(recorded: Path) -> tuple[list[QueryKeys], list[list[QueryKeys]], tor
     prefix, *prompts = ([QueryKeys(*(tensor.float() for tensor in layer)) for layer in layers] for layers in (prefix, *prompts))
     few = [QueryKeys(*(tensor[:, :, :64] for tensor in layer)) for layer in prefix]
     attention_rollout(few, prompts, visual[:64], SCALING)
-    _plain_rollout(few, prompts[0], visual[:64])
+    plain_rollout(few, prompts[0], visual[:64], SCALING)
     return prefix, prompts, visual
-
-
-def _plain_rollout(prefix: list[QueryKeys], prompt: list[QueryKeys], visual: torch.Tensor) -> torch.Tensor:
-    """One prompt's map, from whole matrices as transformers' eager attention computes them."""
-    attentions = []
-    for layer, tail in zip(prefix, prompt, strict=True):
-        queries, keys = (torch.cat(parts, dim=2) for parts in zip(layer, tail, strict=True))
-        scores = queries @ keys.repeat_interleave(HEADS // KEY_HEADS, dim=1).transpose(2, 3) * SCALING
-        future = torch.full(scores.shape[2:], float("-inf")).triu(1)
-        attentions.append((scores + future).softmax(dim=-1)[0])
-    whole = torch.nn.functional.pad(visual, (0, prompt[0].queries_bhqd.shape[2]))
-    return reference_rollout(attentions, whole, "v_max")
 
 
 def _random_layer(tokens: int) -> tuple[list[QueryKeys], list[list[QueryKeys]], torch.Tensor]:

@@ -6,19 +6,14 @@ Each measurement runs in a process of its own, warm-up apart.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
-from sam2.modeling.sam2_base import SAM2Base
 
 from decaf_ros.bench.figures import Measured, named
-from decaf_ros.bench.measuring import Time, apart, machine, resident_mib, timed
+from decaf_ros.bench.measuring import apart, machine, resident_mib
 from decaf_ros.bench.part import Run
-from decaf_ros.bench.reference.sam2_predictor import predictor_of
+from decaf_ros.bench.reference.sam2_predictor import in_turn
 from decaf_ros.bench.reference.tracklets import PlainGrounder, PlainTracker
 from decaf_ros.bench.report import told
 from decaf_ros.config import SessionConfig
@@ -28,7 +23,6 @@ from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_loading import load_sam2, locate
-from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame
@@ -101,49 +95,12 @@ def speeds(frames: int, count: int, threads: int) -> tuple[list[float], list[flo
 
     With one thread they are of CPU time, which does not depend on what else the machine does; else by the clock.
     """
-    pairs = in_turn(load_sam2("embedded"), locate("embedded").config, _views(frames), count)
+    views = _views(frames)
+    masks = [views[0].mask_of(two_largest(views[0])[index % 2]) for index in range(count)]
+    pairs = in_turn(load_sam2("embedded"), locate("embedded").config, [view.image_rgb for view in views], masks)
     timed_pairs = [[each.cpu_ms if threads == 1 else each.wall_ms for each in pair] for pair in pairs[WARM_UP_FRAMES:]]
     official, ours = map(list, zip(*timed_pairs, strict=True))
     return official, ours
-
-
-def in_turn(
-    model: SAM2Base, config: Path, views: Sequence[View], count: int, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> list[tuple[Time, Time]]:
-    """The time of each frame but the first with sam2's predictor and with ours, in turn, so that both meet the same machine.
-
-    Args:
-        model: a network, and so are the other arguments what both follow.
-        config: its architecture.
-        views: the video. Its loading by the predictor is not timed.
-        count: objects, which are the two largest of the first view in turn.
-        device: of both.
-        dtype: float32, or what both compute in under autocast.
-    """
-    first_masks = [views[0].mask_of(two_largest(views[0])[index % 2]) for index in range(count)]
-    predictor, tracker = predictor_of(model, config).to(device), Sam2Tracker(Sam2Network(model, device, dtype))
-    stream = iter([Frame(index, "camera", view.image_rgb) for index, view in enumerate(views)])
-    features = tracker.encode(next(stream))
-    tracks = [tracker.start_track(features, mask) for mask in first_masks]
-    half = dtype is not torch.float32
-    times = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        torch.inference_mode(),
-        torch.autocast(torch.device(device).type, dtype, enabled=half),
-    ):
-        for index, view in enumerate(views):
-            Image.fromarray(view.image_rgb).save(Path(folder) / f"{index:05d}.jpg", format="PNG")
-        state = predictor.init_state(folder)
-        for index, mask in enumerate(first_masks):
-            predictor.add_new_mask(state, 0, index, mask)
-        steps = predictor.propagate_in_video(state)
-        next(steps)
-        for _ in views[1:]:
-            _, official = timed(lambda: next(steps))
-            _, ours = timed(lambda: tracker.step(tracks, tracker.encode(next(stream))))
-            times.append((official, ours))
-    return times
 
 
 def _views(frames: int) -> list[View]:
