@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from decaf_ros.session.stages import StageClock
+from decaf_ros.text import with_kind
 
 _Result = TypeVar("_Result")
 
@@ -94,6 +96,54 @@ def apart(measure: Callable[..., _Result], *arguments: object, threads: int | No
     context.set_forkserver_preload([__name__, measure.__module__])  # of the first measurement; the server lives on
     with context.Pool(1, torch.set_num_threads if threads else None, (threads,) if threads else ()) as pool:
         return pool.apply(measure, arguments)
+
+
+def stream_apart(measure: Callable[..., Iterator[_Result]], *arguments: object, limit_s: float) -> Iterator[_Result]:
+    """What a function yields in a process of its own, as :func:`apart`, but each result as it comes, and with all threads.
+
+    Args:
+        measure: the function.
+        arguments: of it.
+        limit_s: seconds after which the process is ended.
+
+    Raises:
+        TimeoutError: the time is up.
+        RuntimeError: the function failed, or its process died.
+    """
+    deadline = time.monotonic() + limit_s
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, measure.__module__])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, measure, arguments), daemon=True)
+    process.start()
+    sender.close()  # its end of it is the process's alone, so that one that dies is heard
+    try:
+        while receiver.poll(max(0.0, deadline - time.monotonic())):
+            try:
+                results, failure = receiver.recv()
+            except EOFError:
+                process.join()
+                raise RuntimeError(f"the process died, with status {process.exitcode}") from None
+            if failure:
+                raise RuntimeError(failure)
+            if not results:
+                return
+            yield from results
+        raise TimeoutError(f"not done in {limit_s:.0f} s")
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+
+
+def _send(sender: Connection, measure: Callable[..., Iterator[Any]], arguments: tuple[object, ...]) -> None:
+    """Send each result in a list, an empty list at the end, and a failure as words."""
+    try:
+        for result in measure(*arguments):
+            sender.send(([result], ""))
+        sender.send(([], ""))
+    except Exception as error:
+        sender.send(([], with_kind(error)))
 
 
 def timed(compute: Callable[[], _Result]) -> tuple[_Result, Time]:

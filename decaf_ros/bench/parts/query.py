@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
+from decaf_ros.bench.caching import CACHE_BYTES, attention_of, read_ahead
 from decaf_ros.bench.figures import Measured, named
 from decaf_ros.bench.measuring import AwaitedClock, Time, apart, machine, timed
 from decaf_ros.bench.part import Run
@@ -20,7 +22,7 @@ from decaf_ros.evaluation.held_out import SIZE_HW, WINDOW_S, episode_of
 from decaf_ros.evaluation.setups import Setup, models_of
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.protocols import MaskTracker
-from decaf_ros.session.attention import AttentionSource, MllmAttention
+from decaf_ros.session.attention import AttentionSource
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.session.stages import STAGES
@@ -30,7 +32,6 @@ KEY_FRAMES, KEY_FRAME_S = 16, 0.25
 REFRESHED = (1, 4)  # queries
 CACHE_OFF, COLD, WARM, SECOND, MOVED = "cold, cache off", "cold", "warm", "second query, same window", "re-query"
 READ_AHEAD = "a key frame read ahead"
-_CACHE_BYTES = 4 << 30  # more than any window here takes
 
 AttentionOf: TypeAlias = Callable[[int], AttentionSource]
 """A source of attention that has read nothing yet and keeps so many bytes of what it reads; 0 switches that off."""
@@ -138,25 +139,23 @@ def measured_rows(setup: Setup, subject: Subject, repetitions: int) -> dict[str,
     """With the models of a setup; see :func:`rows_in_turn`."""
     models = models_of(setup)
 
-    def attention_of(cache_bytes: int) -> AttentionSource:
-        return MllmAttention(models.mllm, setup.config)
-
-    return rows_in_turn(attention_of, models.tracker, subject, repetitions, setup.config)
+    make = partial(attention_of, models.mllm, setup.config)
+    return rows_in_turn(make, models.tracker, subject, repetitions, setup.config)
 
 
 def rows_in_turn(
-    attention_of: AttentionOf, tracker: MaskTracker, subject: Subject, repetitions: int, config: GroundingConfig | None = None
+    make: AttentionOf, tracker: MaskTracker, subject: Subject, repetitions: int, config: GroundingConfig | None = None
 ) -> dict[str, Row]:
     """All conditions in turn, so that they meet the same machine, as often as is wanted after a warm-up.
 
     Args:
-        attention_of: makes a source of attention.
+        make: a source of attention.
         tracker: the mask model.
         subject: what is asked.
         repetitions: of each row.
         config: of the method.
     """
-    asking = _Asking(attention_of, tracker, subject, config or GroundingConfig())
+    asking = _Asking(make, tracker, subject, config or GroundingConfig())
     expected = asking.without_cache()
     rows: dict[str, Row] = {}
     for _ in progress("query", range(repetitions), repetitions):
@@ -168,8 +167,8 @@ def rows_in_turn(
 class _Asking:
     """One round of questions, under all conditions."""
 
-    def __init__(self, attention_of: AttentionOf, tracker: MaskTracker, subject: Subject, config: GroundingConfig) -> None:
-        self._attention_of, self._tracker, self._config = attention_of, tracker, config
+    def __init__(self, make: AttentionOf, tracker: MaskTracker, subject: Subject, config: GroundingConfig) -> None:
+        self._make, self._tracker, self._config = make, tracker, config
         clip = [StoredFrame(frame, tracker) for frame in subject.frames]
         for stored in clip:
             stored.features()  # as the live thread does when a key frame comes
@@ -181,14 +180,14 @@ class _Asking:
         """What is right, by what is asked; the warm-up."""
         asked = {"first": (self._before, self._first), "second": (self._before, self._second)}
         asked["moved"] = self._moved, self._first
-        answers = {what: self._ask(self._attention_of(0), *question) for what, question in asked.items()}
-        return answers | {f"refresh {many}": self._refresh(self._attention_of(0), many) for many in REFRESHED}
+        answers = {what: self._ask(self._make(0), *question) for what, question in asked.items()}
+        return answers | {f"refresh {many}": self._refresh(self._make(0), many) for many in REFRESHED}
 
     def once(self) -> Iterator[tuple[str, str, str, Answer]]:
         """Row, the row that it is compared with, what is asked, and the answer."""
-        yield CACHE_OFF, CACHE_OFF, "first", self._ask(self._attention_of(0), self._before, self._first)
-        yield COLD, CACHE_OFF, "first", self._ask(self._attention_of(_CACHE_BYTES), self._before, self._first)
-        attention = self._attention_of(_CACHE_BYTES)
+        yield CACHE_OFF, CACHE_OFF, "first", self._ask(self._make(0), self._before, self._first)
+        yield COLD, CACHE_OFF, "first", self._ask(self._make(CACHE_BYTES), self._before, self._first)
+        attention = self._make(CACHE_BYTES)
         for stored in self._before:
             yield READ_AHEAD, "", "", self._read_ahead(attention, stored.frame)
         yield WARM, CACHE_OFF, "first", self._ask(attention, self._before, self._first)
@@ -196,7 +195,7 @@ class _Asking:
         yield MOVED, CACHE_OFF, "moved", self._ask(attention, self._moved, self._first)
         for many in REFRESHED:
             name, what = f"refresh, queries: {many}", f"refresh {many}"
-            yield f"{name}, cache off", f"{name}, cache off", what, self._refresh(self._attention_of(0), many)
+            yield f"{name}, cache off", f"{name}, cache off", what, self._refresh(self._make(0), many)
             yield name, f"{name}, cache off", what, self._refresh(attention, many)
 
     def _ask(self, attention: AttentionSource, clip: Sequence[StoredFrame], expression: str) -> Answer:
@@ -220,8 +219,7 @@ class _Asking:
         return Answer(time, {}, torch.stack(maps))
 
     def _read_ahead(self, attention: AttentionSource, frame: Frame) -> Answer:
-        prepare = getattr(attention, "prepare", lambda frame: None)
-        _, time = timed(lambda: prepare(frame))
+        _, time = timed(lambda: read_ahead(attention, frame))
         return Answer(time, {}, torch.zeros(1))
 
 
