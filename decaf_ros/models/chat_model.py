@@ -7,10 +7,10 @@ through the model once; each tail attends to its cached keys and values. Nothing
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, get_args
 
 import torch
@@ -99,7 +99,7 @@ class Conversations:
 
     input_ids_bn: torch.Tensor
     grid_tokens: torch.Tensor
-    images: Mapping[str, torch.Tensor]
+    images: dict[str, torch.Tensor]
     positions: Callable[[int], torch.Tensor]
 
 
@@ -111,27 +111,91 @@ class Reading:
         input_ids_bn: ``(B, P)`` int64.
         positions, grid_tokens: as of :class:`Conversations`, on the CPU.
         cache: keys and values of all layers.
-        layers: queries and keys of the layers that are rolled out, but for the last one's queries behind the prefix.
+        queries: ``(B, heads, P, channels)`` of the layers that are rolled out, the last ones.
         scaling: of the attention.
+        saliency: what the first rollout has found of these tokens, for those that follow; see
+            :func:`~decaf_ros.method.rollout.attention_rollout`.
     """
 
     input_ids_bn: torch.Tensor
     positions: Callable[[int], torch.Tensor]
     grid_tokens: torch.Tensor
     cache: Cache
-    layers: list[QueryKeys]
+    queries: list[torch.Tensor]
     scaling: float
+    saliency: list[torch.Tensor] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Conversations."""
+        return len(self.input_ids_bn)
 
     @property
     def tokens(self) -> int:
         """Of each conversation."""
         return self.input_ids_bn.shape[1]
 
+    @property
+    def layers(self) -> list[QueryKeys]:
+        """Queries and keys of the layers that are rolled out."""
+        keys = (layer.keys for layer in _layers(self.cache)[-len(self.queries) :])
+        return [QueryKeys(queries, of_layer) for queries, of_layer in zip(self.queries, keys, strict=True)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held on the device."""
+        held = [*self.queries, *(tensor for layer in _layers(self.cache) for tensor in (layer.keys, layer.values))]
+        return sum(tensor.nbytes for tensor in held)
+
     def forked_cache(self) -> Cache:
         """A cache that starts from this one: the tensors are shared, and replaced by longer ones when the fork grows."""
-        fork = copy.copy(self.cache)
-        fork.layers = [copy.copy(layer) for layer in self.cache.layers]
-        return fork
+        return _with_layers(self.cache, [(layer.keys, layer.values) for layer in _layers(self.cache)])
+
+    def rows(self) -> list[Reading]:
+        """Each conversation on its own, with memory of its own: a view would keep that of all."""
+        if len(self) == 1:
+            return [self]
+        return [
+            Reading(
+                self.input_ids_bn[row : row + 1],
+                partial(_row_of, self.positions, row),
+                self.grid_tokens,
+                _with_layers(
+                    self.cache,
+                    [(layer.keys[row : row + 1].clone(), layer.values[row : row + 1].clone()) for layer in _layers(self.cache)],
+                ),
+                [queries_bhnd[row : row + 1].clone() for queries_bhnd in self.queries],
+                self.scaling,
+                [saliency_bh[row : row + 1].clone() for saliency_bh in self.saliency],
+            )
+            for row in range(len(self))
+        ]
+
+
+def joined_cache(readings: Sequence[Reading]) -> Cache:
+    """The keys and values of several readings as those of one batch."""
+    if len(readings) == 1:
+        return readings[0].forked_cache()
+    layers = zip(*(_layers(reading.cache) for reading in readings), strict=True)
+    joined = [(torch.cat([each.keys for each in layer]), torch.cat([each.values for each in layer])) for layer in layers]
+    return _with_layers(readings[0].cache, joined)
+
+
+def _layers(cache: Cache) -> list[Any]:
+    """With their keys and values: those of a model whose layers all attend."""
+    return cache.layers
+
+
+def _row_of(positions: Callable[[int], torch.Tensor], row: int, tail_tokens: int) -> torch.Tensor:
+    return positions(tail_tokens)[..., row : row + 1, :]
+
+
+def _with_layers(cache: Cache, keys_and_values: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Cache:
+    """A cache like another one, that holds these instead."""
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer, (keys, values) in zip(_layers(other), keys_and_values, strict=True):
+        layer.keys, layer.values = keys, values
+    return other
 
 
 class ChatModel:
@@ -244,36 +308,52 @@ class ChatModel:
     @torch.inference_mode()
     def prefill(self, conversations: Conversations) -> Reading:
         """Read a batch of visual prefixes, as far as later tokens and the rollout need: nothing is predicted from them."""
-        cache = DynamicCache(config=self.model.config)
-        device = self.model.device
+        cache, device = DynamicCache(config=self.model.config), self.model.device
         ids_bn, positions = on_device(conversations.input_ids_bn, device), on_device(conversations.positions(0), device)
-        images = {
-            name: on_device(tensor, device) if tensor.is_floating_point() else tensor
-            for name, tensor in conversations.images.items()
-        }
+        images = self._on_device(conversations.images)
         with attention_tap.recording(self.first_layer, end_layer=self._last_layer) as record:
             self._next_logits(ids_bn, positions, cache, **images)
-        return Reading(ids_bn, conversations.positions, conversations.grid_tokens, cache, record.layers, record.scaling)
+        queries = [layer.queries_bhqd for layer in record.layers]
+        return Reading(ids_bn, conversations.positions, conversations.grid_tokens, cache, queries, record.scaling)
 
     @torch.inference_mode()
-    def ask(self, prefilled: Reading, tail_ids: torch.Tensor, answer: bool) -> tuple[tuple[str, ...], list[QueryKeys]]:
-        """Put one tail behind every conversation of a batch: the answers and the recorded layers of the tail."""
-        positions = on_device(prefilled.positions(len(tail_ids)), self.model.device)
-        ids_bn = tail_ids.expand(positions.shape[-2], -1)
-        cache = prefilled.forked_cache()
+    def see(self, video: Mapping[str, torch.Tensor]) -> None:
+        """Have the vision tower alone look at a video, given as the images of :class:`Conversations` are."""
+        self.model.model.get_video_features(**self._on_device(video))
+
+    def _on_device(self, images: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        device = self.model.device
+        return {name: on_device(tensor, device) if tensor.is_floating_point() else tensor for name, tensor in images.items()}
+
+    @torch.inference_mode()
+    def ask(self, read: Sequence[Reading], tail_ids: torch.Tensor, answer: bool) -> tuple[tuple[str, ...], list[QueryKeys]]:
+        """Put one tail behind every conversation, all in one batch: the answers and the recorded layers of the tail.
+
+        Args:
+            read: what stands before it, all of one layout.
+            tail_ids: ``(S,)``.
+            answer: whether answers are decoded.
+        """
+        ids_bn, positions, cache = self._behind(read, tail_ids)
         with attention_tap.recording(self.first_layer, end_layer=None if answer else self._last_layer) as record:
-            logits_bv = self._next_logits(ids_bn, positions[..., prefilled.tokens :], cache)
-        said_bn = torch.cat([prefilled.input_ids_bn, ids_bn], dim=1)
-        answers = self._decode(logits_bv, said_bn, positions, cache) if answer else [""] * len(ids_bn)
-        return tuple(answers), record.layers
+            logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
+        if not answer:
+            return ("",) * len(ids_bn), record.layers
+        said_bn = torch.cat([torch.cat([each.input_ids_bn for each in read]), ids_bn], dim=1)
+        return tuple(self._decode(logits_bv, said_bn, positions, cache)), record.layers
 
     @torch.inference_mode()
-    def share_of_yes(self, prefilled: Reading, tail_ids: torch.Tensor) -> torch.Tensor:
-        """``(B,)`` float32: how likely yes is against no behind every conversation of a batch; no answer is decoded."""
-        positions = on_device(prefilled.positions(len(tail_ids)), self.model.device)
-        ids_bn = tail_ids.expand(positions.shape[-2], -1)
-        logits_bv = self._next_logits(ids_bn, positions[..., prefilled.tokens :], prefilled.forked_cache())
+    def share_of_yes(self, read: Sequence[Reading], tail_ids: torch.Tensor) -> torch.Tensor:
+        """``(B,)`` float32: how likely yes is against no behind every conversation; no answer is decoded."""
+        ids_bn, positions, cache = self._behind(read, tail_ids)
+        logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
         return share_of_yes(logits_bv, *self._yes_and_no_ids)
+
+    def _behind(self, read: Sequence[Reading], tail_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Cache]:
+        """For one tail behind each conversation: its ids, the positions of the whole, and a cache that may grow."""
+        positions = torch.cat([each.positions(len(tail_ids)) for each in read], dim=-2)
+        ids_bn = tail_ids.expand(positions.shape[-2], -1)
+        return ids_bn, on_device(positions, self.model.device), joined_cache(read)
 
     @cached_property
     def _yes_and_no_ids(self) -> tuple[list[int], list[int]]:

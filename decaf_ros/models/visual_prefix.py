@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
-from decaf_ros.models.chat_model import ChatModel, Conversations, Reading
+from decaf_ros.models.chat_model import ChatModel, Reading
 from decaf_ros.models.devices import on_device
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.protocols import Reply
@@ -17,10 +17,10 @@ from decaf_ros.models.wanted import require_wanted
 
 @dataclass(frozen=True, eq=False)
 class _Tail:
-    """State of a :class:`Reply`: the recorded layers of the prompt's tokens, for each batch of the prefix."""
+    """State of a :class:`Reply`: the recorded layers of the prompt's tokens, behind all conversations of the prefix."""
 
     prefix: CachedVisualPrefix = field(repr=False)
-    batches: list[list[QueryKeys]]
+    layers: list[QueryKeys]
 
 
 class CachedVisualPrefix:
@@ -28,7 +28,7 @@ class CachedVisualPrefix:
 
     Args:
         chat: the model.
-        conversations: batches that together are all conversations, in order; each is read, and let go, before the next.
+        read: what it has read, which together is all conversations, in order; each of any number of them, all of one layout.
         medium: what the chat template calls the images.
         grid_thw: visual tokens in time, height and width; on the frame path T conversations of one H'W' grid.
         temporal_stride: frames that one step of the grid's time covers.
@@ -37,7 +37,7 @@ class CachedVisualPrefix:
     def __init__(
         self,
         chat: ChatModel,
-        conversations: Iterable[Conversations],
+        read: Sequence[Reading],
         medium: Medium,
         grid_thw: tuple[int, int, int],
         temporal_stride: int,
@@ -46,22 +46,19 @@ class CachedVisualPrefix:
         self.temporal_stride = temporal_stride
         self._chat = chat
         self._medium = medium
-        self._batches = [chat.prefill(batch) for batch in conversations]
+        self._read = read
 
     def ask(self, prompt: str, answer: bool = True) -> Reply:
         """Put the prompt behind the images in every conversation; see the protocol."""
         with self._chat.device_queue():
-            tail_ids = self._chat.tail_ids(self._medium, prompt)
-            asked = [self._chat.ask(batch, tail_ids, answer) for batch in self._batches]
-        answers = tuple(text for texts, _ in asked for text in texts)
-        return Reply(answers, _Tail(self, [layers for _, layers in asked]))
+            answers, layers = self._chat.ask(self._read, self._chat.tail_ids(self._medium, prompt), answer)
+        return Reply(answers, _Tail(self, layers))
 
     def probability_of_yes(self, prompt: str) -> tuple[float, ...]:
         """How likely the answer to a question is yes, for every conversation; see the protocol."""
         with self._chat.device_queue():
             tail_ids = self._chat.tail_ids(self._medium, prompt)
-            shares = [self._chat.share_of_yes(batch, tail_ids) for batch in self._batches]
-            return tuple(torch.cat(shares).tolist())
+            return tuple(self._chat.share_of_yes(self._read, tail_ids).tolist())
 
     @torch.inference_mode()
     def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
@@ -70,16 +67,51 @@ class CachedVisualPrefix:
         if not tails or any(not isinstance(tail, _Tail) or tail.prefix is not self for tail in tails):
             raise ValueError("rollout needs replies that this prefix gave; ask it first")
         with self._chat.device_queue():
-            maps_pbc = [
-                self._batch_rollout(batch, [tail.batches[index] for tail in tails]) for index, batch in enumerate(self._batches)
-            ]
+            maps_pbc, first = [], 0
+            for group in self._groups():
+                rows = slice(first, first := first + sum(map(len, group)))
+                prompts = [[QueryKeys(*(tensor[rows] for tensor in layer)) for layer in tail.layers] for tail in tails]
+                maps_pbc.append(self._rollout_of(group, prompts))
             return torch.cat(maps_pbc, dim=1).reshape(len(tails), *self.grid_thw).cpu()
 
-    def _batch_rollout(self, batch: Reading, prompts: list[list[QueryKeys]]) -> torch.Tensor:
+    def _groups(self) -> Iterator[list[Reading]]:
+        """What was read, in its order, in groups of no more tokens than a batch may have, but of one reading at least."""
+        group: list[Reading] = []
+        for reading in self._read:
+            if group and (sum(map(len, group)) + len(reading)) * reading.tokens > self._chat.options.batch_tokens:
+                yield group
+                group = []
+            group.append(reading)
+        yield group
+
+    def _rollout_of(self, group: Sequence[Reading], prompts: list[list[QueryKeys]]) -> torch.Tensor:
         """``(prompts, B, cells)``: the rollout in the order of the grid, which may differ from that of the tokens."""
-        visual_n = torch.zeros(batch.tokens, dtype=torch.bool)
-        visual_n[batch.grid_tokens] = True
+        grid_tokens = group[0].grid_tokens
+        visual_n = torch.zeros(group[0].tokens, dtype=torch.bool)
+        visual_n[grid_tokens] = True
+        layers = [
+            QueryKeys(_joined(layer.queries_bhqd for layer in of_readings), _joined(layer.keys_bgkd for layer in of_readings))
+            for of_readings in zip(*(reading.layers for reading in group), strict=True)
+        ]
+        saliency = [_joined(of_layer) for of_layer in zip(*(reading.saliency for reading in group), strict=False)]
+        known = bool(saliency)
+        options = self._chat.options
         rows_pbv = attention_rollout(
-            batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout, check=require_wanted
+            layers, prompts, visual_n, group[0].scaling, options.rollout, saliency=saliency, check=require_wanted
         )
-        return rows_pbv[..., on_device(batch.grid_tokens.argsort().argsort(), rows_pbv.device)]
+        if saliency and not known:
+            _note(group, saliency)
+        return rows_pbv[..., on_device(grid_tokens.argsort().argsort(), rows_pbv.device)]
+
+
+def _joined(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """One behind another; one alone is left as it is."""
+    first, *others = tensors
+    return torch.cat([first, *others]) if others else first
+
+
+def _note(group: Sequence[Reading], saliency: Sequence[torch.Tensor]) -> None:
+    """Keep with every reading its part of what a rollout found."""
+    sizes = [len(reading) for reading in group]
+    for reading, of_layers in zip(group, zip(*(each.split(sizes) for each in saliency), strict=True), strict=True):
+        reading.saliency[:] = of_layers

@@ -190,9 +190,9 @@ def query_ours(dtype: str, frames: int, repetitions: int, recorded: Path) -> tup
         (first, first_asked), (second, second_asked) = (timed(partial(prefix.ask, prompt, answer=False)) for prompt in PROMPTS)
         maps, rolled_out = timed(lambda: prefix.rollout([first, second]))
         _, first_rolled_out = timed(lambda: prefix.rollout([first]))
-        (batch,) = prefix._batches
-        visual = torch.isin(torch.arange(batch.tokens), batch.grid_tokens)
-        torch.save((batch.layers, [reply.state.batches[0] for reply in (first, second)], visual), recorded)
+        (reading,) = prefix._read
+        visual = torch.isin(torch.arange(reading.tokens), reading.grid_tokens)
+        torch.save((reading.layers, [reply.state.layers for reply in (first, second)], visual), recorded)
         return maps.flatten(1), [read, first_asked, second_asked, rolled_out, first_rolled_out]
 
     ask(_window(2, WARM_UP_HW))
