@@ -44,7 +44,8 @@ class Recalled:
     def refresh(self, frame, queries):
         return [torch.full((9, 12), self._off) for _ in queries]
 
-    def prepare(self, frame):
+    def prepare(self, window, frame):
+        assert frame in window.frames
         self.prepared.append(frame.stamp_ns)
 
 
@@ -71,11 +72,11 @@ def test_all_conditions_of_the_embedded_models_answer_alike() -> None:
 def test_a_cache_that_changes_what_comes_out_is_told(tracker: Sam2Tracker, wrong: dict, differences: tuple) -> None:
     made = []
 
-    def attention_of(cache_bytes: int) -> Recalled:
-        made.append(Recalled(**wrong) if cache_bytes else Recalled())
+    def make(cache_mb: int) -> Recalled:
+        made.append(Recalled(**wrong) if cache_mb else Recalled())
         return made[-1]
 
-    rows = rows_in_turn(attention_of, tracker, subject(1), repetitions=1)
+    rows = rows_in_turn(make, tracker, subject(1), repetitions=1)
     assert [row.map_difference for name, row in rows.items() if "cache off" in name] == [0, 0, 0]
     map_difference, same_objects = differences
     assert rows["warm"].map_difference == rows["re-query"].map_difference == map_difference

@@ -16,9 +16,9 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial, wraps
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ import numpy as np
 import torch
 import transformers
 
-from decaf_ros.bench.caching import CACHE_BYTES, attention_of, read_ahead
 from decaf_ros.bench.figures import Measured, named
 from decaf_ros.bench.measuring import AwaitedClock, MemoryRise, await_devices, machine, resident_mib, timed
 from decaf_ros.bench.model_sizes import MLLMS, Dimensions, token_bytes
@@ -39,6 +38,7 @@ from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window
 from decaf_ros.bench.timetable import Column, Row, Work, attempted, in_time, table_of, tell
 from decaf_ros.config import GroundingConfig
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, UInt8Array
+from decaf_ros.method.points import mask_iou
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
 from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.devices import DeviceQueue
@@ -48,7 +48,7 @@ from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.session.attention import Attention, AttentionSource
+from decaf_ros.session.attention import Attention, AttentionSource, MllmAttention
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.stages import StageClock
@@ -58,6 +58,7 @@ SIZE_HW, EXPRESSION = (480, 640), "find the cup"
 CAMERA_HZ, WARM_UP_FRAMES, SKIPPED_FRAMES = 10.0, 16, 3
 OBJECTS = (1, 8, 4)
 SHORT_BATCH = 1600  # tokens: one frame of the Qwen family
+CACHE_MB = 1 << 15  # more than the window of any model here takes
 NEW_TOKENS = 2  # of an answer: random weights end none
 CACHE_OFF, COLD, WARM = "cache off", "cold", "warm"
 HEADS, KEY_HEADS, CHANNELS, ROLLED_OUT, PROMPT_TOKENS = 28, 4, 128, 2, 32  # of a 7B, but for the number of layers
@@ -181,9 +182,8 @@ def works(mllms: Mapping[str, Dimensions], trackers: Sequence[str], scale: Scale
     agreement = Work(
         [("agreement", name) for name in (ROLLOUT, *map(_embedded_name, _DTYPES))], agreement_rows, (scale, device)
     )
-    first, *others = [queries(name, not index) for index, name in enumerate(mllms)] or [None]
-    large, *smaller = [frames(name) for name in trackers] or [None]
-    return [work for work in (first, large, agreement, *others, *smaller) if work is not None]
+    asked, tracked = [queries(name, not index) for index, name in enumerate(mllms)], [frames(name) for name in trackers]
+    return [*asked[:1], *tracked[:1], agreement, *asked[1:], *tracked[1:]]
 
 
 # --- a query ---
@@ -231,10 +231,10 @@ class _Asking:
 
     def once(self, condition: str) -> dict[str, float]:
         """Seconds of a query, in all and by part."""
-        attention = attention_of(self._mllm, GroundingConfig(), 0 if condition == CACHE_OFF else CACHE_BYTES)
+        attention = _Pointing(self._mllm, GroundingConfig(prefix_cache_mb=0 if condition == CACHE_OFF else CACHE_MB))
         if condition == WARM:
-            for frame in self._window.frames:
-                read_ahead(attention, frame)
+            for frame in reversed(self._window.frames):  # as the node does
+                attention.prepare(self._window, frame)
         clock = AwaitedClock()
         with watched(self._model) as seconds:
             _, took = timed(lambda: self._answer(attention, clock))
@@ -250,29 +250,22 @@ class _Asking:
         if self._tracker is None:
             attention.attend(self._window, EXPRESSION, clock)
             return
-        grounder = Grounder(_Pointing(attention), self._tracker)
+        grounder = Grounder(attention, self._tracker)
         grounding = grounder.ground(self._clip, EXPRESSION, clock)
         with clock.stage("catch_up"):
             grounder.build_tracks(grounding, self._clip, clock)
             grounder.appearances(grounding, self._clip)
 
 
-@dataclass(frozen=True)
-class _Pointing:
+class _Pointing(MllmAttention):
     """Attention that takes its time, and then looks at one spot of every fourth frame: random weights look anywhere."""
-
-    source: AttentionSource
 
     def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
         """See :class:`~decaf_ros.session.attention.AttentionSource`."""
-        attention = self.source.attend(window, expression, clock)
+        attention = super().attend(window, expression, clock)
         heat_thw = torch.zeros_like(attention.heat_thw)
         heat_thw[::4, heat_thw.shape[1] // 2, heat_thw.shape[2] // 2] = 1.0
         return replace(attention, heat_thw=heat_thw)
-
-    def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
-        """See :class:`~decaf_ros.session.attention.AttentionSource`."""
-        return self.source.refresh(frame, queries)
 
 
 @contextlib.contextmanager
@@ -282,32 +275,26 @@ def watched(model: Any) -> Iterator[defaultdict[str, float]]:
     Of its vision tower, of its layers, and apart from these *decoding*: the layers for one token of each conversation.
     """
     seconds: defaultdict[str, float] = defaultdict(float)
+    began = 0.0
 
-    def watch(module: torch.nn.Module, part_of: Callable[[Mapping[str, Any]], str]) -> None:
-        forward = module.forward
+    def begin(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        nonlocal began
+        await_devices()
+        began = time.perf_counter()
 
-        @wraps(forward)
-        def timed_forward(*args: Any, **kwargs: Any) -> Any:
-            await_devices()
-            start = time.perf_counter()
-            try:
-                return forward(*args, **kwargs)
-            finally:  # a pass whose end nobody wants is left by an exception
-                await_devices()
-                seconds[part_of(kwargs)] += time.perf_counter() - start
+    def end(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        await_devices()
+        part = "vision"
+        if module is model.model.language_model:
+            part = "decoding" if kwargs["inputs_embeds"].shape[1] == 1 else "language_model"
+        seconds[part] += time.perf_counter() - began
 
-        module.forward = timed_forward
-
-    def part_of_layers(given: Mapping[str, Any]) -> str:
-        return "decoding" if given["inputs_embeds"].shape[1] == 1 else "language_model"
-
-    watch(model.model.visual, lambda given: "vision")
-    watch(model.model.language_model, part_of_layers)
-    try:
+    with contextlib.ExitStack() as hooks:
+        for module in (model.model.visual, model.model.language_model):  # neither is within the other
+            hooks.enter_context(module.register_forward_pre_hook(begin, with_kwargs=True))
+            # Always: a pass whose end nobody wants is left by an exception.
+            hooks.enter_context(module.register_forward_hook(end, with_kwargs=True, always_call=True))
         yield seconds
-    finally:
-        for module in (model.model.visual, model.model.language_model):
-            del module.forward  # that of its class is there again
 
 
 # --- a tracked frame while a query runs ---
@@ -327,7 +314,8 @@ def _beside(mllm: Qwen25Vl, network: Sam2Network, scale: Scale, first: bool, bat
     await_devices()
     network.device_queue = DeviceQueue(network.device, priority=-1 if first else 0)
     tracker = Sam2Tracker(network, memory_gating=True, motion_gating=True)
-    attention = attention_of(mllm.with_options(replace(scale.options, batch_tokens=batch_tokens)), GroundingConfig(), 0)
+    reader = mllm.with_options(replace(scale.options, batch_tokens=batch_tokens))
+    attention = MllmAttention(reader, GroundingConfig(prefix_cache_mb=0))
     alone = _frame_times(tracker, scale)
     with _queries(attention, random_window(scale.key_frames, SIZE_HW)):
         beside = _frame_times(tracker, scale)
@@ -485,7 +473,7 @@ def _looked_at(device: str, dtype: torch.dtype) -> tuple[torch.Tensor, list[Bool
     images_rgb, mask_hw = moving_box(4, (192, 256))
     frames = [Frame(1 + round(index * 0.25e9), "camera", image_rgb) for index, image_rgb in enumerate(images_rgb)]
     mllm = load_mllm("embedded", MllmOptions(max_new_tokens=NEW_TOKENS), device, dtype)
-    heat_thw = attention_of(mllm, GroundingConfig(), 0).attend(FrameWindow(tuple(frames)), EXPRESSION).heat_thw
+    heat_thw = MllmAttention(mllm).attend(FrameWindow(tuple(frames)), EXPRESSION).heat_thw
     tracker = Sam2Tracker.load("embedded", device=device, dtype=dtype)
     tracks = [tracker.start_track(tracker.encode(frames[0]), mask_hw)]
     return heat_thw, [tracker.step(tracks, tracker.encode(frame))[0].mask_hw for frame in frames[1:]]
@@ -494,8 +482,8 @@ def _looked_at(device: str, dtype: torch.dtype) -> tuple[torch.Tensor, list[Bool
 def _agreement(expected: tuple[torch.Tensor, list[BoolArray]], found: tuple[torch.Tensor, list[BoolArray]]) -> dict[str, float]:
     (expected_heat, expected_masks), (heat, masks) = expected, found
     pairs = zip(expected_masks, masks, strict=True)
-    ious = [np.count_nonzero(a & b) / max(1.0, np.count_nonzero(a | b)) for a, b in pairs]
-    return {"difference": float((heat - expected_heat).norm() / expected_heat.norm()), "iou": min(ious, default=1.0)}
+    iou = min((mask_iou(a_hw, b_hw) for a_hw, b_hw in pairs), default=1.0)
+    return {"difference": float((heat - expected_heat).norm() / expected_heat.norm()), "iou": iou}
 
 
 # --- all of it ---

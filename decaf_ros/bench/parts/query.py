@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
-from decaf_ros.bench.caching import CACHE_BYTES, attention_of, read_ahead
 from decaf_ros.bench.figures import Measured, named
 from decaf_ros.bench.measuring import AwaitedClock, Time, apart, machine, timed
 from decaf_ros.bench.part import Run
 from decaf_ros.bench.report import conditions, progress
-from decaf_ros.config import GroundingConfig
+from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import BoolArray, Frame
 from decaf_ros.evaluation.held_out import SIZE_HW, WINDOW_S, episode_of
 from decaf_ros.evaluation.setups import Setup, models_of
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.models.protocols import MaskTracker
-from decaf_ros.session.attention import AttentionSource
-from decaf_ros.session.frames import StoredFrame
+from decaf_ros.session.attention import AttentionSource, MllmAttention
+from decaf_ros.session.frames import KeyFrameBuffer, StoredFrame, window_of
 from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.session.stages import STAGES
 from decaf_ros.synthetic.table.sentences import sentences_of
 
-KEY_FRAMES, KEY_FRAME_S = 16, 0.25
+KEY_FRAMES, KEY_FRAME_S = SessionConfig.key_frames, 1 / SessionConfig.window_hz
+CACHE_MB = 1 << 14  # more than any window takes
 REFRESHED = (1, 4)  # queries
 CACHE_OFF, COLD, WARM, SECOND, MOVED = "cold, cache off", "cold", "warm", "second query, same window", "re-query"
 READ_AHEAD = "a key frame read ahead"
 
 AttentionOf: TypeAlias = Callable[[int], AttentionSource]
-"""A source of attention that has read nothing yet and keeps so many bytes of what it reads; 0 switches that off."""
+"""A source of attention that has read nothing yet and keeps so many MiB of what it reads; 0 switches that off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +138,9 @@ def measured_rows(setup: Setup, subject: Subject, repetitions: int) -> dict[str,
     """With the models of a setup; see :func:`rows_in_turn`."""
     models = models_of(setup)
 
-    make = partial(attention_of, models.mllm, setup.config)
+    def make(cache_mb: int) -> AttentionSource:
+        return MllmAttention(models.mllm, replace(setup.config, prefix_cache_mb=cache_mb))
+
     return rows_in_turn(make, models.tracker, subject, repetitions, setup.config)
 
 
@@ -169,10 +170,13 @@ class _Asking:
 
     def __init__(self, make: AttentionOf, tracker: MaskTracker, subject: Subject, config: GroundingConfig) -> None:
         self._make, self._tracker, self._config = make, tracker, config
-        clip = [StoredFrame(frame, tracker) for frame in subject.frames]
-        for stored in clip:
+        kept = KeyFrameBuffer(SessionConfig.window_seconds, SessionConfig.window_hz)
+        windows = []
+        for stored in (StoredFrame(frame, tracker) for frame in subject.frames):
+            kept.add(stored)
             stored.features()  # as the live thread does when a key frame comes
-        self._before, self._moved = clip[:-1], clip[1:]
+            windows.append(kept.select(KEY_FRAMES))
+        *_, self._before, self._moved = windows
         self._queries = list(subject.queries)
         (self._first, _), (self._second, _), *_ = self._queries
 
@@ -186,9 +190,9 @@ class _Asking:
     def once(self) -> Iterator[tuple[str, str, str, Answer]]:
         """Row, the row that it is compared with, what is asked, and the answer."""
         yield CACHE_OFF, CACHE_OFF, "first", self._ask(self._make(0), self._before, self._first)
-        yield COLD, CACHE_OFF, "first", self._ask(self._make(CACHE_BYTES), self._before, self._first)
-        attention = self._make(CACHE_BYTES)
-        for stored in self._before:
+        yield COLD, CACHE_OFF, "first", self._ask(self._make(CACHE_MB), self._before, self._first)
+        attention = self._make(CACHE_MB)
+        for stored in reversed(self._before):  # as the node does
             yield READ_AHEAD, "", "", self._read_ahead(attention, stored.frame)
         yield WARM, CACHE_OFF, "first", self._ask(attention, self._before, self._first)
         yield SECOND, CACHE_OFF, "second", self._ask(attention, self._before, self._second)
@@ -198,7 +202,7 @@ class _Asking:
             yield f"{name}, cache off", f"{name}, cache off", what, self._refresh(self._make(0), many)
             yield name, f"{name}, cache off", what, self._refresh(attention, many)
 
-    def _ask(self, attention: AttentionSource, clip: Sequence[StoredFrame], expression: str) -> Answer:
+    def _ask(self, attention: AttentionSource, clip: list[StoredFrame], expression: str) -> Answer:
         """From the sentence to objects that are carried to the window's end."""
         grounder, clock = Grounder(attention, self._tracker, self._config), AwaitedClock()
 
@@ -219,7 +223,7 @@ class _Asking:
         return Answer(time, {}, torch.stack(maps))
 
     def _read_ahead(self, attention: AttentionSource, frame: Frame) -> Answer:
-        _, time = timed(lambda: read_ahead(attention, frame))
+        _, time = timed(lambda: attention.prepare(window_of(self._before), frame))
         return Answer(time, {}, torch.zeros(1))
 
 
@@ -249,7 +253,8 @@ from the sentence to objects at the window's end. Image features of the mask mod
 - *{CACHE_OFF.capitalize()}* is what the others are compared with: nothing is read beforehand, and nothing of it is kept.
   *{COLD.capitalize()}*: nothing is read beforehand, and what is read is kept.
 - *{WARM.capitalize()}*: each key frame was read ahead. *{SECOND.capitalize()}*: another sentence, right after it.
-  *{MOVED.capitalize()}*: the first sentence again, when one more key frame has come, which was not read ahead.
+  *{MOVED.capitalize()}*: the first sentence again, when one more key frame has come, which was not read ahead; the window is
+  then the one that the node chooses, of whole pairs of key frames but for the newest.
 - *Refresh*: heat maps of so many queries on the newest key frame, which was read before unless the cache is off; it is compared
   with the same with the cache off.
 - *Ratio*: to the time by the clock, and to that of the CPU, which other load on the machine leaves alone.
