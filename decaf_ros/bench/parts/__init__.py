@@ -40,10 +40,11 @@ PARTS = (
     ),
     Part(
         "node",
-        "how late masks are, whether memory grows, and what a slow subscriber does",
+        "how late masks are, also while queries run, how long these take, memory, and what a slow subscriber does",
         (
             Option("node-frames", 3000, "to watch the node's memory for", quick=500),
             Option("node-seconds", 300.0, "to watch the node beside a slow subscriber", quick=20.0),
+            Option("node-queries", 10, "asked with each setting of read_ahead", quick=1),
         ),
     ),
     Part(

@@ -1,4 +1,4 @@
-"""How late masks are, whether memory grows, and what a slow subscriber does: processes of their own, as on a robot."""
+"""How late masks are, also while queries run, whether memory grows, and what slow subscribers do: processes as on a robot."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from decaf_ros.synthetic.table.sentences import sentences_of
 
 LATENCY_TARGET_MS = 150.0
 GROWTH_TARGET_MIB = 20.0
+MOST_LATER, ANSWER_TARGET_S = 1.5, 1.0
 
 _SEED = 23
 _CAMERA_HZ = 10.0
@@ -36,6 +39,8 @@ _WARM_UP_FRAMES, _LATENCY_FRAMES = 20, 300
 _SETTLED_AFTER_FRAMES = 300
 _SLOW_TOPICS = ("mask", "overlay")
 _SLOW_PAUSE_SECONDS = 0.5
+_READ_AHEAD = ("off", "auto", "on")
+_SETTLING_FRAMES, _QUIET_FRAMES = 20, 40  # so that all of the window comes under a setting before a query is asked
 _FIFTHS = ("first fifth", "second", "third", "fourth", "last")
 
 
@@ -101,7 +106,24 @@ class SlowSubscriberFigures:
     superseded: int
 
 
-def measure(run: Run, node_frames: int, node_seconds: float) -> Measured:
+@dataclass(frozen=True)
+class QueryFigures:
+    """Masks and answers with one setting of ``read_ahead``, one object tracked.
+
+    Attributes:
+        quiet_ms: ages of masks that came while nobody asked.
+        asked_ms: of those that came while a query ran.
+        answers_s: from each question to its answer.
+        share: of the node's time that reading ahead took when a question came, by what the node says.
+    """
+
+    quiet_ms: tuple[float, ...]
+    asked_ms: tuple[float, ...]
+    answers_s: tuple[float, ...]
+    share: float
+
+
+def measure(run: Run, node_frames: int, node_seconds: float, node_queries: int) -> Measured:
     """Latency and memory; always with the embedded models: what is measured is the node.
 
     Raises:
@@ -109,11 +131,19 @@ def measure(run: Run, node_frames: int, node_seconds: float) -> Measured:
         TimeoutError: the processes do not start, or masks do not come.
     """
     latency, endurance = measure_latency(_LATENCY_FRAMES), measure_endurance(node_frames)
-    return report(run, latency, endurance, measure_slow_subscriber(node_seconds))
+    queries = measure_queries(node_queries)
+    return report(run, latency, endurance, queries, measure_slow_subscriber(node_seconds))
 
 
-def report(run: Run, latency: LatencyFigures, endurance: EnduranceFigures, slow: SlowSubscriberFigures) -> Measured:
+def report(
+    run: Run,
+    latency: LatencyFigures,
+    endurance: EnduranceFigures,
+    queries: Mapping[str, QueryFigures],
+    slow: SlowSubscriberFigures,
+) -> Measured:
     """The figures with their targets."""
+    while_asked = query_figures(queries)
     rows = [
         ["image stamp to mask, p50", f"{latency.p50_ms:.0f} ms", ""],
         ["image stamp to mask, p95", f"{latency.p95_ms:.0f} ms", f"< {LATENCY_TARGET_MS:.0f} ms"],
@@ -136,6 +166,15 @@ def report(run: Run, latency: LatencyFigures, endurance: EnduranceFigures, slow:
 refreshed once a second. Latency: {latency.frames} masks after {_WARM_UP_FRAMES} of warm-up, measured by a subscriber in a third
 process. Memory: resident, as the node reports it.
 
+## While queries run
+
+{_query_table(while_asked)}
+One node, a camera at {_CAMERA_HZ:g} Hz, one object tracked and its heat map refreshed once a second. With each setting of
+`read_ahead`, in turn, {len(queries["off"].answers_s)} queries, and {_QUIET_FRAMES} masks before each of them. *Ratio*: of the
+p95 to that of masks with `off` while no query runs; the target is <= {MOST_LATER:g}. *Answer*: from the question to the answer
+at the client; the target is a p50 <= {ANSWER_TARGET_S:g} s where key frames are read ahead. *Time share*: of the worker's,
+spent on that.
+
 ## Beside a slow subscriber
 
 {markdown_table(("figure", *_FIFTHS), beside_slow)}
@@ -150,10 +189,46 @@ reliably to {" and ".join(f"`~/{topic}`" for topic in _SLOW_TOPICS)} and takes {
     fifths = {name: by_place(_FIFTHS, ages) for name, ages in (("p50_ms", slow.p50_ms), ("p95_ms", slow.p95_ms))}
     figures = {
         "latency": asdict(latency),
+        "queries": while_asked,
         "endurance": asdict(endurance) | {"growth_mib": endurance.growth_mib},
         "slow_subscriber": asdict(slow) | fifths,
     }
     return Measured(page, named(figures))
+
+
+def query_figures(queries: Mapping[str, QueryFigures]) -> dict[str, dict[str, float]]:
+    """By setting of ``read_ahead`` and by whether a query ran: ages of masks, and how long answers took.
+
+    ``ratio`` is of the p95 to that of masks while no query runs and nothing is read ahead.
+    """
+    plain_p95 = float(np.percentile(queries["off"].quiet_ms, 95))
+    figures: dict[str, dict[str, float]] = {}
+    for setting, measured in queries.items():
+        for name, ages_ms in (("no_query", measured.quiet_ms), ("query", measured.asked_ms)):
+            p50, p95 = np.percentile(ages_ms, [50, 95]).tolist()
+            figures[f"{setting}_{name}"] = {"p50_ms": p50, "p95_ms": p95, "ratio": p95 / plain_p95}
+        p50, p95 = np.percentile(measured.answers_s, [50, 95]).tolist()
+        figures[f"{setting}_query"] |= {"answer_p50_s": p50, "answer_p95_s": p95}
+        figures[f"{setting}_no_query"]["time_share"] = measured.share
+    return figures
+
+
+def _query_table(figures: Mapping[str, Mapping[str, float]]) -> str:
+    columns = {
+        "p50_ms": "{:.0f} ms",
+        "p95_ms": "{:.0f} ms",
+        "ratio": "{:.2f}",
+        "answer_p50_s": "{:.2f} s",
+        "answer_p95_s": "{:.2f} s",
+    }
+    columns["time_share"] = "{:.2f}"
+    rows = []
+    for name, values in figures.items():
+        setting, _, state = name.partition("_")
+        shown = [form.format(values[key]) if key in values else "" for key, form in columns.items()]
+        rows.append([f"`{setting}`", "while a query runs" if state == "query" else "no query", *shown])
+    header = ("read_ahead", "masks", "age, p50", "p95", "ratio", "answer, p50", "p95", "time share")
+    return markdown_table(header, rows)
 
 
 def measure_latency(frames: int) -> LatencyFigures:
@@ -192,6 +267,42 @@ def measure_endurance(frames: int) -> EnduranceFigures:
     return EnduranceFigures(
         _SETTLED_AFTER_FRAMES + counted, settled, later[-1], max(later), counted / seconds, computed / seconds
     )
+
+
+def measure_queries(rounds: int, settling: int = _SETTLING_FRAMES, quiet: int = _QUIET_FRAMES) -> dict[str, QueryFigures]:
+    """Track one object at 10 Hz and ask for it now and then, with one setting of ``read_ahead`` after the other.
+
+    Args:
+        rounds: of all settings.
+        settling: masks after a change that are not counted.
+        quiet: masks before a query.
+
+    Raises:
+        RuntimeError: a query failed, or the parameter cannot be set.
+        TimeoutError: the processes do not start, or masks do not come.
+    """
+    quiet_ms: dict[str, list[float]] = {setting: [] for setting in _READ_AHEAD}
+    asked_ms, answers_s, shares = deepcopy(quiet_ms), deepcopy(quiet_ms), deepcopy(quiet_ms)
+    with _tracking(_CAMERA_HZ) as masks:
+        masks.wait_for(_WARM_UP_FRAMES)
+        for _ in range(rounds):
+            for setting in _READ_AHEAD:
+                masks.set_parameter("read_ahead", setting)
+                masks.wait_for(settling)
+                before = len(masks.ages_ms)
+                masks.wait_for(quiet)
+                shares[setting].append(masks.read_ahead_share())
+                asked, start = len(masks.ages_ms), time.monotonic()
+                masks.ask()
+                answers_s[setting].append(time.monotonic() - start)
+                quiet_ms[setting] += masks.ages_ms[before:asked]
+                asked_ms[setting] += masks.ages_ms[asked:]
+    return {
+        setting: QueryFigures(
+            tuple(quiet_ms[setting]), tuple(asked_ms[setting]), tuple(answers_s[setting]), float(np.median(shares[setting]))
+        )
+        for setting in _READ_AHEAD
+    }
 
 
 def measure_slow_subscriber(seconds: float) -> SlowSubscriberFigures:
@@ -259,6 +370,22 @@ class _Masks:
                 raise TimeoutError(f"nobody subscribes to {topic}")
             time.sleep(0.02)
 
+    def ask(self) -> None:
+        """Ask for the object that is tracked, and wait for the answer."""
+        answer = self._client.query(_expression())
+        if not answer.success:
+            raise RuntimeError(f"the query failed: {answer.message}")
+
+    def set_parameter(self, name: str, value: str) -> None:
+        """Set a parameter of the node."""
+        is_set, reason = self._client.set_parameter(name, value)
+        if not is_set:
+            raise RuntimeError(f"{name} cannot be set to {value}: {reason}")
+
+    def read_ahead_share(self) -> float:
+        """What share of the worker's time reading ahead takes, as the node's diagnostics say."""
+        return float(self._client.diagnostic_values("queries")["read_ahead_time_share"])
+
     def camera_counters(self) -> dict[str, int]:
         """What became of the images, as the node's diagnostics say."""
         values = self._client.diagnostic_values("camera")
@@ -283,12 +410,11 @@ def _tracking(rate_hz: float) -> Iterator[_Masks]:
         masks = _Masks(node, client)
         # A query that looks back over a whole window takes more memory than one that comes early.
         masks.wait_for(1 + round(rate_hz * SessionConfig().window_seconds))
-        answer = client.query(_expression())
-        if not answer.success:
-            raise RuntimeError(f"the query failed: {answer.message}")
+        masks.ask()
         yield masks
 
 
+@cache
 def _expression() -> str:
     """A sentence that holds for one thing of the scene from its beginning to its end."""
     episode = sample_episode(_SEED)

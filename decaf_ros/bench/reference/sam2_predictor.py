@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
+from sam2 import sam2_video_predictor
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.utils import misc
 
 from decaf_ros.bench.measuring import Time, timed
 from decaf_ros.datatypes import BoolArray, Frame, UInt8Array
 from decaf_ros.models.sam2_loading import locate
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
+
+_T = TypeVar("_T")
+
+
+def _plainly(items: Iterable[_T], **_: object) -> Iterable[_T]:
+    """Instead of bars of progress, which would fill the log between the rows of a table."""
+    return items
+
+
+sam2_video_predictor.tqdm = misc.tqdm = _plainly
 
 
 def predictor_of(model: torch.nn.Module, config_path: Path | None = None) -> SAM2VideoPredictor:
