@@ -37,11 +37,11 @@ class Row:
 
 
 class Column(NamedTuple):
-    """One of the values of a row, as it is shown."""
+    """One of the values of a row, as it is shown: its name, the column's title, and how the number is written."""
 
     key: str
     title: str
-    digits: int
+    form: str
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,6 @@ def table_of(rows: Sequence[Row], subject: str, columns: Sequence[Column]) -> st
             return [row.name, row.failure, *("" for _ in columns[1:])]
         values = (row.values.get(column.key, math.nan) for column in columns)
         shown = zip(values, columns, strict=True)
-        return [row.name, *("" if math.isnan(value) else f"{value:.{column.digits}f}" for value, column in shown)]
+        return [row.name, *("" if math.isnan(value) else format(value, column.form) for value, column in shown)]
 
     return markdown_table((subject, *(column.title for column in columns)), [cells(row) for row in rows])

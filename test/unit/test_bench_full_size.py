@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pretend_cuda import pretend_cuda
 
 from decaf_ros.bench.model_sizes import MLLMS, Dimensions
 from decaf_ros.bench.part import Run
@@ -48,14 +49,25 @@ def test_a_query_by_part_and_frames_beside_it() -> None:
     assert [(row.table, row.name) for row in rows] == list(work.rows)
     queries = [row.values for row in rows if row.table == "query"]
     for values in queries:
-        parts = [values[column.key] for column in full_size.QUERY[:-2]]
+        parts = [values[column.key] for column in full_size.QUERY[:-3]]
         assert all(part > 0 for part in parts)
         assert sum(parts) <= values["p50_s"]
+    assert [values.get("read_ahead_s", 0) > 0 for values in queries] == [False, False, True]
     beside = [row.values for row in rows if row.table == "beside"]
     assert all(values["ratio"] == values["beside_ms"] / values["alone_ms"] for values in beside)
     page = report(RUN, SCALE, rows).page
     assert "| tiny, warm" in page
     assert "| tracker like others, batch_tokens 128 |" in page
+
+
+def test_on_a_gpu_nothing_is_on_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("reset_peak_memory_stats", "memory_allocated", "max_memory_allocated", "max_memory_reserved"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 0)
+    with pretend_cuda():
+        query = next(query_rows("tiny", TINY, TRACKER, SCALE, "cuda", with_frames=False))
+        rollout = next(agreement_rows(SCALE, "cuda"))
+    assert (query.failure, rollout.failure) == ("", "")
+    assert rollout.values["difference"] <= 1e-4
 
 
 def test_a_tracked_frame_beside_sam2s_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,34 +67,35 @@ GB, MIB = 1e9, 2**20
 
 QUERY = (
     *(
-        Column(f"{part}_s", f"{part.replace('_', ' ')}, s", 2)
+        Column(f"{part}_s", f"{part.replace('_', ' ')}, s", ".2f")
         for part in ("preprocessing", "vision", "language_model", "decoding", "rollout", "prompting", "catch_up")
     ),
-    Column("p50_s", "query p50, s", 2),
-    Column("p95_s", "p95, s", 2),
+    Column("p50_s", "query p50, s", ".2f"),
+    Column("p95_s", "p95, s", ".2f"),
+    Column("read_ahead_s", "a frame read ahead, s", ".2f"),
 )
-MEMORY = tuple(Column(f"{what}_gb", f"{what}, GB", 1) for what in ("weights", "query", "kept", "working", "reserved"))
+MEMORY = tuple(Column(f"{what}_gb", f"{what}, GB", ".1f") for what in ("weights", "query", "kept", "working", "reserved"))
 BESIDE = (
-    Column("alone_ms", "frame alone, p50 in ms", 1),
-    Column("alone_p95_ms", "p95", 1),
-    Column("beside_ms", "while a query runs, p50 in ms", 1),
-    Column("beside_p95_ms", "p95", 1),
-    Column("ratio", "ratio of p50", 2),
-    Column("p95_ratio", "of p95", 2),
+    Column("alone_ms", "frame alone, p50 in ms", ".1f"),
+    Column("alone_p95_ms", "p95", ".1f"),
+    Column("beside_ms", "while a query runs, p50 in ms", ".1f"),
+    Column("beside_p95_ms", "p95", ".1f"),
+    Column("ratio", "ratio of p50", ".2f"),
+    Column("p95_ratio", "of p95", ".2f"),
 )
 FRAME = (
-    Column("sam2_ms", "sam2 p50, ms", 1),
-    Column("sam2_p95_ms", "p95", 1),
-    Column("ours_ms", "decaf_ros p50, ms", 1),
-    Column("ours_p95_ms", "p95", 1),
-    Column("ratio", "ratio", 2),
-    Column("memory_mib", "most memory of both, MiB", 0),
+    Column("sam2_ms", "sam2 p50, ms", ".1f"),
+    Column("sam2_p95_ms", "p95", ".1f"),
+    Column("ours_ms", "decaf_ros p50, ms", ".1f"),
+    Column("ours_p95_ms", "p95", ".1f"),
+    Column("ratio", "ratio", ".2f"),
+    Column("memory_mib", "most memory of both, MiB", ".0f"),
 )
 AGREEMENT = (
-    Column("difference", "difference of maps", 6),
-    Column("iou", "masks, least IoU", 3),
-    Column("ours_ms", "decaf_ros, ms", 1),
-    Column("plainly_ms", "plainly, ms", 1),
+    Column("difference", "difference of maps", ".1e"),
+    Column("iou", "masks, least IoU", ".3f"),
+    Column("ours_ms", "decaf_ros, ms", ".1f"),
+    Column("plainly_ms", "plainly, ms", ".1f"),
 )
 
 
@@ -232,9 +233,11 @@ class _Asking:
     def once(self, condition: str) -> dict[str, float]:
         """Seconds of a query, in all and by part."""
         attention = _Pointing(self._mllm, GroundingConfig(prefix_cache_mb=0 if condition == CACHE_OFF else CACHE_MB))
+        ahead: list[float] = []
         if condition == WARM:
             for frame in reversed(self._window.frames):  # as the node does
-                attention.prepare(self._window, frame)
+                _, took = timed(partial(attention.prepare, self._window, frame))
+                ahead.append(took.wall_ms / 1e3)
         clock = AwaitedClock()
         with watched(self._model) as seconds:
             _, took = timed(lambda: self._answer(attention, clock))
@@ -244,6 +247,8 @@ class _Asking:
         parts |= {"rollout": stages["rollout"] + stages["fusion"]}
         if self._tracker is not None:
             parts |= {stage: stages[stage] for stage in ("prompting", "catch_up")}
+        if ahead:
+            parts["read_ahead"] = float(np.median(ahead))
         return {f"{part}_s": value for part, value in parts.items()} | {"p50_s": took.wall_ms / 1e3}
 
     def _answer(self, attention: AttentionSource, clock: StageClock) -> None:
