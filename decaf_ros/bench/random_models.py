@@ -26,8 +26,7 @@ from decaf_ros.models.sam2_stream import Sam2Tracker
 
 ADAPTERS: dict[str, type[Qwen25Vl]] = {"qwen2_vl": Qwen2Vl, "qwen2_5_vl": Qwen25Vl}
 # The most telling first.
-_FIRST = "Qwen/Qwen2.5-VL-7B-Instruct"
-MLLM_IDS = [_FIRST, *(name for name, model in MLLMS.items() if model.model_type in ADAPTERS and name != _FIRST)]
+MLLM_IDS = [name for name in reversed(MLLMS) if MLLMS[name].model_type in ADAPTERS]
 TRACKER_IDS = [f"facebook/sam2.1-hiera-{size}" for size in ("large", "tiny", "base-plus", "small")]
 CELL_PX = 28
 # What the configuration calls them, and the tokenizer.

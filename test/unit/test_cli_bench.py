@@ -115,9 +115,8 @@ def test_every_page_of_the_documentation_is_one_of_a_part():
 
 
 def test_a_published_model_of_unknown_sizes_is_named_with_those_that_are_known(capsys):
-    pytest.importorskip("mujoco", reason="needs MuJoCo: the extra sim")
     assert main(["bench", "--parts", "full-size", "--mllms", "Qwen/Qwen9"]) == 1
-    assert "'Qwen/Qwen9' is no language model whose sizes are known: those are Qwen/Qwen2-VL-2B" in capsys.readouterr().err
+    assert "'Qwen/Qwen9' is no language model whose sizes are known: those are Qwen/Qwen2.5-VL-7B" in capsys.readouterr().err
 
 
 def test_without_what_draws_the_plot_its_extra_is_named_before_anything_is_measured(monkeypatch, capsys):
