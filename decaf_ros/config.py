@@ -57,7 +57,7 @@ class SessionConfig:
         catch_up_frames: most frames kept for objects that were found in the past and must be carried to the present.
         time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame; so is the
             fifth in a row that lies less far back and goes on (a short bag).
-        refresh_hz: how often the heat map is computed anew between queries; 0 switches it off.
+        refresh_hz: how often heat maps are computed anew between queries, in at most half of the worker's time; 0: never.
         reacquire: whether the query of an object that is lost, or that attention disagrees with, is asked again.
         reacquire_seconds: how long an object must be lost before, and how long to wait after the first attempt.
         reacquire_longest_pause_seconds: what that wait grows to while attempts fail.

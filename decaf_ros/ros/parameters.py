@@ -167,7 +167,7 @@ SETTINGS = (
     Setting(
         "refresh_hz",
         SessionConfig.refresh_hz,
-        "How often the heat map is computed anew between queries; 0 switches it off.",
+        "How often heat maps are computed anew between queries, in at most half of the worker's time; 0 switches it off.",
         (0.0, 60.0),
     ),
     Setting(

@@ -67,7 +67,8 @@ class TrackingSession:
             stored = StoredFrame(frame, self._tracker)
             segmentation = self._roster.follow(stored)
             self._frame_came.notify_all()
-            self._stream.take(stored)
+            if self._stream.take(stored):
+                self._roster.note_key_frame()
             return segmentation
 
     # --- the worker ---
@@ -293,11 +294,14 @@ class TrackingSession:
             return self._roster.latest
 
     @property
-    def newest(self) -> tuple[StoredFrame, Segmentation] | None:
-        """The newest frame with its features and its masks; ``None`` before the first."""
+    def newest_key_frame(self) -> tuple[StoredFrame, Segmentation] | None:
+        """The newest key frame with its features, and the masks that were published for it.
+
+        ``None`` before the first, and from when objects joined until the next one, unless it was this frame on which they did.
+        """
         with self._lock:
-            stored, latest = self._stream.newest, self._roster.latest
-            return (stored, latest) if stored is not None and latest is not None else None
+            stored, seen = self._stream.newest_key_frame, self._roster.on_key_frame
+            return (stored, seen) if stored is not None and seen is not None else None
 
     def take_events(self) -> tuple[TrackEvent, ...]:
         """What happened to objects since the last call, in order."""

@@ -54,11 +54,13 @@ class Stream:
 
     Attributes:
         newest: the last frame that was taken; ``None`` before the first.
+        newest_key_frame: the last key frame of this epoch; ``None`` before the first.
         counters: what became of all that came.
     """
 
     def __init__(self, config: SessionConfig) -> None:
         self.newest: StoredFrame | None = None
+        self.newest_key_frame: StoredFrame | None = None
         self.counters = Counters()
         self._window = KeyFrameBuffer(config.window_seconds, config.window_hz)
         self._catch_up: CatchUpBuffer | None = None
@@ -88,14 +90,17 @@ class Stream:
             return Admission.DROPPED
         return Admission.NEXT
 
-    def take(self, stored: StoredFrame) -> None:
-        """Keep a frame that was admitted."""
+    def take(self, stored: StoredFrame) -> bool:
+        """Keep a frame that was admitted; whether it is a key frame."""
         self.newest = stored
-        if self._window.add(stored):
+        is_key = self._window.add(stored)
+        if is_key:
+            self.newest_key_frame = stored
             stored.features()  # now, when the worker does not wait for it
         if self._catch_up is not None:
             self._catch_up.append(stored)
         self.counters.processed += 1
+        return is_key
 
     def look_back(self, config: SessionConfig, window_seconds: float | None) -> Snapshot:
         """Key frames over the last ``window_seconds``, or over the whole window; from here on frames are kept to catch up.
@@ -159,6 +164,7 @@ class Stream:
         self._epoch += 1
         self._epoch_reason = reason
         self._window.clear()
+        self.newest_key_frame = None
         self._catch_up = None
 
 

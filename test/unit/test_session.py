@@ -324,6 +324,49 @@ class TestObjects:
         assert np.isnan(second.attention_consistency)
 
 
+class TestNewestKeyFrame:
+    """What heat maps are made of and compared with; here every fifth frame."""
+
+    def seen(self, session: TrackingSession) -> tuple[int, list[int]] | None:
+        newest = session.newest_key_frame
+        if newest is None:
+            return None
+        stored, segmentation = newest
+        assert segmentation.frame is stored.frame
+        return stored.frame.stamp_ns // PERIOD_NS, [each.object_id for each in segmentation.objects]
+
+    @pytest.fixture
+    def session(self, tracker) -> TrackingSession:
+        return TrackingSession(tracker, SessionConfig(window_hz=2.0))
+
+    def test_it_comes_with_the_masks_that_were_published_for_it(self, session):
+        assert self.seen(session) is None
+        follow(session, NotedTrack())
+        published = session.push(frame(5))
+        session.push(frame(6))
+        assert session.newest_key_frame[1] is published
+
+    def test_objects_that_joined_later_are_on_the_next_one_only(self, session):
+        follow(session, NotedTrack())
+        assert self.seen(session) == (0, [1]), "it was the newest frame, too"
+        session.push(frame(1))
+        follow(session, NotedTrack(), replace=False)
+        session.push(frame(2))
+        assert self.seen(session) is None
+        session.push(frame(5))
+        assert self.seen(session) == (5, [1, 2])
+        session.remove_object(1)
+        assert self.seen(session) == (5, [2])
+
+    def test_a_new_start_and_a_reset_begin_with_none(self, session):
+        session.push(frame(52))
+        session.push(frame(53))
+        session.push(frame(1))
+        assert self.seen(session) == (1, [])
+        session.reset()
+        assert self.seen(session) is None
+
+
 def left() -> np.ndarray:
     mask = np.zeros(SIZE_HW, dtype=np.bool_)
     mask[:, :4] = True
