@@ -55,6 +55,7 @@ class SessionConfig:
         window_seconds: how far back the window reaches, in seconds.
         window_hz: key frames kept per second.
         catch_up_frames: most frames kept for objects that were found in the past and must be carried to the present.
+        catch_up_seconds: how long that may take at most: fewer of the frames are used where a step takes long.
         time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame; so is the
             fifth in a row that lies less far back and goes on (a short bag).
         refresh_hz: how often heat maps are computed anew between queries, in at most half of the worker's time; 0: never.
@@ -76,6 +77,7 @@ class SessionConfig:
     window_seconds: float = 4.0
     window_hz: float = 4.0
     catch_up_frames: int = 64
+    catch_up_seconds: float = 1.0
     time_jump_seconds: float = 1.0
     refresh_hz: float = 1.0
     reacquire: bool = True
@@ -96,6 +98,7 @@ class SessionConfig:
         _check_range(self, "window_seconds", 0.1, 600.0)
         _check_range(self, "window_hz", 0.1, 60.0)
         _check_range(self, "catch_up_frames", 2, 1024)
+        _check_range(self, "catch_up_seconds", 0.05, 60.0)
         _check_range(self, "time_jump_seconds", 0.0, 3600.0)
         _check_range(self, "refresh_hz", 0.0, 60.0)
         _check_range(self, "reacquire_seconds", 0.0, 600.0)

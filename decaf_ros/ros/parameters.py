@@ -159,6 +159,12 @@ SETTINGS = (
         (2, 1024),
     ),
     Setting(
+        "catch_up_seconds",
+        SessionConfig.catch_up_seconds,
+        "How long that may take at most: fewer of the frames are used where a step takes long.",
+        (0.05, 60.0),
+    ),
+    Setting(
         "time_jump_seconds",
         SessionConfig.time_jump_seconds,
         "A stamp further back than this is a new start (a looping bag), not a late frame; so is the fifth in a row.",

@@ -13,6 +13,8 @@ from decaf_ros.models.protocols import FrameFeatures, MaskTracker
 # For somebody who points at an image that was just shown: a second of a 30 Hz camera, and never more of a slower one.
 _RECENT_FRAMES = 30
 _RECENT_NS = 1_000_000_000
+# Between frames that objects are carried over and whose features must be computed for that.
+_CARRY_NS = 500_000_000
 
 T = TypeVar("T")
 
@@ -37,6 +39,11 @@ class StoredFrame:
             if self._features is None:
                 self._features = self.tracker.encode(self.frame)
             return self._features
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the image encoder's output is there already."""
+        return self._features is not None
 
     def without_features(self) -> StoredFrame:
         """The same frame, whose features whoever needs them computes anew: they are larger than the image."""
@@ -120,9 +127,11 @@ def _drop_before(frames: deque[StoredFrame], stamp_ns: int) -> None:
 
 
 class CatchUpBuffer:
-    """Frames that pass while a query runs, bounded: when full, every second one is given up and the stride doubles.
+    """Frames that pass while a query runs, to carry its objects over: those that have their features, and few others.
 
-    The newest one is there whatever the stride: a camera may stop, and the query is answered on the last image.
+    While objects are followed these are all frames, else the key frames: on no denser ones were the objects found. They are
+    bounded: when full, every second one is given up and the stride doubles. The newest frame is there whatever it is: a camera
+    may stop, and the query is answered on the last image.
 
     Attributes:
         skipped: frames given up so far.
@@ -133,13 +142,15 @@ class CatchUpBuffer:
         self._frames: list[StoredFrame] = []
         self._stride = 1
         self._seen = 0
+        self._ready_ns: int | None = None
         self._last_skipped: StoredFrame | None = None
         self.skipped = 0
 
     def append(self, stored: StoredFrame) -> None:
         """Keep the frame, or count it as skipped."""
-        self._seen += 1
-        if self._seen % self._stride:
+        is_ready = self._is_ready(stored)
+        self._seen += is_ready
+        if not is_ready or self._seen % self._stride:
             self.skipped += 1
             self._last_skipped = stored
             return
@@ -149,6 +160,15 @@ class CatchUpBuffer:
             self.skipped += len(self._frames) // 2
             self._frames = self._frames[-1::-2][::-1]
             self._stride *= 2
+
+    def _is_ready(self, stored: StoredFrame) -> bool:
+        stamp_ns = stored.frame.stamp_ns
+        if self._ready_ns is None:
+            self._ready_ns = stamp_ns
+        is_ready = stored.is_encoded or stamp_ns - self._ready_ns >= _CARRY_NS
+        if is_ready:
+            self._ready_ns = stamp_ns
+        return is_ready
 
     def drain(self) -> list[StoredFrame]:
         """Take all frames out, oldest first, and start anew at stride 1."""

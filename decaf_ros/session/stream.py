@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame
-from decaf_ros.models.protocols import ObjectTrack, TrackOutput
 from decaf_ros.session.errors import NoFramesError, SupersededError
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame
 from decaf_ros.session.stamps import StampWatch
@@ -166,23 +165,3 @@ class Stream:
         self._window.clear()
         self.newest_key_frame = None
         self._catch_up = None
-
-
-def carry(
-    tracks: Sequence[ObjectTrack], passed: Sequence[StoredFrame], masks: list[TrackOutput], check: Callable[[], None]
-) -> list[TrackOutput]:
-    """Step tracks over frames, by the mask model that both are of: the session may have another one by now.
-
-    Args:
-        tracks: what is carried.
-        passed: frames after the one that the tracks are at, oldest first.
-        masks: where they are there.
-        check: called before each step; raises to abandon the work.
-
-    Returns:
-        Where they are on the last frame.
-    """
-    for stored in passed:
-        check()
-        masks = stored.tracker.step(tracks, stored.features())
-    return masks

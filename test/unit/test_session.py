@@ -1,8 +1,11 @@
 """Live tracking with a mask model that only notes which frames each track was carried over."""
 
+import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +105,12 @@ def follow(session: TrackingSession, *tracks: NotedTrack, replace: bool = True) 
 
 
 class TestCatchingUp:
+    """Unless told otherwise all frames are key frames, and have their features."""
+
+    @pytest.fixture
+    def session(self, tracker) -> TrackingSession:
+        return TrackingSession(tracker, SessionConfig(window_hz=10.0))
+
     def test_a_track_sees_every_frame_once_from_the_snapshot_on(self, session):
         for number in range(3):
             session.push(frame(number))
@@ -132,7 +141,7 @@ class TestCatchingUp:
         assert track.stamps[-1] == stamps(60)[0]
 
     def test_a_slow_query_costs_frames_in_between_but_never_order_or_the_newest(self, tracker):
-        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4))
+        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4, window_hz=10.0))
         session.push(frame(0))
         snapshot, track = session.begin_query(), NotedTrack()
         for number in range(1, 31):
@@ -146,7 +155,7 @@ class TestCatchingUp:
 
     @pytest.mark.parametrize("passed", range(1, 40))
     def test_the_answer_is_about_the_newest_frame_whatever_was_skipped(self, tracker, passed):
-        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4))
+        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4, window_hz=10.0))
         session.push(frame(0))
         snapshot, track = session.begin_query(), NotedTrack()
         for number in range(1, passed + 1):
@@ -180,9 +189,10 @@ class TestCatchingUp:
         tracker.on_step = lambda: session.set_tracker(other)
         other.on_step = lambda: pytest.fail("it cannot read tracks of another model")
         session.push(frame(2))
+        session.push(frame(3))
         with pytest.raises(SupersededError, match="another mask model was loaded"):
             join(session, snapshot, track)
-        assert track.stamps == stamps(1, 2)
+        assert track.stamps == stamps(1, 2, 3)
 
     def test_joining_objects_are_on_the_newest_frame(self, session):
         session.push(frame(0))
@@ -200,6 +210,80 @@ class TestCatchingUp:
         track = NotedTrack()
         join(session, session.begin_query(), track)
         assert track.stamps == []
+
+    @pytest.mark.parametrize(("followed", "over"), [(False, (5, 10, 13)), (True, range(1, 14))])
+    def test_frames_are_not_encoded_to_carry_objects_over_but_for_the_newest(self, tracker, followed, over):
+        session = TrackingSession(tracker, SessionConfig(window_hz=2.0))
+        if followed:
+            follow(session, NotedTrack())
+        session.push(frame(0))
+        snapshot, track = session.begin_query(), NotedTrack()
+        for number in range(1, 14):
+            session.push(frame(number))
+        before = len(tracker.encoded)
+        join(session, snapshot, track)
+        assert track.stamps == stamps(*over)
+        assert len(tracker.encoded) - before == (0 if followed else 1)
+        assert len(track.stamps) + session.counters.catch_up_skipped == 13
+
+    def test_where_key_frames_are_rare_two_frames_a_second_are_taken_all_the_same(self, tracker):
+        session = TrackingSession(tracker, SessionConfig(window_hz=0.1))
+        session.push(frame(0))
+        snapshot, track = session.begin_query(), NotedTrack()
+        for number in range(1, 32):
+            session.push(frame(number))
+        join(session, snapshot, track)
+        assert track.stamps == stamps(6, 11, 16, 21, 26, 31)
+
+
+class TestTimeToCatchUp:
+    """Steps of a known cost, by a clock of the test's own."""
+
+    FRAMES = 60
+
+    def catch_up(self, tracker: NotingTracker, seconds: float, step_s: float, camera_s: float = math.inf) -> list[int]:
+        """The numbers of the frames that a track was carried over; ``camera_s`` is when a frame comes meanwhile."""
+        self.time, due = 0.0, camera_s
+        config = SessionConfig(window_hz=10.0, catch_up_seconds=seconds)
+        session = TrackingSession(tracker, config, clock=lambda: self.time)
+        session.push(frame(0))
+        snapshot, track, number = session.begin_query(), NotedTrack(), itertools.count(1)
+        for _ in range(self.FRAMES):
+            session.push(frame(next(number)))
+        with ThreadPoolExecutor(1) as camera:
+
+            def step() -> None:
+                nonlocal due
+                self.time += step_s
+                while due <= self.time:
+                    due += camera_s
+                    wait([camera.submit(session.push, frame(next(number)))], timeout=0.5)  # but for those of the hand-over
+
+            tracker.on_step = step
+            record = QueryRecord(session.new_query_id(), "the mug", "mug", 0, True)
+            segmentation = session.join(snapshot, record, found(track), replace=True)
+            tracker.on_step = lambda: None
+            over = [each // PERIOD_NS for each in track.stamps if each <= segmentation.frame.stamp_ns]
+        assert over == sorted(set(over))
+        assert over[-1] == segmentation.frame.stamp_ns // PERIOD_NS, "up to the newest"
+        assert len(over) + session.counters.catch_up_skipped == over[-1]
+        return over
+
+    @pytest.mark.parametrize(
+        ("seconds", "step_s"), [(1.0, 0.005), (1.0, 0.02), (1.0, 0.05), (0.4, 0.05), (1.0, 0.3), (0.05, 9.0)]
+    )
+    def test_steps_are_as_many_as_there_is_time_for_and_evenly_spaced(self, tracker, seconds, step_s):
+        over = self.catch_up(tracker, seconds, step_s)
+        most = min(self.FRAMES, max(2, round(seconds / 2 / step_s)))  # the first of them tells what one takes
+        assert most - 1 <= len(over) <= most
+        gaps = np.diff(over)
+        assert gaps.max() - gaps.min() <= 1
+
+    @pytest.mark.parametrize("camera_s", [0.3, 0.1, 0.04])
+    @pytest.mark.parametrize("step_s", [0.01, 0.05, 0.15])
+    def test_it_is_over_in_time_however_fast_the_camera_is(self, tracker, step_s, camera_s):
+        self.catch_up(tracker, 1.0, step_s, camera_s)
+        assert self.time <= 1.0 + 3 * step_s + 1e-9, "a step that was begun, and the hand-over"
 
 
 class TestStamps:
