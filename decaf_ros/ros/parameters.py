@@ -101,7 +101,7 @@ SETTINGS = (
     Setting(
         "dtype",
         "auto",
-        "Number format of the models: auto is float32 on the CPU and bfloat16 on a GPU; SAM 2 in float16 where a GPU lacks that.",
+        "Number format of the models: auto is float32 on the CPU, bfloat16 on a GPU; float16 for SAM 2 where a GPU lacks that.",
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
     Setting(

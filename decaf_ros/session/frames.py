@@ -13,8 +13,8 @@ from decaf_ros.models.protocols import FrameFeatures, MaskTracker
 # For somebody who points at an image that was just shown: a second of a 30 Hz camera, and never more of a slower one.
 _RECENT_FRAMES = 30
 _RECENT_NS = 1_000_000_000
-# Between frames that objects are carried over and whose features must be computed for that.
-_CARRY_NS = 500_000_000
+# Ten frames a second, give or take what a camera's stamps do: at fewer, what a hand moves is lost more often.
+_CARRY_NS = 80_000_000
 
 T = TypeVar("T")
 
@@ -127,11 +127,10 @@ def _drop_before(frames: deque[StoredFrame], stamp_ns: int) -> None:
 
 
 class CatchUpBuffer:
-    """Frames that pass while a query runs, to carry its objects over: those that have their features, and few others.
+    """Frames that pass while a query runs, to carry its objects over: those that have their features, and some ten a second.
 
-    While objects are followed these are all frames, else the key frames: on no denser ones were the objects found. They are
-    bounded: when full, every second one is given up and the stride doubles. The newest frame is there whatever it is: a camera
-    may stop, and the query is answered on the last image.
+    They are bounded: when full, every second one is given up and the stride doubles. The newest frame is there whatever it is:
+    a camera may stop, and the query is answered on the last image.
 
     Attributes:
         skipped: frames given up so far.
@@ -142,33 +141,31 @@ class CatchUpBuffer:
         self._frames: list[StoredFrame] = []
         self._stride = 1
         self._seen = 0
-        self._ready_ns: int | None = None
+        self._seen_ns: int | None = None
         self._last_skipped: StoredFrame | None = None
         self.skipped = 0
 
-    def append(self, stored: StoredFrame) -> None:
-        """Keep the frame, or count it as skipped."""
-        is_ready = self._is_ready(stored)
-        self._seen += is_ready
-        if not is_ready or self._seen % self._stride:
-            self.skipped += 1
-            self._last_skipped = stored
-            return
+    def append(self, stored: StoredFrame) -> bool:
+        """Keep the frame, or count it as skipped; whether it is kept for itself, and not as the newest alone."""
+        is_dense = self._seen_ns is not None and stored.frame.stamp_ns - self._seen_ns < _CARRY_NS
+        if is_dense and not stored.is_encoded:
+            return self._skip(stored)
+        self._seen += 1
+        self._seen_ns = stored.frame.stamp_ns
+        if self._seen % self._stride:
+            return self._skip(stored)
         self._frames.append(stored)
         self._last_skipped = None
         if len(self._frames) > self._capacity:
             self.skipped += len(self._frames) // 2
             self._frames = self._frames[-1::-2][::-1]
             self._stride *= 2
+        return True
 
-    def _is_ready(self, stored: StoredFrame) -> bool:
-        stamp_ns = stored.frame.stamp_ns
-        if self._ready_ns is None:
-            self._ready_ns = stamp_ns
-        is_ready = stored.is_encoded or stamp_ns - self._ready_ns >= _CARRY_NS
-        if is_ready:
-            self._ready_ns = stamp_ns
-        return is_ready
+    def _skip(self, stored: StoredFrame) -> bool:
+        self.skipped += 1
+        self._last_skipped = stored
+        return False
 
     def drain(self) -> list[StoredFrame]:
         """Take all frames out, oldest first, and start anew at stride 1."""

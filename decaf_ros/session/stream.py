@@ -95,9 +95,9 @@ class Stream:
         is_key = self._window.add(stored)
         if is_key:
             self.newest_key_frame = stored
+        is_carried = self._catch_up is not None and self._catch_up.append(stored)
+        if is_key or is_carried:
             stored.features()  # now, when the worker does not wait for it
-        if self._catch_up is not None:
-            self._catch_up.append(stored)
         self.counters.processed += 1
         return is_key
 

@@ -1,5 +1,6 @@
 """Live tracking with a mask model that only notes which frames each track was carried over."""
 
+import dataclasses
 import itertools
 import math
 import threading
@@ -105,12 +106,6 @@ def follow(session: TrackingSession, *tracks: NotedTrack, replace: bool = True) 
 
 
 class TestCatchingUp:
-    """Unless told otherwise all frames are key frames, and have their features."""
-
-    @pytest.fixture
-    def session(self, tracker) -> TrackingSession:
-        return TrackingSession(tracker, SessionConfig(window_hz=10.0))
-
     def test_a_track_sees_every_frame_once_from_the_snapshot_on(self, session):
         for number in range(3):
             session.push(frame(number))
@@ -141,7 +136,7 @@ class TestCatchingUp:
         assert track.stamps[-1] == stamps(60)[0]
 
     def test_a_slow_query_costs_frames_in_between_but_never_order_or_the_newest(self, tracker):
-        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4, window_hz=10.0))
+        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4))
         session.push(frame(0))
         snapshot, track = session.begin_query(), NotedTrack()
         for number in range(1, 31):
@@ -155,7 +150,7 @@ class TestCatchingUp:
 
     @pytest.mark.parametrize("passed", range(1, 40))
     def test_the_answer_is_about_the_newest_frame_whatever_was_skipped(self, tracker, passed):
-        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4, window_hz=10.0))
+        session = TrackingSession(tracker, SessionConfig(catch_up_frames=4))
         session.push(frame(0))
         snapshot, track = session.begin_query(), NotedTrack()
         for number in range(1, passed + 1):
@@ -211,29 +206,20 @@ class TestCatchingUp:
         join(session, session.begin_query(), track)
         assert track.stamps == []
 
-    @pytest.mark.parametrize(("followed", "over"), [(False, (5, 10, 13)), (True, range(1, 14))])
-    def test_frames_are_not_encoded_to_carry_objects_over_but_for_the_newest(self, tracker, followed, over):
-        session = TrackingSession(tracker, SessionConfig(window_hz=2.0))
+    @pytest.mark.parametrize(("followed", "over"), [(False, (1, 5, 9, 13, 17, 21, 24)), (True, range(1, 25))])
+    def test_frames_are_encoded_as_they_come_and_some_ten_a_second_if_only_for_this(self, tracker, followed, over):
+        session = TrackingSession(tracker, SessionConfig(window_hz=0.1))
         if followed:
             follow(session, NotedTrack())
         session.push(frame(0))
         snapshot, track = session.begin_query(), NotedTrack()
-        for number in range(1, 14):
-            session.push(frame(number))
+        for number in range(1, 25):  # at 50 Hz
+            session.push(dataclasses.replace(frame(0), stamp_ns=number * PERIOD_NS // 5))
         before = len(tracker.encoded)
         join(session, snapshot, track)
-        assert track.stamps == stamps(*over)
-        assert len(tracker.encoded) - before == (0 if followed else 1)
-        assert len(track.stamps) + session.counters.catch_up_skipped == 13
-
-    def test_where_key_frames_are_rare_two_frames_a_second_are_taken_all_the_same(self, tracker):
-        session = TrackingSession(tracker, SessionConfig(window_hz=0.1))
-        session.push(frame(0))
-        snapshot, track = session.begin_query(), NotedTrack()
-        for number in range(1, 32):
-            session.push(frame(number))
-        join(session, snapshot, track)
-        assert track.stamps == stamps(6, 11, 16, 21, 26, 31)
+        assert track.stamps == [number * PERIOD_NS // 5 for number in over]
+        assert len(tracker.encoded) - before == (0 if followed else 1), "the newest"
+        assert len(track.stamps) + session.counters.catch_up_skipped == 24
 
 
 class TestTimeToCatchUp:
@@ -244,8 +230,7 @@ class TestTimeToCatchUp:
     def catch_up(self, tracker: NotingTracker, seconds: float, step_s: float, camera_s: float = math.inf) -> list[int]:
         """The numbers of the frames that a track was carried over; ``camera_s`` is when a frame comes meanwhile."""
         self.time, due = 0.0, camera_s
-        config = SessionConfig(window_hz=10.0, catch_up_seconds=seconds)
-        session = TrackingSession(tracker, config, clock=lambda: self.time)
+        session = TrackingSession(tracker, SessionConfig(catch_up_seconds=seconds), clock=lambda: self.time)
         session.push(frame(0))
         snapshot, track, number = session.begin_query(), NotedTrack(), itertools.count(1)
         for _ in range(self.FRAMES):
