@@ -55,7 +55,7 @@ class SessionConfig:
         window_seconds: how far back the window reaches, in seconds.
         window_hz: key frames kept per second.
         catch_up_frames: most frames kept for objects that were found in the past and must be carried to the present.
-        catch_up_seconds: how long that may take at most: fewer of the frames are used where a step takes long.
+        catch_up_seconds: how long that may take, but for eight steps: fewer of the frames are used where one takes long.
         time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame; so is the
             fifth in a row that lies less far back and goes on (a short bag).
         refresh_hz: how often heat maps are computed anew between queries, in at most half of the worker's time; 0: never.

@@ -161,7 +161,7 @@ SETTINGS = (
     Setting(
         "catch_up_seconds",
         SessionConfig.catch_up_seconds,
-        "How long that may take at most: fewer of the frames are used where a step takes long.",
+        "How long that may take, but for eight steps: fewer of the frames are used where one takes long.",
         (0.05, 60.0),
     ),
     Setting(

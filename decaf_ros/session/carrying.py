@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from decaf_ros.models.protocols import ObjectTrack, TrackOutput
 from decaf_ros.session.frames import StoredFrame
 
+_FEWEST_STEPS = 8  # however long one takes: an object must not go far from one to the next
+
 
 class Pace:
-    """Chooses the frames that there is time for, and learns from each step what one takes.
+    """Chooses the frames that there is time for, and learns from each step what one takes. Eight are taken in any case.
 
     Args:
         seconds: what all steps may take together.
@@ -49,12 +51,12 @@ class Pace:
             self._steps += 1
 
     def _fitting(self, until: float, most: int) -> int:
-        """How many steps there is time for: one at least, and all before it is known what they take."""
+        """How many steps to take: as many as there is time for, and all before it is known what they take."""
         now = self._clock()
         taken = now - self._began
         if not self._steps or taken <= 0:
             return most
-        return min(most, max(1, round((until - now) * self._steps / taken)))
+        return min(most, max(1, _FEWEST_STEPS - self._steps, round((until - now) * self._steps / taken)))
 
 
 def carry(

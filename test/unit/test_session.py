@@ -259,7 +259,7 @@ class TestTimeToCatchUp:
     )
     def test_steps_are_as_many_as_there_is_time_for_and_evenly_spaced(self, tracker, seconds, step_s):
         over = self.catch_up(tracker, seconds, step_s)
-        most = min(self.FRAMES, max(2, round(seconds / 2 / step_s)))  # the first of them tells what one takes
+        most = min(self.FRAMES, max(8, round(seconds / 2 / step_s)))  # the first of them tells what one takes
         assert most - 1 <= len(over) <= most
         gaps = np.diff(over)
         assert gaps.max() - gaps.min() <= 1
@@ -268,7 +268,8 @@ class TestTimeToCatchUp:
     @pytest.mark.parametrize("step_s", [0.01, 0.05, 0.15])
     def test_it_is_over_in_time_however_fast_the_camera_is(self, tracker, step_s, camera_s):
         self.catch_up(tracker, 1.0, step_s, camera_s)
-        assert self.time <= 1.0 + 3 * step_s + 1e-9, "a step that was begun, and the hand-over"
+        allowed_s = max(1.0, 8 * step_s)
+        assert self.time <= allowed_s + 3 * step_s + 1e-9, "a step that was begun, and the hand-over"
 
 
 class TestStamps:
