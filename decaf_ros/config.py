@@ -30,6 +30,8 @@ class GroundingConfig:
         point_threshold: ``tau_pq``, heat from which a grid cell becomes a point prompt.
         tracklet_threshold: ``tau_trk``, score above which a tracklet is kept.
         nms_iou: mask IoU above which two masks are taken for the same object.
+        prefix_cache_mb: MiB, at most, of what the language model has read of key frames and keeps for the next question about
+            them; with 0 every question reads them anew.
     """
 
     paths: Literal["both", "video", "frame"] = "both"
@@ -37,12 +39,14 @@ class GroundingConfig:
     point_threshold: float = 0.8
     tracklet_threshold: float = 0.8
     nms_iou: float = 0.7
+    prefix_cache_mb: int = 2048
 
     def __post_init__(self) -> None:
         if self.paths not in ("both", "video", "frame"):
             raise ValueError(f'paths must be "both", "video" or "frame", got {self.paths!r}')
         for name in ("point_threshold", "tracklet_threshold", "nms_iou"):
             _check_range(self, name, 0.0, 1.0)
+        _check_range(self, "prefix_cache_mb", 0, 1 << 20)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class SessionConfig:
         time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame; so is the
             fifth in a row that lies less far back and goes on (a short bag).
         refresh_hz: how often heat maps are computed anew between queries, in at most half of the worker's time; 0: never.
+        read_ahead: whether the language model reads key frames before anybody asks, as far as ``prefix_cache_mb`` keeps them:
+            "on", whenever it has nothing else to do; "auto", in at most half of the time that following objects leaves.
         reacquire: whether the query of an object that is lost, or that attention disagrees with, is asked again.
         reacquire_seconds: how long an object must be lost before, and how long to wait after the first attempt.
         reacquire_longest_pause_seconds: what that wait grows to while attempts fail.
@@ -80,6 +86,7 @@ class SessionConfig:
     catch_up_seconds: float = 1.0
     time_jump_seconds: float = 1.0
     refresh_hz: float = 1.0
+    read_ahead: Literal["off", "auto", "on"] = "auto"
     reacquire: bool = True
     reacquire_seconds: float = 0.5
     reacquire_longest_pause_seconds: float = 5.0
@@ -101,6 +108,8 @@ class SessionConfig:
         _check_range(self, "catch_up_seconds", 0.05, 60.0)
         _check_range(self, "time_jump_seconds", 0.0, 3600.0)
         _check_range(self, "refresh_hz", 0.0, 60.0)
+        if self.read_ahead not in ("off", "auto", "on"):
+            raise ValueError(f'read_ahead must be "off", "auto" or "on", got {self.read_ahead!r}')
         _check_range(self, "reacquire_seconds", 0.0, 600.0)
         _check_range(self, "reacquire_longest_pause_seconds", 0.0, 3600.0)
         _check_range(self, "reacquire_window_seconds", 0.1, 600.0)

@@ -18,10 +18,10 @@ from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, tiny_model,
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models import prompts
 from decaf_ros.models.adapter import ChatAdapter
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
 
 BUDGETS = Path(__file__).parent / "gpu_budgets.json"
 LAYERS = 2  # of the vision tower of a small model with the layout of Qwen2.5-VL-7B

@@ -126,5 +126,14 @@ class _SlowAttention:
         self._take(self.replay.latency.refresh_s)
         return maps
 
+    def prepare(self, window: FrameWindow, frame: Frame) -> None:
+        self.source.prepare(window, frame)
+
+    def unread(self, window: FrameWindow) -> tuple[Frame, ...]:
+        return ()  # time passes for what was asked alone
+
+    def forget(self) -> None:
+        self.source.forget()
+
     def _take(self, seconds: float) -> None:
         self.replay.film(round(seconds * self.replay.hz))

@@ -23,8 +23,8 @@ from decaf_ros.evaluation.runner import DecafSegmenter, Prediction, Segmenter, e
 from decaf_ros.evaluation.setups import Setup, ablations
 from decaf_ros.evaluation.summary import HEADER, summary_rows, write_expressions, write_summary
 from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.errors import ModelNotFound, PromptError
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.outputs import OutputFolder, alike
 from decaf_ros.text import brief, escaped, quoted
 from decaf_ros.video import FrameSource, VideoError

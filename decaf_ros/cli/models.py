@@ -6,11 +6,11 @@ import argparse
 
 import torch
 
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.devices import resolve_device, tracker_dtype
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.text import brief, quoted
 
 _MOST_THREADS = 1024  # as of the node's cpu_threads; torch crashes where the system cannot start as many

@@ -7,20 +7,20 @@ model takes key frames to lie half a second apart, whatever the rate of the data
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from decaf_ros.config import GroundingConfig
-from decaf_ros.datatypes import BoolArray, FrameWindow
+from decaf_ros.datatypes import BoolArray
 from decaf_ros.evaluation.datasets import DatasetVideo, ImageFiles, ReferringExpression, TruthMasks
 from decaf_ros.evaluation.journal import Journal, Record
 from decaf_ros.evaluation.metrics import MaskScores, boundary_accuracy, region_similarity
 from decaf_ros.method.fusion import coarse_masks
-from decaf_ros.models.protocols import MaskTracker, VideoMllm, VisualPrefix
+from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame, uniform_selection
@@ -29,6 +29,7 @@ from decaf_ros.session.offline import GroundedVideo, segment_video
 from decaf_ros.video import FrameSource
 
 KEY_FRAME_HZ = 2.0
+_ALL_OF_A_VIDEO_MB = 1 << 20  # what was read of it serves all sentences about it
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,8 @@ class DecafSegmenter:
 
     def __init__(self, mllm: VideoMllm, tracker: MaskTracker, config: GroundingConfig, key_frames: int = 16) -> None:
         self._tracker = tracker
-        self._grounder = Grounder(MllmAttention(_RememberingMllm(mllm), config), tracker, config)
+        remembering = replace(config, prefix_cache_mb=_ALL_OF_A_VIDEO_MB)
+        self._grounder = Grounder(MllmAttention(mllm, remembering), tracker, config)
         self._key_frames = key_frames
         self._source: FrameSource | None = None
         self._key_indices: tuple[int, ...] = ()
@@ -83,31 +85,6 @@ class DecafSegmenter:
             grounding.attention.object_name,
             grounding.confident,
         )
-
-
-class _RememberingMllm:
-    """A language model that keeps what it has read of the last window."""
-
-    def __init__(self, mllm: VideoMllm) -> None:
-        self._mllm = mllm
-        self._window: FrameWindow | None = None
-        self._prefixes: dict[str, VisualPrefix] = {}
-
-    def read_video(self, window: FrameWindow) -> VisualPrefix:
-        return self._remembered("video", window, self._mllm.read_video)
-
-    def read_frames(self, window: FrameWindow) -> VisualPrefix:
-        return self._remembered("frame", window, self._mllm.read_frames)
-
-    def complete(self, prompt: str) -> str:
-        return self._mllm.complete(prompt)
-
-    def _remembered(self, path: str, window: FrameWindow, read: Callable[[FrameWindow], VisualPrefix]) -> VisualPrefix:
-        if self._window is None or window.frames != self._window.frames:  # frames are equal only to themselves
-            self._window, self._prefixes = window, {}
-        if path not in self._prefixes:
-            self._prefixes[path] = read(window)
-        return self._prefixes[path]
 
 
 def evaluate(

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from decaf_ros.config import GroundingConfig
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.grounding import Grounder
 

@@ -76,6 +76,7 @@ def attention_rollout(
     scaling: float,
     variant: Variant = "v_max",
     block_elements: int | None = None,
+    saliency: list[torch.Tensor] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """Roll the attention of each prompt's last token out to the visual tokens (DecAF, section 3.3).
@@ -96,6 +97,9 @@ def attention_rollout(
         scaling: factor on the scores before the softmax.
         variant: how heads are joined.
         block_elements: scores held at a time, the only working memory beyond vectors; by default chosen for the device.
+        saliency: the prefix's own part of ``w``, which no prompt changes: for each layer ``(B, heads)`` float32, the sum over
+            its rows. If it is empty it is filled, and may be given to the next call with this prefix and these visual tokens.
+            Of ``v_max`` alone.
         check: called before each block of scores; raises to abandon the work.
 
     Returns:
@@ -111,15 +115,20 @@ def attention_rollout(
     tree = _tree(len(visual), [prompt[0].keys_bgkd.shape[2] for prompt in prompts], device)
     runs = _runs(visual)
     rows_bpn = _last_tokens(tree, len(prefix[0].queries_bhqd))
+    known = dict(enumerate(saliency or ()))
+    found: dict[int, torch.Tensor] = {}
     for layer in reversed(range(len(prefix))):
         layer_prompts = [prompt[layer] for prompt in prompts]
         blocks = _attention_blocks(prefix[layer], layer_prompts, tree.hidden_qk, scaling, block_elements, check)
         if variant == "max":
             mixed_bpn = _rows_times_largest_head(blocks, rows_bpn, prefix[layer])
+        elif variant == "original":
+            mixed_bpn = _rows_times_heads(blocks, rows_bpn, prefix[layer]).mean(dim=1)
         else:
-            saliency_runs = runs if variant == "v_max" else None
-            mixed_bpn = _rows_times_weighted_heads(blocks, rows_bpn, prefix[layer], tree.path_pn, saliency_runs)
+            mixed_bpn, found[layer] = _rows_times_salient_heads(blocks, rows_bpn, prefix[layer], tree, runs, known.get(layer))
         rows_bpn = 0.5 * rows_bpn + 0.5 * mixed_bpn
+    if saliency is not None:
+        saliency[:] = [found[layer] for layer in sorted(found)]
     return torch.cat([rows_bpn[..., start:end] for start, end in runs], dim=-1).transpose(0, 1)
 
 
@@ -163,33 +172,51 @@ def _last_tokens(tree: _Tree, batch: int) -> torch.Tensor:
     return rows_pn.expand(batch, -1, -1)
 
 
-def _rows_times_weighted_heads(
-    blocks: Iterable[_Block],
-    rows_bpn: torch.Tensor,
-    layer: QueryKeys,
-    path_pn: torch.Tensor,
-    runs: list[tuple[int, int]] | None,
+def _rows_times_heads(
+    blocks: Iterable[_Block], rows_bpn: torch.Tensor, layer: QueryKeys, look: Callable[[_Block], None] = lambda block: None
 ) -> torch.Tensor:
-    """``rows @ A_bar``, ``(B, p, n)``, heads weighted by their visual saliency, or alike where ``runs`` is None."""
+    """``rows @ A`` of each head, ``(B, heads, p, n)``; ``look`` sees every block."""
     heads, key_heads = layer.queries_bhqd.shape[1], layer.keys_bgkd.shape[1]
     (batch, prompts, tokens), sharing = rows_bpn.shape, heads // key_heads
     rows_upn = rows_bpn.repeat_interleave(key_heads, dim=0)
     product_ujpn = rows_bpn.new_zeros(batch * key_heads, sharing, prompts, tokens)
-    saliency_ujp = rows_bpn.new_zeros(batch * key_heads, sharing, prompts)
     for block in blocks:
         seen = block.attention_ujqk.shape[-1]
         product_ujpn[block.units, ..., :seen] += rows_upn[block.units, None, :, block.tokens] @ block.attention_ujqk
-        if runs is not None and runs[0][0] < seen:
-            peaks = [block.attention_ujqk[..., start:end].amax(dim=-1) for start, end in runs if start < seen]
-            largest_ujq = peaks[0] if len(peaks) == 1 else torch.stack(peaks).amax(dim=0)
-            saliency_ujp[block.units] += largest_ujq @ path_pn[:, block.tokens].T
-    product_bhpn = product_ujpn.view(batch, heads, prompts, tokens)
-    if runs is None:
-        return product_bhpn.mean(dim=1)
+        look(block)
+    return product_ujpn.view(batch, heads, prompts, tokens)
+
+
+def _rows_times_salient_heads(
+    blocks: Iterable[_Block],
+    rows_bpn: torch.Tensor,
+    layer: QueryKeys,
+    tree: _Tree,
+    runs: list[tuple[int, int]],
+    known_bh: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``rows @ A_bar``, ``(B, p, n)``, heads weighted by visual saliency; and the prefix's part of it, ``(B, heads)``."""
+    (batch, heads, trunk), key_heads = layer.queries_bhqd.shape[:3], layer.keys_bgkd.shape[1]
+    units, sharing = batch * key_heads, heads // key_heads
+    prefix_uj = rows_bpn.new_zeros(units, sharing) if known_bh is None else known_bh.reshape(units, sharing)
+    tails_ujp = rows_bpn.new_zeros(units, sharing, rows_bpn.shape[1])
+
+    def look(block: _Block) -> None:
+        in_prefix, seen = block.tokens.start < trunk, block.attention_ujqk.shape[-1]
+        if runs[0][0] >= seen or (in_prefix and known_bh is not None):
+            return
+        peaks = [block.attention_ujqk[..., start:end].amax(dim=-1) for start, end in runs if start < seen]
+        largest_ujq = peaks[0] if len(peaks) == 1 else torch.stack(peaks).amax(dim=0)
+        if in_prefix:
+            prefix_uj[block.units] += largest_ujq.sum(dim=-1)
+        else:
+            tails_ujp[block.units] += largest_ujq @ tree.path_pn[:, block.tokens].T
+
+    product_bhpn = _rows_times_heads(blocks, rows_bpn, layer, look)
     # Sums over rows serve as well as means, since only ratios of heads are left after the division.
-    saliency_bhp = saliency_ujp.view(batch, heads, prompts)
+    saliency_bhp = (prefix_uj[..., None] + tails_ujp).view(batch, heads, -1)
     head_weights_bhp = saliency_bhp / saliency_bhp.amax(dim=1, keepdim=True)
-    return torch.einsum("bhp,bhpn->bpn", head_weights_bhp, product_bhpn) / heads
+    return torch.einsum("bhp,bhpn->bpn", head_weights_bhp, product_bhpn) / heads, prefix_uj.view(batch, heads)
 
 
 def _rows_times_largest_head(blocks: Iterable[_Block], rows_bpn: torch.Tensor, layer: QueryKeys) -> torch.Tensor:

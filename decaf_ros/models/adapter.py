@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.visual_prefix import CachedVisualPrefix, ChatModel, MllmOptions
+from decaf_ros.models.chat_model import ChatModel, Conversations, MllmOptions, Reading
+from decaf_ros.models.devices import give_memory_back
+from decaf_ros.models.read_memory import ReadMemory
+from decaf_ros.models.visual_prefix import CachedVisualPrefix
 from decaf_ros.text import brief
 
 _MOST_SIDE = 8192  # in pixels, of what a processor makes of an image
 
 
+@dataclass(frozen=True)
+class FrameLayout:
+    """How frames are laid out on the frame path.
+
+    Attributes:
+        grid_hw: rows and columns of visual tokens.
+        tokens: of one frame, as ``batch_tokens`` counts them.
+    """
+
+    grid_hw: tuple[int, int]
+    tokens: int
+
+
 class ChatAdapter(ABC):
     """Implements :class:`decaf_ros.models.protocols.VideoMllm` but for the reading of images. Use it from one thread at a time.
+
+    ``_temporal_stride`` is how many frames the family merges into one step on the video path.
 
     Args:
         model: the model, on its device, in its dtype.
@@ -26,6 +45,8 @@ class ChatAdapter(ABC):
     Raises:
         ValueError: the model or the options cannot be used; see :class:`ChatModel`.
     """
+
+    _temporal_stride: int = 1
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions | None = None) -> None:
         self._options = options or MllmOptions()
@@ -39,26 +60,85 @@ class ChatAdapter(ABC):
         """
         return type(self)(self._chat.model, self._chat.processor, options)
 
-    def read_video(self, window: FrameWindow) -> CachedVisualPrefix:
+    def read_video(self, window: FrameWindow, memory: ReadMemory | None = None) -> CachedVisualPrefix:
         """Read all key frames in one conversation."""
+        memory, grid_thw = memory or ReadMemory(), self._video_grid_thw(window)
         with self._chat.device_queue():
-            return self._read_video(window)
+            read = memory.get(grid_thw, window.frames)
+            if read is None:
+                read = self._read_video(window, memory)
+                memory.put(grid_thw, window.frames, read, read.nbytes)
+        return CachedVisualPrefix(self._chat, [read], "video", grid_thw, self._temporal_stride)
 
-    def read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
+    def read_frames(self, window: FrameWindow, memory: ReadMemory | None = None) -> CachedVisualPrefix:
         """Read each key frame in a conversation of its own, at the finer scale."""
+        layout = self._frame_layout(window)
         with self._chat.device_queue():
-            return self._read_frames(window)
+            read = self._readings(window.frames, layout, memory or ReadMemory())
+        return CachedVisualPrefix(self._chat, read, "image", (len(window), *layout.grid_hw), temporal_stride=1)
+
+    def unread(self, window: FrameWindow, memory: ReadMemory) -> tuple[Frame, ...]:
+        """The frames of a window of which the memory does not hold what the frame path reads, oldest first."""
+        layout = self._frame_layout(window)
+        return tuple(frame for frame in window.frames if memory.get(layout, (frame,)) is None)
+
+    def read_ahead(self, window: FrameWindow, frame: Frame, memory: ReadMemory) -> None:
+        """Read a frame of a window into the memory, as both paths will want it."""
+        with self._chat.device_queue():
+            self._readings((frame,), self._frame_layout(window), memory)
+            self._see_ahead(window, frame, memory)
 
     def complete(self, prompt: str) -> str:
         """Answer a prompt without images."""
         with self._chat.device_queue():
             return self._chat.complete(prompt)
 
-    @abstractmethod
-    def _read_video(self, window: FrameWindow) -> CachedVisualPrefix: ...
+    def _readings(self, frames: tuple[Frame, ...], layout: FrameLayout, memory: ReadMemory) -> list[Reading]:
+        """What the frame path reads, in the order of the frames, maybe of several in one; what is remembered is not read."""
+        size = max(1, self._options.batch_tokens // layout.tokens)
+        if not memory.budget_bytes:
+            return [reading for batch in _batches(frames, size) for reading in self._read_batch(batch, layout, memory)]
+        read: dict[Frame, Reading] = {}
+        for frame in frames:
+            if (reading := memory.get(layout, (frame,))) is not None:
+                read[frame] = reading
+        for batch in _batches([frame for frame in frames if frame not in read], size):
+            rows = [row for reading in self._read_batch(batch, layout, memory) for row in reading.rows()]
+            for frame, reading in zip(batch, rows, strict=True):
+                read[frame] = reading
+                memory.put(layout, (frame,), reading, reading.nbytes)
+        return [read[frame] for frame in frames]
+
+    def _read_batch(self, frames: tuple[Frame, ...], layout: FrameLayout, memory: ReadMemory) -> list[Reading]:
+        """In one pass; where a device has no memory for that, in halves, and without what is remembered."""
+        try:
+            return [self._chat.prefill(self._frame_conversations(frames, layout))]
+        except torch.OutOfMemoryError:
+            if len(frames) == 1:
+                raise
+        # Not before the error is forgotten, whose traceback holds what there was of the pass.
+        memory.clear()
+        give_memory_back()
+        return [each for half in _batches(frames, (len(frames) + 1) // 2) for each in self._read_batch(half, layout, memory)]
 
     @abstractmethod
-    def _read_frames(self, window: FrameWindow) -> CachedVisualPrefix: ...
+    def _video_grid_thw(self, window: FrameWindow) -> tuple[int, int, int]:
+        """Steps in time, rows and columns of visual tokens on the video path."""
+
+    @abstractmethod
+    def _read_video(self, window: FrameWindow, memory: ReadMemory) -> Reading:
+        """One conversation about all frames; the memory may hold parts of it, and is to keep those that can be used again."""
+
+    @abstractmethod
+    def _frame_layout(self, window: FrameWindow) -> FrameLayout:
+        """How a frame of the window is laid out on the frame path."""
+
+    @abstractmethod
+    def _frame_conversations(self, frames: tuple[Frame, ...], layout: FrameLayout) -> Conversations:
+        """One conversation about each frame."""
+
+    def _see_ahead(self, window: FrameWindow, frame: Frame, memory: ReadMemory) -> None:  # noqa: B027 - may be nothing
+        """Remember what of a frame the video path can use again, if anything."""
 
 
 def require_fit(part: object, expected: Mapping[str, object]) -> None:
@@ -92,10 +172,8 @@ def square(side: int | tuple[int, int] | list[int]) -> tuple[int, int]:
     return height, width
 
 
-def frame_batches(window: FrameWindow, frame_tokens: int, options: MllmOptions) -> Iterator[tuple[Frame, ...]]:
-    """The frames of a window in batches of at most ``options.batch_tokens``, ``frame_tokens`` each, but one frame at least."""
-    size = max(1, options.batch_tokens // frame_tokens)
-    return (window.frames[start : start + size] for start in range(0, len(window), size))
+def _batches(frames: Sequence[Frame], size: int) -> Iterator[tuple[Frame, ...]]:
+    return (tuple(frames[start : start + size]) for start in range(0, len(frames), size))
 
 
 def common_tokens(marked_bn: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -134,3 +136,13 @@ def on_cpu(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         done.record(torch.cuda.current_stream(tensors[0].device))
         done.synchronize()
     return copies
+
+
+def give_memory_back() -> None:
+    """What is no longer referred to, to the system and to the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    # glibc keeps what is freed in the arenas of threads, which may have ended.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

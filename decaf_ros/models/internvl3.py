@@ -12,9 +12,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches, require_fit, square
+from decaf_ros.models.adapter import ChatAdapter, FrameLayout, common_tokens, counted_positions, require_fit, square
+from decaf_ros.models.chat_model import Conversations, MllmOptions, Reading
 from decaf_ros.models.prompts import Medium
-from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
+from decaf_ros.models.read_memory import ReadMemory
 
 
 class InternVl3(ChatAdapter):
@@ -36,29 +37,30 @@ class InternVl3(ChatAdapter):
             require_fit(part, {"size": tile_hw})
         self._options.require_budgets("InternVL3", self._tile_tokens, self._tile_tokens)
 
-    def _read_video(self, window: FrameWindow) -> CachedVisualPrefix:
-        """Read all key frames in one conversation, each as one tile."""
-        conversations = self._conversations("video", 1, len(window), videos=[_pictures(window.frames)], do_sample_frames=False)
-        grid_thw = len(window), self._side, self._side
-        return CachedVisualPrefix(self._chat, [conversations], "video", grid_thw, temporal_stride=1)
+    def _video_grid_thw(self, window: FrameWindow) -> tuple[int, int, int]:
+        return len(window), self._side, self._side
 
-    def _read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
-        """Read each key frame in a conversation of its own, in as many tiles as its shape and the limits allow."""
+    def _read_video(self, window: FrameWindow, memory: ReadMemory) -> Reading:
+        """Each frame is one tile."""
+        videos = [_pictures(window.frames)]
+        return self._chat.prefill(self._conversations("video", 1, len(window), videos=videos, do_sample_frames=False))
+
+    def _frame_layout(self, window: FrameWindow) -> FrameLayout:
+        """As many tiles as the shape of the frames and the limits allow."""
         rows, columns = self._tile_grid(window.size_hw)
-        conversations = (
-            self._conversations(
-                "image",
-                len(frames),
-                rows,
-                columns,
-                images=_pictures(frames),
-                crop_to_patches=True,
-                max_patches=self._most_tiles,
-            )
-            for frames in frame_batches(window, (rows * columns + 1) * self._tile_tokens, self._options)
+        return FrameLayout((rows * self._side, columns * self._side), (rows * columns + 1) * self._tile_tokens)
+
+    def _frame_conversations(self, frames: tuple[Frame, ...], layout: FrameLayout) -> Conversations:
+        rows, columns = (side // self._side for side in layout.grid_hw)
+        return self._conversations(
+            "image",
+            len(frames),
+            rows,
+            columns,
+            images=_pictures(frames),
+            crop_to_patches=True,
+            max_patches=self._most_tiles,
         )
-        grid_thw = len(window), rows * self._side, columns * self._side
-        return CachedVisualPrefix(self._chat, conversations, "image", grid_thw, temporal_stride=1)
 
     @property
     def _most_tiles(self) -> int:

@@ -16,8 +16,9 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import select_best_resolution
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.adapter import ChatAdapter, common_tokens, counted_positions, frame_batches, require_fit, square
-from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
+from decaf_ros.models.adapter import ChatAdapter, FrameLayout, common_tokens, counted_positions, require_fit, square
+from decaf_ros.models.chat_model import Conversations, MllmOptions, Reading
+from decaf_ros.models.read_memory import ReadMemory
 
 # Where the model interpolates its features: this much above the size that its name for the aspect ratio gives.
 _INTERPOLATION_RATIO = 1.1
@@ -44,30 +45,27 @@ class LlavaOnevision(ChatAdapter):
             require_fit(part, {"size": square(self._crop_px)})
         self._options.require_budgets("LLaVA-OneVision", self._pooled_side**2, self._crop_side**2)
 
-    def _read_video(self, window: FrameWindow) -> CachedVisualPrefix:
-        """Read all key frames in one conversation, each as one pooled crop."""
+    def _video_grid_thw(self, window: FrameWindow) -> tuple[int, int, int]:
+        return len(window), self._pooled_side, self._pooled_side
+
+    def _read_video(self, window: FrameWindow, memory: ReadMemory) -> Reading:
+        """Each frame is one pooled crop."""
         inputs = self._chat.processed("video", 1, videos=[_pictures(window.frames, window.size_hw)], do_sample_frames=False)
         ids_bn = inputs["input_ids"]
         tokens = common_tokens(ids_bn == self._chat.model.config.video_token_id)
         # The last token ends the video.
         images = {"pixel_values_videos": inputs["pixel_values_videos"]}
-        conversations = Conversations(ids_bn, tokens[:-1], images, counted_positions(ids_bn))
-        grid_thw = len(window), self._pooled_side, self._pooled_side
-        return CachedVisualPrefix(self._chat, [conversations], "video", grid_thw, temporal_stride=1)
+        return self._chat.prefill(Conversations(ids_bn, tokens[:-1], images, counted_positions(ids_bn)))
 
-    def _read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
-        """Read each key frame in a conversation of its own, as large as the budget of tokens allows, but never enlarged."""
-        size_hw = self._size_within_budget(window.size_hw)
-        rows, columns = self._grid(size_hw)
-        conversations = (
-            self._images(_pictures(frames, size_hw), rows, columns)
-            for frames in frame_batches(window, self._crop_side**2 + rows * (columns + 1), self._options)
-        )
-        return CachedVisualPrefix(self._chat, conversations, "image", (len(window), rows, columns), temporal_stride=1)
+    def _frame_layout(self, window: FrameWindow) -> FrameLayout:
+        """As large as the budget of tokens allows, but never enlarged."""
+        rows, columns = self._grid(self._size_within_budget(window.size_hw))
+        return FrameLayout((rows, columns), self._crop_side**2 + rows * (columns + 1))
 
-    def _images(self, pictures: list[Image.Image], rows: int, columns: int) -> Conversations:
+    def _frame_conversations(self, frames: tuple[Frame, ...], layout: FrameLayout) -> Conversations:
+        pictures = _pictures(frames, self._size_within_budget(frames[0].size_hw))
         inputs = self._chat.processed("image", len(pictures), images=pictures)
-        ids_bn = inputs["input_ids"]
+        ids_bn, (rows, columns) = inputs["input_ids"], layout.grid_hw
         tokens = common_tokens(ids_bn == self._chat.model.config.image_token_id)
         grid_and_ends = tokens[self._crop_side**2 :].view(rows, columns + 1)
         images = {name: inputs[name] for name in ("pixel_values", "image_sizes")}

@@ -20,12 +20,12 @@ from transformers.utils import logging as transformers_logging
 
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.devices import mllm_dtype
 from decaf_ros.models.errors import OptionsError
 from decaf_ros.models.mllm_folder import look_through, read_config
 from decaf_ros.models.model_files import EMBEDDED, local_path, require_memory, require_safe_torch, told_as
 from decaf_ros.models.tokenizers import require_bounded
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.text import quoted, quoted_path
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "qwen2_5_vl"

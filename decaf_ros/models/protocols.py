@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, ObjectPrompt
+from decaf_ros.models.read_memory import ReadMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +81,22 @@ class VideoMllm(Protocol):
     ``require_wanted`` of :mod:`decaf_ros.models.wanted`, which raises when nobody wants the answer any more.
     """
 
-    def read_video(self, window: FrameWindow) -> VisualPrefix:
-        """Read all key frames in one conversation (DecAF's video path)."""
+    def read_video(self, window: FrameWindow, memory: ReadMemory | None = None) -> VisualPrefix:
+        """Read all key frames in one conversation (DecAF's video path).
 
-    def read_frames(self, window: FrameWindow) -> VisualPrefix:
-        """Read each key frame in a conversation of its own, at the finer scale (DecAF's frame path)."""
+        Args:
+            window: the frames.
+            memory: of this model and these options: what it holds is not read again, and what is read is put there.
+        """
+
+    def read_frames(self, window: FrameWindow, memory: ReadMemory | None = None) -> VisualPrefix:
+        """Read each key frame in a conversation of its own, at the finer scale (DecAF's frame path); as :meth:`read_video`."""
+
+    def unread(self, window: FrameWindow, memory: ReadMemory) -> tuple[Frame, ...]:
+        """The frames of a window, oldest first, of which :meth:`read_frames` would have to read; takes no time."""
+
+    def read_ahead(self, window: FrameWindow, frame: Frame, memory: ReadMemory) -> None:
+        """Put into the memory what both paths read of one frame of a window, as far as it serves other windows, too."""
 
     def complete(self, prompt: str) -> str:
         """Answer a prompt without images."""

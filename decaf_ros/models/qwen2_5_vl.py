@@ -17,10 +17,11 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.adapter import ChatAdapter, common_tokens, frame_batches, require_fit
+from decaf_ros.models.adapter import ChatAdapter, FrameLayout, common_tokens, require_fit
+from decaf_ros.models.chat_model import Conversations, MllmOptions, Reading
 from decaf_ros.models.prompts import Medium
-from decaf_ros.models.vision_tower import read_together
-from decaf_ros.models.visual_prefix import CachedVisualPrefix, Conversations, MllmOptions
+from decaf_ros.models.read_memory import ReadMemory
+from decaf_ros.models.vision_tower import in_steps, read_together
 
 # Names of the processor's outputs: what carries the pixels, and the grid of patches that they form.
 _PIXELS: Mapping[Medium, str] = {"video": "pixel_values_videos", "image": "pixel_values"}
@@ -63,7 +64,7 @@ class Qwen25Vl(ChatAdapter):
         read_together(model.model.visual)
         vision = model.config.vision_config
         self._cell_px: int = vision.patch_size * vision.spatial_merge_size
-        self._temporal_stride: int = vision.temporal_patch_size
+        self._temporal_stride = vision.temporal_patch_size
         sizes = {
             "patch_size": vision.patch_size,
             "merge_size": vision.spatial_merge_size,
@@ -74,11 +75,45 @@ class Qwen25Vl(ChatAdapter):
             if not isinstance(part.size["longest_edge"], int):
                 raise ValueError(f"{type(part).__name__} names no longest_edge, the most pixels of an image")
 
-    def _read_video(self, window: FrameWindow) -> CachedVisualPrefix:
-        """Read all key frames in one conversation; an odd last frame is repeated, as Qwen's processor does."""
-        grid_hw, count = self._video_grid(window), len(window)
+    def _video_grid_thw(self, window: FrameWindow) -> tuple[int, int, int]:
+        return self._steps(window), *self._video_grid(window)
+
+    def _read_video(self, window: FrameWindow, memory: ReadMemory) -> Reading:
+        """An odd last frame is repeated, as Qwen's processor does."""
+        way, steps = self._way_of_seeing(window), self._in_steps(window.frames)
+        known = [memory.get(way, step) for step in steps]
+        conversations = self._conversations(self._video_inputs(window, self._video_grid(window)), "video", self._time_inputs)
+        pixels = conversations.images[_PIXELS["video"]].unflatten(0, (len(steps), -1))
+        unknown = torch.tensor([features is None for features in known])
+        conversations.images[_PIXELS["video"]] = pixels[unknown.to(pixels.device)].flatten(0, 1)
+        with in_steps(known) as seen:
+            read = self._chat.prefill(conversations)
+        for frames, features in zip(steps, seen, strict=True):
+            memory.put(way, frames, features, features.nbytes)
+        return read
+
+    def _see_ahead(self, window: FrameWindow, frame: Frame, memory: ReadMemory) -> None:
+        """Remember the features of the step that the frame completes, or is a part of."""
+        way = self._way_of_seeing(window)
+        [step] = [step for step in self._in_steps(window.frames) if frame in step]
+        if len(step) < self._temporal_stride or memory.get(way, step) is not None:
+            return
+        inputs = self._video_inputs(FrameWindow(step), self._video_grid(window))
+        with in_steps([None]) as seen:
+            self._chat.see({name: inputs[name] for name in (_PIXELS["video"], _GRID["video"])})
+        memory.put(way, step, seen[0], seen[0].nbytes)
+
+    def _way_of_seeing(self, window: FrameWindow) -> tuple[str, tuple[int, int]]:
+        return "video", self._video_grid(window)
+
+    def _in_steps(self, frames: tuple[Frame, ...]) -> list[tuple[Frame, ...]]:
+        """Frames that the vision tower merges into one step in time each; the last one may have fewer."""
+        return [frames[first : first + self._temporal_stride] for first in range(0, len(frames), self._temporal_stride)]
+
+    def _video_inputs(self, window: FrameWindow, grid_hw: tuple[int, int]) -> Mapping[str, torch.Tensor]:
+        count = len(window)
         metadata = VideoMetadata(total_num_frames=count, fps=window.frames_per_second, frames_indices=list(range(count)))
-        inputs = self._chat.processed(
+        return self._chat.processed(
             "video",
             1,
             videos=[self._resized(window.frames, grid_hw)],
@@ -86,20 +121,14 @@ class Qwen25Vl(ChatAdapter):
             do_sample_frames=False,
             do_resize=False,
         )
-        grid_thw = (self._steps(window), *grid_hw)
-        conversations = self._conversations(inputs, "video", self._time_inputs)
-        return CachedVisualPrefix(self._chat, [conversations], "video", grid_thw, self._temporal_stride)
 
-    def _read_frames(self, window: FrameWindow) -> CachedVisualPrefix:
-        """Read each key frame in a conversation of its own, at the finer scale."""
+    def _frame_layout(self, window: FrameWindow) -> FrameLayout:
         grid_hw = self._frame_grid(window)
-        conversations = (
-            self._conversations(
-                self._chat.processed("image", len(frames), images=self._resized(frames, grid_hw), do_resize=False), "image"
-            )
-            for frames in frame_batches(window, math.prod(grid_hw), self._options)
-        )
-        return CachedVisualPrefix(self._chat, conversations, "image", (len(window), *grid_hw), temporal_stride=1)
+        return FrameLayout(grid_hw, math.prod(grid_hw))
+
+    def _frame_conversations(self, frames: tuple[Frame, ...], layout: FrameLayout) -> Conversations:
+        pictures = self._resized(frames, layout.grid_hw)
+        return self._conversations(self._chat.processed("image", len(frames), images=pictures, do_resize=False), "image")
 
     def _steps(self, window: FrameWindow) -> int:
         return math.ceil(len(window) / self._temporal_stride)

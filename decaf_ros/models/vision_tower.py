@@ -2,18 +2,23 @@
 
 Its attention is of segments: frames, and in Qwen2.5-VL windows of a frame, hundreds of an image. transformers makes one call
 for each, unless an attention function has "flash" in its name; such a one gets all segments at once, and where they begin. And
-where patches lie is worked out on the device of the grid, with a dozen waits for a GPU; here it is on the CPU.
+where patches lie is worked out on the device of the grid, with a dozen waits for a GPU; here it is on the CPU. Steps in time of
+a video attend to themselves alone, so that what was made of one serves every video that it is a part of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from transformers import AttentionInterface
+from transformers.utils import ModelOutput
 
 from decaf_ros.models.devices import on_device
 
@@ -25,19 +30,100 @@ except ImportError:  # an older transformers, whose towers can be told nothing
 _IMPLEMENTATION = "decaf_flash_segments"
 
 
+@dataclass(frozen=True, eq=False)
+class StepFeatures:
+    """What a vision tower makes of one step in time of a video, which attends to no other.
+
+    Attributes:
+        kind: of the tower's output.
+        parts: by its field ``(tokens, channels)``, or several of these from different depths.
+    """
+
+    kind: type[ModelOutput]
+    parts: Mapping[str, tuple[torch.Tensor, ...]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held on the device."""
+        return sum(tensor.nbytes for tensors in self.parts.values() for tensor in tensors)
+
+
+# Of each step its features; ``None`` in the place of those that are yet to be seen.
+_steps: ContextVar[list[Any] | None] = ContextVar("decaf_steps", default=None)
+
+
+@contextmanager
+def in_steps(known: Sequence[StepFeatures | None]) -> Iterator[list[StepFeatures]]:
+    """Within this, a tower in this thread is given one video, and of it only the patches of steps that are not known.
+
+    Args:
+        known: of each step of the video, what the tower made of it earlier, or ``None``.
+
+    Yields:
+        The same list, with what was not known once the tower was called.
+    """
+    steps: list[Any] = list(known)
+    token = _steps.set(steps)
+    try:
+        yield steps
+    finally:
+        _steps.reset(token)
+
+
 def read_together(tower: Any) -> None:
-    """Have a vision tower read segments of one length in one call, and take a grid on the CPU."""
+    """Have a vision tower read segments of one length in one call, take a grid on the CPU, and know :func:`in_steps`."""
     AttentionInterface.register(_IMPLEMENTATION, _segments_attention)
     tower.config._attn_implementation = _IMPLEMENTATION  # past the setter, which looks for the library of that name
-    if _with_layout not in tower._forward_pre_hooks.values():
-        tower.register_forward_pre_hook(_with_layout, with_kwargs=True)
+    if not isinstance(tower.forward, partial):
+        tower.forward = partial(_forward, tower, tower.forward)
 
 
-def _with_layout(tower: Any, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Adds to the arguments where patches lie and segments begin: indices on the tower's device, bounds on the CPU."""
-    grid_thw, device = kwargs["grid_thw"].cpu(), args[0].device
+def _forward(
+    tower: Any, forward: Callable[..., ModelOutput], pixels: torch.Tensor, grid_thw: torch.Tensor, **kwargs: Any
+) -> ModelOutput:
+    """The tower's own, of the steps that are not known; then of all of them."""
+    steps = _steps.get()
+    if steps is None:
+        return forward(pixels, **_layout(tower, grid_thw, pixels.device), **kwargs)
+    ((count, rows, columns),) = grid_thw.tolist()
+    assert count == len(steps), "one video"
+    if unknown := [index for index, step in enumerate(steps) if step is None]:
+        layout = _layout(tower, torch.tensor([[len(unknown), rows, columns]]), pixels.device)
+        seen = _by_step(forward(pixels, **layout, **kwargs), rows * columns // tower.spatial_merge_size**2)
+        for index, step in zip(unknown, seen, strict=True):
+            steps[index] = step
+    return _together(steps)
+
+
+def _by_step(output: ModelOutput, tokens: int) -> list[StepFeatures]:
+    """What was made of every step, with memory of its own."""
+    fields = {name: value for name, value in output.items() if name != "last_hidden_state"}  # before patches are merged
+    split = {name: [part.split(tokens) for part in _listed(value)] for name, value in fields.items()}
+    count = len(next(iter(split.values()))[0])
+    return [
+        StepFeatures(type(output), {name: tuple(part[step].clone() for part in parts) for name, parts in split.items()})
+        for step in range(count)
+    ]
+
+
+def _together(steps: Sequence[StepFeatures]) -> ModelOutput:
+    parts = {
+        name: [torch.cat(of_steps) for of_steps in zip(*(step.parts[name] for step in steps), strict=True)]
+        for name in steps[0].parts
+    }
+    single = {name: of_field[0] if name == "pooler_output" else of_field for name, of_field in parts.items()}
+    return steps[0].kind(**single)
+
+
+def _listed(value: Any) -> Sequence[torch.Tensor]:
+    return [value] if isinstance(value, torch.Tensor) else value
+
+
+def _layout(tower: Any, grid_thw: torch.Tensor, device: torch.device) -> dict[str, Any]:
+    """Arguments that tell where patches lie and segments begin: indices on the tower's device, bounds on the CPU."""
+    grid_thw = grid_thw.cpu()
     if vision_utils is None:
-        return args, {**kwargs, "grid_thw": grid_thw.to(device)}
+        return {"grid_thw": grid_thw.to(device)}
     merged = tower.spatial_merge_size
     indices = {"position_ids": vision_utils.get_vision_position_ids(grid_thw, merged)}
     bounds = {"cu_seqlens": vision_utils.get_vision_cu_seqlens(grid_thw)}
@@ -53,7 +139,7 @@ def _with_layout(tower: Any, args: tuple[torch.Tensor, ...], kwargs: dict[str, A
             align_corners=tower.interpolation_align_corners,
             spatial_merge_size=merged,
         )
-    return args, {**kwargs, **bounds, **{name: on_device(tensor, device) for name, tensor in indices.items()}}
+    return {"grid_thw": grid_thw, **bounds, **{name: on_device(tensor, device) for name, tensor in indices.items()}}
 
 
 def _segments_attention(

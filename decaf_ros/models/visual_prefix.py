@@ -1,305 +1,26 @@
-"""Images read once, questions asked behind them: the part of a video MLLM adapter that all families of transformers share.
-
-A conversation is a visual prefix (everything up to the last visual token) and a tail (the rest of the prompt). The prefix goes
-through the model once; each tail attends to its cached keys and values. Nothing that a tail does changes the prefix.
-"""
+"""Images read once, questions asked behind them: what the adapters of all families of transformers give for a window."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, get_args
 
 import torch
-from transformers import (
-    Cache,
-    DynamicCache,
-    LogitsProcessorList,
-    PreTrainedModel,
-    ProcessorMixin,
-    RepetitionPenaltyLogitsProcessor,
-)
 
-from decaf_ros.method.rollout import QueryKeys, Variant, attention_rollout
-from decaf_ros.models import attention_tap
-from decaf_ros.models.chat_frames import ChatFrame, chat_frames
-from decaf_ros.models.devices import DeviceQueue, on_device
-from decaf_ros.models.errors import OptionsError, PromptError
-from decaf_ros.models.model_files import is_panic
+from decaf_ros.method.rollout import QueryKeys, attention_rollout
+from decaf_ros.models.chat_model import ChatModel, Reading
+from decaf_ros.models.devices import on_device
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.protocols import Reply
-from decaf_ros.models.wanted import require_wanted, require_wanted_in_layers
-from decaf_ros.models.yes_or_no import share_of_yes, yes_and_no_ids
-from decaf_ros.text import brief, quoted
-
-
-@dataclass(frozen=True)
-class MllmOptions:
-    """How a video MLLM reads images and answers (DecAF, section 4.1 for the defaults).
-
-    Attributes:
-        video_tokens: visual tokens of one frame on the video path, at most; the model's own limit may be lower.
-        frame_tokens: the same on the frame path. The default is InternVL3's 12 tiles of 16 x 16; the Qwen family takes no more
-            than four times ``video_tokens``.
-        multi_scale: read frames on the frame path at a finer scale than on the video path: at twice the height and width, in
-            tokens, or in several tiles, as the family has it.
-        rollout: how attention heads are joined.
-        first_layer: first layer of the rollout; half of all layers by default.
-        max_new_tokens: length of an answer, at most.
-        batch_tokens: tokens of one batch on the frame path, at most (but one frame at least): bounds the working memory.
-    """
-
-    video_tokens: int = 400
-    frame_tokens: int = 3072
-    multi_scale: bool = True
-    rollout: Variant = "v_max"
-    first_layer: int | None = None
-    max_new_tokens: int = 8
-    batch_tokens: int = 8192
-
-    def __post_init__(self) -> None:
-        for name in ("video_tokens", "frame_tokens", "max_new_tokens", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.rollout not in get_args(Variant):
-            raise ValueError(f"rollout must be one of {', '.join(get_args(Variant))}, got {quoted(self.rollout)}")
-
-    def require_budgets(self, reader: str, video_tokens: int, frame_tokens: int) -> None:
-        """Refuse budgets that a model with images of fixed sizes cannot keep.
-
-        Args:
-            reader: what the model is called in the message.
-            video_tokens: visual tokens that it makes of a frame on the video path.
-            frame_tokens: the fewest that it makes of one on the frame path.
-
-        Raises:
-            OptionsError: a budget is smaller than that.
-        """
-        for name, least in (("video_tokens", video_tokens), ("frame_tokens", frame_tokens)):
-            if getattr(self, name) < least:
-                raise OptionsError(
-                    f"{name} must be at least {least}, the size of one image of {reader}; got {getattr(self, name)}"
-                )
-
-
-@dataclass(frozen=True, eq=False)
-class Conversations:
-    """A batch of conversations of one layout, up to their last visual token, as the model's own processor made them on the CPU.
-
-    Attributes:
-        input_ids_bn: ``(B, P)`` int64.
-        grid_tokens: ``(cells,)`` int64, for each cell of the visual grid, row by row, the index of the token that shows it.
-            Other tokens of the images, such as ends of lines or a thumbnail, are in no cell and count as text.
-        images: the model's arguments that carry the images. Those of whole numbers say how images are laid out: the model
-            looks at them on the CPU.
-        positions: from the number of tokens that follow, the position ids of the whole, ``(..., B, P + tokens)``.
-    """
-
-    input_ids_bn: torch.Tensor
-    grid_tokens: torch.Tensor
-    images: Mapping[str, torch.Tensor]
-    positions: Callable[[int], torch.Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class _Prefilled:
-    """Conversations that the model has read, without their images; ``positions`` and ``grid_tokens`` are on the CPU."""
-
-    input_ids_bn: torch.Tensor
-    positions: Callable[[int], torch.Tensor]
-    grid_tokens: torch.Tensor
-    cache: Cache
-    layers: list[QueryKeys]
-    scaling: float
-
-    @property
-    def tokens(self) -> int:
-        """Of each conversation."""
-        return self.input_ids_bn.shape[1]
-
-    def forked_cache(self) -> Cache:
-        """A cache that starts from this one: the tensors are shared, and replaced by longer ones when the fork grows."""
-        fork = copy.copy(self.cache)
-        fork.layers = [copy.copy(layer) for layer in self.cache.layers]
-        return fork
+from decaf_ros.models.wanted import require_wanted
 
 
 @dataclass(frozen=True, eq=False)
 class _Tail:
-    """State of a :class:`Reply`: the recorded layers of the prompt's tokens, for each batch of the prefix."""
+    """State of a :class:`Reply`: the recorded layers of the prompt's tokens, behind all conversations of the prefix."""
 
     prefix: CachedVisualPrefix = field(repr=False)
-    batches: list[list[QueryKeys]]
-
-
-class ChatModel:
-    """A model of transformers and its processor: prompts through the model's own chat template, answers decoded greedily.
-
-    On a GPU it computes in a queue of its own (:meth:`device_queue`): a prefill is put in line within milliseconds and takes
-    seconds, and a tracker in another thread must not stand behind it.
-
-    Args:
-        model: an image-text-to-text model; its attention is routed through the tap.
-        processor: the processor that belongs to it.
-        options: see :class:`MllmOptions`.
-
-    Raises:
-        OptionsError: ``first_layer`` is not a layer of the model.
-        ValueError: its attention cannot be rolled out, or its chat template cannot be used (:func:`chat_frames`).
-    """
-
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, options: MllmOptions) -> None:
-        attention_tap.install(model)
-        require_wanted_in_layers(model)
-        self.model = model.eval().requires_grad_(False)
-        self.processor = processor
-        self.tokenizer: Any = processor.tokenizer
-        self.options = options
-        layers = model.config.get_text_config().num_hidden_layers
-        self.first_layer, self._last_layer = self._resolve_first_layer(layers), layers - 1
-        self._eos_ids = self._find_eos_ids()
-        self._adjusted = self._find_logits_processors()
-        self._frames = self._find_frames()
-        self.device_queue = DeviceQueue(model.device)
-
-    def _resolve_first_layer(self, layers: int) -> int:
-        first = layers // 2 if self.options.first_layer is None else self.options.first_layer
-        if not 0 <= first < layers:
-            raise OptionsError(f"first_layer must lie in [0, {layers - 1}] for a model of {layers} layers, got {first}")
-        return first
-
-    def _find_eos_ids(self) -> torch.Tensor:
-        """All tokens that end an answer; the tokenizer's own comes first."""
-        generation_config = self.model.generation_config
-        ids = generation_config.eos_token_id if generation_config is not None else None
-        listed = ids if isinstance(ids, list) else [ids]
-        unique = dict.fromkeys(token for token in (self.tokenizer.eos_token_id, *listed) if token is not None)
-        if not unique:
-            raise ValueError("the tokenizer and the generation config name no token that ends an answer")
-        return torch.tensor(list(unique), device=self.model.device)
-
-    def _find_logits_processors(self) -> LogitsProcessorList:
-        """What the model's generation config says of greedy decoding, as ``generate`` would have it."""
-        penalty = getattr(self.model.generation_config, "repetition_penalty", None) or 1.0
-        return LogitsProcessorList([RepetitionPenaltyLogitsProcessor(float(penalty))] if penalty != 1.0 else [])
-
-    def processed(self, medium: Medium, conversations: int, **images: Any) -> Mapping[str, torch.Tensor]:
-        """What the processor makes of conversations up to their last visual token: token ids and images, on the CPU.
-
-        Args:
-            medium: what the chat template calls the images.
-            conversations: how many, each with the same text.
-            images: the processor's own arguments for the images of all conversations.
-        """
-        placeholder = self._placeholder(medium)
-        text = [self._frames[medium].head.partition(placeholder)[0] + placeholder] * conversations
-        with _panics_told():
-            # What the tokenizer's files say about padding is of no use here, and may be any length.
-            return self.processor(text=text, return_tensors="pt", padding=False, truncation=False, **images)
-
-    def tail_ids(self, medium: Medium, prompt: str) -> torch.Tensor:
-        """``(S,)`` int64: what follows the last visual token, up to where the model answers."""
-        _, _, tail = self._rendered(medium, prompt).partition(self._placeholder(medium))
-        return self._tokenized(tail, add_special_tokens=False)
-
-    def _placeholder(self, medium: Medium) -> str:
-        return getattr(self.processor, f"{medium}_token")
-
-    def _find_frames(self) -> Mapping[str | None, ChatFrame]:
-        """What the chat template puts around a sentence, by the medium of the images before it."""
-        template = self.processor.chat_template
-        if isinstance(template, Mapping):
-            template = template.get("default")
-        if not isinstance(template, str):
-            raise ValueError("the model comes without a chat template, so that there is no way to ask it")
-        frames = chat_frames(template, self.tokenizer.special_tokens_map)
-        for medium in get_args(Medium):
-            head, tail = frames[medium]
-            if head.count(self._placeholder(medium)) != 1 or self._placeholder(medium) in tail:
-                raise ValueError(f"the model's chat template does not put a {medium} before the text that asks about it")
-        return frames
-
-    def _rendered(self, medium: Medium | None, prompt: str) -> str:
-        for token in (*self.tokenizer.all_special_tokens, self._placeholder("image"), self._placeholder("video")):
-            if token in prompt:
-                raise PromptError(f"the prompt holds {quoted(token)}, which the model takes for a control token; leave it out")
-        head, tail = self._frames[medium]
-        return head + prompt + tail
-
-    def _tokenized(self, text: str, add_special_tokens: bool) -> torch.Tensor:
-        with _panics_told():
-            ids = self.tokenizer(text, add_special_tokens=add_special_tokens, return_tensors="pt")["input_ids"]
-        return on_device(ids[0], self.model.device)
-
-    @torch.inference_mode()
-    def complete(self, prompt: str) -> str:
-        """Answer a prompt without images."""
-        ids_bn = self._tokenized(self._rendered(None, prompt), add_special_tokens=True)[None]
-        positions_bn = torch.arange(ids_bn.shape[1], device=ids_bn.device)[None]
-        cache = DynamicCache(config=self.model.config)
-        return self._decode(self._next_logits(ids_bn, positions_bn, cache), ids_bn, positions_bn, cache)[0]
-
-    @torch.inference_mode()
-    def prefill(self, conversations: Conversations) -> _Prefilled:
-        """Read a batch of visual prefixes, as far as later tokens and the rollout need: nothing is predicted from them."""
-        cache = DynamicCache(config=self.model.config)
-        device = self.model.device
-        ids_bn, positions = on_device(conversations.input_ids_bn, device), on_device(conversations.positions(0), device)
-        images = {
-            name: on_device(tensor, device) if tensor.is_floating_point() else tensor
-            for name, tensor in conversations.images.items()
-        }
-        with attention_tap.recording(self.first_layer, end_layer=self._last_layer) as record:
-            self._next_logits(ids_bn, positions, cache, **images)
-        return _Prefilled(ids_bn, conversations.positions, conversations.grid_tokens, cache, record.layers, record.scaling)
-
-    @torch.inference_mode()
-    def ask(self, prefilled: _Prefilled, tail_ids: torch.Tensor, answer: bool) -> tuple[tuple[str, ...], list[QueryKeys]]:
-        """Put one tail behind every conversation of a batch: the answers and the recorded layers of the tail."""
-        positions = on_device(prefilled.positions(len(tail_ids)), self.model.device)
-        ids_bn = tail_ids.expand(positions.shape[-2], -1)
-        cache = prefilled.forked_cache()
-        with attention_tap.recording(self.first_layer, end_layer=None if answer else self._last_layer) as record:
-            logits_bv = self._next_logits(ids_bn, positions[..., prefilled.tokens :], cache)
-        said_bn = torch.cat([prefilled.input_ids_bn, ids_bn], dim=1)
-        answers = self._decode(logits_bv, said_bn, positions, cache) if answer else [""] * len(ids_bn)
-        return tuple(answers), record.layers
-
-    @torch.inference_mode()
-    def share_of_yes(self, prefilled: _Prefilled, tail_ids: torch.Tensor) -> torch.Tensor:
-        """``(B,)`` float32: how likely yes is against no behind every conversation of a batch; no answer is decoded."""
-        positions = on_device(prefilled.positions(len(tail_ids)), self.model.device)
-        ids_bn = tail_ids.expand(positions.shape[-2], -1)
-        logits_bv = self._next_logits(ids_bn, positions[..., prefilled.tokens :], prefilled.forked_cache())
-        return share_of_yes(logits_bv, *self._yes_and_no_ids)
-
-    @cached_property
-    def _yes_and_no_ids(self) -> tuple[list[int], list[int]]:
-        return yes_and_no_ids(self.tokenizer)
-
-    def _next_logits(self, ids_bn: torch.Tensor, positions: torch.Tensor, cache: Cache, **images: torch.Tensor) -> torch.Tensor:
-        """Append tokens to the cache; ``(B, vocabulary)`` logits of what follows the last one."""
-        output = self.model(
-            input_ids=ids_bn, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1, **images
-        )
-        return output.logits[:, -1]
-
-    def _decode(self, logits_bv: torch.Tensor, said_bn: torch.Tensor, positions: torch.Tensor, cache: Cache) -> list[str]:
-        """Answer greedily, from the logits after the prompt, until every conversation has ended or the limit is reached."""
-        ended_b = torch.zeros(len(logits_bv), dtype=torch.bool, device=logits_bv.device)
-        prompt_tokens = said_bn.shape[1]
-        for step in range(1, self.options.max_new_tokens + 1):
-            scores_bv = self._adjusted(said_bn, logits_bv.float())  # type: ignore[arg-type]
-            token_b = scores_bv.argmax(dim=-1).where(~ended_b, self._eos_ids[0])
-            said_bn = torch.cat([said_bn, token_b[:, None]], dim=1)
-            ended_b |= torch.isin(token_b, self._eos_ids)
-            if step == self.options.max_new_tokens or ended_b.all():
-                break
-            logits_bv = self._next_logits(token_b[:, None], positions[..., -1:] + step, cache)
-        return self.tokenizer.batch_decode(said_bn[:, prompt_tokens:], skip_special_tokens=True)
+    layers: list[QueryKeys]
 
 
 class CachedVisualPrefix:
@@ -307,7 +28,7 @@ class CachedVisualPrefix:
 
     Args:
         chat: the model.
-        conversations: batches that together are all conversations, in order; each is read, and let go, before the next.
+        read: what it has read, which together is all conversations, in order; each of any number of them, all of one layout.
         medium: what the chat template calls the images.
         grid_thw: visual tokens in time, height and width; on the frame path T conversations of one H'W' grid.
         temporal_stride: frames that one step of the grid's time covers.
@@ -316,7 +37,7 @@ class CachedVisualPrefix:
     def __init__(
         self,
         chat: ChatModel,
-        conversations: Iterable[Conversations],
+        read: Sequence[Reading],
         medium: Medium,
         grid_thw: tuple[int, int, int],
         temporal_stride: int,
@@ -325,22 +46,19 @@ class CachedVisualPrefix:
         self.temporal_stride = temporal_stride
         self._chat = chat
         self._medium = medium
-        self._batches = [chat.prefill(batch) for batch in conversations]
+        self._read = read
 
     def ask(self, prompt: str, answer: bool = True) -> Reply:
         """Put the prompt behind the images in every conversation; see the protocol."""
         with self._chat.device_queue():
-            tail_ids = self._chat.tail_ids(self._medium, prompt)
-            asked = [self._chat.ask(batch, tail_ids, answer) for batch in self._batches]
-        answers = tuple(text for texts, _ in asked for text in texts)
-        return Reply(answers, _Tail(self, [layers for _, layers in asked]))
+            answers, layers = self._chat.ask(self._read, self._chat.tail_ids(self._medium, prompt), answer)
+        return Reply(answers, _Tail(self, layers))
 
     def probability_of_yes(self, prompt: str) -> tuple[float, ...]:
         """How likely the answer to a question is yes, for every conversation; see the protocol."""
         with self._chat.device_queue():
             tail_ids = self._chat.tail_ids(self._medium, prompt)
-            shares = [self._chat.share_of_yes(batch, tail_ids) for batch in self._batches]
-            return tuple(torch.cat(shares).tolist())
+            return tuple(self._chat.share_of_yes(self._read, tail_ids).tolist())
 
     @torch.inference_mode()
     def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
@@ -349,27 +67,51 @@ class CachedVisualPrefix:
         if not tails or any(not isinstance(tail, _Tail) or tail.prefix is not self for tail in tails):
             raise ValueError("rollout needs replies that this prefix gave; ask it first")
         with self._chat.device_queue():
-            maps_pbc = [
-                self._batch_rollout(batch, [tail.batches[index] for tail in tails]) for index, batch in enumerate(self._batches)
-            ]
+            maps_pbc, first = [], 0
+            for group in self._groups():
+                rows = slice(first, first := first + sum(map(len, group)))
+                prompts = [[QueryKeys(*(tensor[rows] for tensor in layer)) for layer in tail.layers] for tail in tails]
+                maps_pbc.append(self._rollout_of(group, prompts))
             return torch.cat(maps_pbc, dim=1).reshape(len(tails), *self.grid_thw).cpu()
 
-    def _batch_rollout(self, batch: _Prefilled, prompts: list[list[QueryKeys]]) -> torch.Tensor:
+    def _groups(self) -> Iterator[list[Reading]]:
+        """What was read, in its order, in groups of no more tokens than a batch may have, but of one reading at least."""
+        group: list[Reading] = []
+        for reading in self._read:
+            if group and (sum(map(len, group)) + len(reading)) * reading.tokens > self._chat.options.batch_tokens:
+                yield group
+                group = []
+            group.append(reading)
+        yield group
+
+    def _rollout_of(self, group: Sequence[Reading], prompts: list[list[QueryKeys]]) -> torch.Tensor:
         """``(prompts, B, cells)``: the rollout in the order of the grid, which may differ from that of the tokens."""
-        visual_n = torch.zeros(batch.tokens, dtype=torch.bool)
-        visual_n[batch.grid_tokens] = True
+        grid_tokens = group[0].grid_tokens
+        visual_n = torch.zeros(group[0].tokens, dtype=torch.bool)
+        visual_n[grid_tokens] = True
+        layers = [
+            QueryKeys(_joined(layer.queries_bhqd for layer in of_readings), _joined(layer.keys_bgkd for layer in of_readings))
+            for of_readings in zip(*(reading.layers for reading in group), strict=True)
+        ]
+        saliency = [_joined(of_layer) for of_layer in zip(*(reading.saliency for reading in group), strict=False)]
+        known = bool(saliency)
+        options = self._chat.options
         rows_pbv = attention_rollout(
-            batch.layers, prompts, visual_n, batch.scaling, self._chat.options.rollout, check=require_wanted
+            layers, prompts, visual_n, group[0].scaling, options.rollout, saliency=saliency, check=require_wanted
         )
-        return rows_pbv[..., on_device(batch.grid_tokens.argsort().argsort(), rows_pbv.device)]
+        if saliency and not known:
+            _note(group, saliency)
+        return rows_pbv[..., on_device(grid_tokens.argsort().argsort(), rows_pbv.device)]
 
 
-@contextmanager
-def _panics_told() -> Iterator[None]:
-    """A tokenizer that gives up, with a panic that would end the thread, gives up the question only."""
-    try:
-        yield
-    except BaseException as error:
-        if not is_panic(error):
-            raise
-        raise PromptError(f"the model's tokenizer cannot read this ({brief(error)}); use other words") from error
+def _joined(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """One behind another; one alone is left as it is."""
+    first, *others = tensors
+    return torch.cat([first, *others]) if others else first
+
+
+def _note(group: Sequence[Reading], saliency: Sequence[torch.Tensor]) -> None:
+    """Keep with every reading its part of what a rollout found."""
+    sizes = [len(reading) for reading in group]
+    for reading, of_layers in zip(group, zip(*(each.split(sizes) for each in saliency), strict=True), strict=True):
+        reading.saliency[:] = of_layers

@@ -124,6 +124,7 @@ class NodeDiagnostics:
 
     def _query_status(self) -> DiagnosticStatus:
         queries, health, activity = self._engine.session.queries, self._health(), self._activity()
+        ahead = self._engine.read_so_far
         values = {
             "state": health.state,
             "stage": activity.stage,
@@ -132,6 +133,8 @@ class NodeDiagnostics:
             "pending": self._engine.pending_queries,
             "active": len(queries),
             "in_doubt": len(self._engine.session.queries_in_doubt()),
+            "read_ahead": f"{ahead.frames} of {ahead.of} key frames",
+            "read_ahead_time_share": f"{ahead.share:.2f}",
             "newest_expression": queries[-1].expression if queries else "",
             "mllm_model": self._node.get_parameter("mllm_model").value,
             "tracker_model": self._node.get_parameter("tracker_model").value,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import threading
 import time
@@ -16,12 +14,12 @@ from typing import Any
 import torch
 
 from decaf_ros.models.adapter import ChatAdapter
-from decaf_ros.models.devices import resolve_device, tracker_dtype
+from decaf_ros.models.chat_model import MllmOptions
+from decaf_ros.models.devices import give_memory_back, resolve_device, tracker_dtype
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.ros.parameters import Value, names_for, settings_for
 from decaf_ros.text import brief, quoted_path, with_kind
 
@@ -130,7 +128,7 @@ class Models:
             except ModelNotFound as error:
                 # Its traceback holds what there was of the model.
                 problem = str(error)
-            _give_memory_back()
+            give_memory_back()
             raise ModelNotFound(problem)
 
     def _load_interruptibly(self, name: str, values: Mapping[str, Value]) -> Any:
@@ -163,7 +161,7 @@ class Models:
     def release(self) -> None:
         """Forget both models and give their memory back."""
         self._loaded, self._problems = {}, {}
-        _give_memory_back()
+        give_memory_back()
 
     def interrupt(self) -> None:
         """Let nobody wait for a model any more, now or later: the node ends."""
@@ -174,16 +172,6 @@ class Models:
         """Let who waits for a model wait no longer; what is being loaded is thrown away once it is there."""
         with suppress(InvalidStateError):
             self._pending.set_exception(ModelNotFound(f"given up: {reason}"))
-
-
-def _give_memory_back() -> None:
-    """What is no longer referred to, to the system and to the GPU."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    # glibc keeps what is freed in the arenas of threads, which may have ended.
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def _with_options(mllm: ChatAdapter, values: Mapping[str, Value]) -> ChatAdapter:

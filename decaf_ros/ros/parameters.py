@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 
 from decaf_ros import limits
 from decaf_ros.config import GroundingConfig, SessionConfig
-from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.ros.images import DEFAULT_MAX_PIXELS, IMAGE_TRANSPORTS
 from decaf_ros.text import brief, quoted
 
@@ -177,6 +177,12 @@ SETTINGS = (
         (0.0, 60.0),
     ),
     Setting(
+        "read_ahead",
+        SessionConfig.read_ahead,
+        "Read key frames before anybody asks: off, auto (half of the time that following objects leaves), or on (all idle time).",
+        choices=("off", "auto", "on"),
+    ),
+    Setting(
         "reacquire",
         SessionConfig.reacquire,
         "Look for an object that is lost, or that the heat map disagrees with, by asking its query again.",
@@ -252,6 +258,12 @@ SETTINGS = (
         (0.0, 1.0),
     ),
     Setting("nms_iou", GroundingConfig.nms_iou, "IoU above which two masks are the same object.", (0.0, 1.0)),
+    Setting(
+        "prefix_cache_mb",
+        GroundingConfig.prefix_cache_mb,
+        "Most MiB of what was read of key frames, which is kept for the next question about them; 0 reads them anew.",
+        (0, 1 << 20),
+    ),
     # MllmOptions
     Setting("video_tokens", MllmOptions.video_tokens, "Most visual tokens of a frame on the video path.", (1, 16384)),
     Setting("frame_tokens", MllmOptions.frame_tokens, "Most visual tokens of a frame on the frame path.", (1, 16384)),

@@ -13,6 +13,7 @@ from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.method import fusion
 from decaf_ros.models import prompts
 from decaf_ros.models.protocols import Reply, VideoMllm, VisualPrefix
+from decaf_ros.models.read_memory import ReadMemory
 from decaf_ros.session.stages import StageClock
 
 
@@ -32,7 +33,7 @@ class Attention:
 
 
 class AttentionSource(Protocol):
-    """Where attention comes from. The answers depend on what is given alone, not on what was asked before."""
+    """Where attention comes from. The answers depend on what is given alone, not on what was asked or prepared before."""
 
     def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
         """Look for what a sentence refers to: name and heat map, no masks.
@@ -54,18 +55,28 @@ class AttentionSource(Protocol):
             ``(H', W')`` float32 in [0, 1] for each query.
         """
 
+    def prepare(self, window: FrameWindow, frame: Frame) -> None:
+        """Read a frame before anybody asks about a window that holds it."""
+
+    def unread(self, window: FrameWindow) -> tuple[Frame, ...]:
+        """Frames of a window, oldest first, that :meth:`prepare` would spare a question to read; takes no time."""
+
+    def forget(self) -> None:
+        """Free the memory that all this takes, which costs time when somebody asks again."""
+
 
 class MllmAttention:
     """The attention of a language model in this process.
 
     Args:
         mllm: the language model.
-        config: which of its paths are fused, and whether the background is subtracted.
+        config: which of its paths are fused, whether the background is subtracted, and how much of what was read is kept.
     """
 
     def __init__(self, mllm: VideoMllm, config: GroundingConfig | None = None) -> None:
         self._mllm = mllm
         self._config = config or GroundingConfig()
+        self._memory = ReadMemory(self._config.prefix_cache_mb << 20)
 
     def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
         """See :class:`AttentionSource`: the first half of the method."""
@@ -88,7 +99,7 @@ class MllmAttention:
         """See :class:`AttentionSource`: the frame path alone."""
         if not queries:
             return []
-        prefix = self._mllm.read_frames(FrameWindow((frame,)))
+        prefix = self._mllm.read_frames(FrameWindow((frame,)), self._memory)
         replies = [
             self._with_background(prefix, prefix.ask(prompts.object_prompt(expression), answer=False), name)
             for expression, name in queries
@@ -96,11 +107,25 @@ class MllmAttention:
         rollouts = prefix.rollout([reply for pair in replies for reply in pair]).float().cpu()
         return [fuse({"frame": maps}, 1, 1)[0] for maps in rollouts.split(len(replies[0]))]
 
+    def prepare(self, window: FrameWindow, frame: Frame) -> None:
+        """See :class:`AttentionSource`."""
+        self._mllm.read_ahead(window, frame, self._memory)
+
+    def unread(self, window: FrameWindow) -> tuple[Frame, ...]:
+        """See :class:`AttentionSource`: none where nothing is kept, or the frame path is not asked."""
+        if not self._memory.budget_bytes or self._config.paths == "video":
+            return ()
+        return self._mllm.unread(window, self._memory)
+
+    def forget(self) -> None:
+        """See :class:`AttentionSource`."""
+        self._memory.clear()
+
     def _read(self, window: FrameWindow, clock: StageClock) -> dict[str, VisualPrefix]:
         prefixes = {}
         for path, read in (("video", self._mllm.read_video), ("frame", self._mllm.read_frames)):
             if self._config.paths in (path, "both"):
-                prefixes[path] = read(window)
+                prefixes[path] = read(window, self._memory)
                 clock.check()
         return prefixes
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from decaf_ros import limits
 from decaf_ros.datatypes import Frame, ObjectPrompt
+from decaf_ros.session.busy import BusyShare
 from decaf_ros.session.errors import SessionError, UnknownIdError
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.jobs import Job, JobQueue, QueryState, QueryStatus
@@ -23,6 +24,7 @@ from decaf_ros.session.tasks import answering
 from decaf_ros.session.tasks.asked import AskedJobs
 from decaf_ros.session.tasks.doubts import ObjectsInDoubt
 from decaf_ros.session.tasks.heat_maps import HeatMaps
+from decaf_ros.session.tasks.read_ahead import ReadAhead, ReadSoFar
 from decaf_ros.session.tasks.task import Activity, Desk, Task
 from decaf_ros.text import brief, checked_line, with_kind
 
@@ -56,7 +58,10 @@ class Engine:
         self._queue = JobQueue()
         self._teller = Teller(listener)
         self._desk = Desk(session, self._queue, self._teller, clock, grounder)
-        self._tasks: tuple[Task, ...] = (AskedJobs(self._desk), ObjectsInDoubt(self._desk), HeatMaps(self._desk))
+        self._tracking = BusyShare(clock)
+        urgent: tuple[Task, ...] = (AskedJobs(self._desk), ObjectsInDoubt(self._desk), HeatMaps(self._desk))
+        self._read_ahead = ReadAhead(self._desk, urgent, self._tracking)
+        self._tasks: tuple[Task, ...] = (*urgent, self._read_ahead)
         self._frames: Slot[Callable[[], Frame]] = Slot()
         self._threads: list[threading.Thread] = []
 
@@ -263,6 +268,11 @@ class Engine:
         """What the worker is at."""
         return self._desk.activity
 
+    @property
+    def read_so_far(self) -> ReadSoFar:
+        """How far the window has been read ahead."""
+        return self._read_ahead.so_far
+
     def _tell_events(self) -> None:
         self._teller.tell_events(self.session.take_events())
 
@@ -286,7 +296,8 @@ class Engine:
         """Decode a frame and follow all objects to it; what the live thread does with each."""
         listener = self._teller.listener
         try:
-            segmentation = self.session.push(decode())
+            with self._tracking.busy():
+                segmentation = self.session.push(decode())
         except (ValueError, SessionError) as error:  # what came from outside is wrong, or a model is missing
             self._teller.tell(listener.on_rejected_frame, brief(error))
         except Exception as error:  # the node goes on, whatever happens to one frame

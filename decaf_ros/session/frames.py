@@ -15,6 +15,9 @@ _RECENT_FRAMES = 30
 _RECENT_NS = 1_000_000_000
 # Ten frames a second, give or take what a camera's stamps do: at fewer, what a hand moves is lost more often.
 _CARRY_NS = 80_000_000
+# That language models merge into one step in time of a video, at most. Windows begin with a key frame whose number is a
+# multiple of it, so that the same frames are merged again and again while they move on.
+_STEP_FRAMES = 2
 
 T = TypeVar("T")
 
@@ -60,7 +63,8 @@ class KeyFrameBuffer:
     def __init__(self, window_seconds: float, window_hz: float) -> None:
         self._span_ns = int(window_seconds * 1e9)
         self._period_ns = int(1e9 / window_hz)
-        self._frames: deque[StoredFrame] = deque()
+        self._frames: tuple[StoredFrame, ...] = ()
+        self._first_number = 0
         self._recent: deque[StoredFrame] = deque(maxlen=_RECENT_FRAMES)
         self._newest: StoredFrame | None = None
 
@@ -68,12 +72,13 @@ class KeyFrameBuffer:
         """Take a frame that is newer than all before it; whether it is kept as a key frame."""
         stamp_ns = stored.frame.stamp_ns
         is_key = not self._frames or stamp_ns // self._period_ns > self._frames[-1].frame.stamp_ns // self._period_ns
-        if is_key:
-            self._frames.append(stored)
+        kept = tuple(each for each in self._frames if each.frame.stamp_ns >= stamp_ns - self._span_ns)
+        self._first_number += len(self._frames) - len(kept)
+        self._frames = (*kept, stored) if is_key else kept
         self._newest = stored
         self._recent.append(stored.without_features())
-        _drop_before(self._frames, stamp_ns - self._span_ns)
-        _drop_before(self._recent, stamp_ns - _RECENT_NS)
+        while self._recent[0].frame.stamp_ns < stamp_ns - _RECENT_NS:
+            self._recent.popleft()
         return is_key
 
     def since(self, stamp_ns: int) -> list[StoredFrame]:
@@ -91,21 +96,35 @@ class KeyFrameBuffer:
 
     def clear(self) -> None:
         """Forget everything, as after a jump in time."""
-        self._frames.clear()
+        self._first_number += len(self._frames)
+        self._frames = ()
         self._recent.clear()
         self._newest = None
 
     def select(self, count: int, window_seconds: float | None = None) -> list[StoredFrame]:
-        """Up to ``count`` key frames uniform in time over the last ``window_seconds``, oldest first.
+        """Up to ``count`` key frames over the last ``window_seconds``, oldest first, and the newest frame as the last of them.
 
-        The newest frame is always the last of them. Empty when no frame was ever added.
+        Where there are many more, they are uniform in time. Else the oldest are left out: those for which there is no room, and
+        maybe one more, so that pairs of frames are the same from one call to the next. Empty when no frame was ever added.
         """
         if self._newest is None:
             return []
         newest_ns = self._newest.frame.stamp_ns
         span_ns = self._span_ns if window_seconds is None else int(window_seconds * 1e9)
-        frames = [stored for stored in self._frames if newest_ns - span_ns <= stored.frame.stamp_ns < newest_ns]
-        return _uniform_in_time([*frames, self._newest], count)
+        first = sum(stored.frame.stamp_ns < newest_ns - span_ns for stored in self._frames)
+        frames = [*(stored for stored in self._frames[first:] if stored is not self._newest), self._newest]
+        left_out = max(0, len(frames) - count)
+        if left_out > _STEP_FRAMES:
+            return _uniform_in_time(frames, count)
+        odd = (self._first_number + first + left_out) % _STEP_FRAMES
+        if len(frames) - left_out - odd > count // 2:  # of few frames, each tells something
+            left_out += odd
+        return frames[left_out:]
+
+    @property
+    def key_frames(self) -> tuple[StoredFrame, ...]:
+        """All key frames, oldest first; any thread may ask."""
+        return self._frames
 
 
 def _uniform_in_time(frames: Sequence[StoredFrame], count: int) -> list[StoredFrame]:
@@ -119,11 +138,6 @@ def _uniform_in_time(frames: Sequence[StoredFrame], count: int) -> list[StoredFr
         first, last = (chosen[-1] + 1 if chosen else 0), len(frames) - count + rank  # each once, and one for every later rank
         chosen.append(min(range(first, last + 1), key=lambda index: abs(stamps_ns[index] - wanted_ns)))
     return [frames[index] for index in chosen]
-
-
-def _drop_before(frames: deque[StoredFrame], stamp_ns: int) -> None:
-    while frames and frames[0].frame.stamp_ns < stamp_ns:
-        frames.popleft()
 
 
 class CatchUpBuffer:

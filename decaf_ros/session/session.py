@@ -276,6 +276,11 @@ class TrackingSession:
         return self._stream.counters
 
     @property
+    def key_frames(self) -> tuple[StoredFrame, ...]:
+        """The key frames that are kept, oldest first."""
+        return self._stream.key_frames
+
+    @property
     def reacquired(self) -> int:
         """How often an object was found again by its sentence."""
         return self._roster.reacquired

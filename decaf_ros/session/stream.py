@@ -115,6 +115,11 @@ class Stream:
             return self._snapshot(self._window.since(stamp_ns), config)
         return self._snapshot([] if self.newest is None else [self.newest], config)
 
+    @property
+    def key_frames(self) -> tuple[StoredFrame, ...]:
+        """All key frames, oldest first; any thread may ask."""
+        return self._window.key_frames
+
     def _snapshot(self, clip: Sequence[StoredFrame], config: SessionConfig) -> Snapshot:
         if not clip:
             raise NoFramesError("there is no camera frame to look at yet")

@@ -10,9 +10,9 @@ from filmed_table import BOX, EXPRESSION, MUG, TABLE
 from decaf_ros.datatypes import Frame
 from decaf_ros.method.fusion import normalise
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, ProcessorMixin
 from decaf_ros.bench.reference.rollout import normalised, reference_rollout
 from decaf_ros.bench.reference.whole import Whole, chat_text
 from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.chat_model import ChatModel, Conversations, MllmOptions
 from decaf_ros.models.errors import PromptError
 from decaf_ros.models.protocols import VideoMllm
-from decaf_ros.models.visual_prefix import ChatModel, Conversations, MllmOptions
 
 OBJECT, BACKGROUND = "find the cup a b c .", "the d e f g h i ?"
 VARIANTS = ("v_max", "original", "max")

@@ -20,9 +20,9 @@ from family_checks import (
 from tiny_internvl3 import tiny_model, tiny_processor, whole_prompt
 
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.internvl3 import InternVl3
 from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.visual_prefix import MllmOptions
 
 SIZE_HW = 60, 100  # of up to 12 tiles, 2 rows of 3 come closest to its shape: 8 x 12 tokens
 

@@ -20,9 +20,9 @@ from family_checks import (
 from tiny_llava_onevision import tiny_model, tiny_processor, whole_prompt
 
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.llava_onevision import LlavaOnevision
 from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.visual_prefix import MllmOptions
 
 # Fits into 2 x 3 crops of 24 pixels as 43 x 72 pixels: 10.8 of 12 rows of features, of which one is cut off on each side.
 SIZE_HW = 60, 100

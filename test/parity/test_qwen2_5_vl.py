@@ -22,10 +22,10 @@ from family_checks import (
 
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, tiny_model, tiny_processor, whole_prompt
 from decaf_ros.models.attention_tap import recording
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.errors import PromptError
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
-from decaf_ros.models.visual_prefix import MllmOptions
 
 SIZE_HW = 60, 100  # not square: 64 tokens of 8 x 8 pixels give 6 x 10 of them
 

@@ -18,9 +18,9 @@ from family_checks import (
 from tiny_qwen3_vl import tiny_qwen3, tiny_qwen3_processor
 
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, whole_prompt
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.qwen3_vl import Qwen3Vl
-from decaf_ros.models.visual_prefix import MllmOptions
 
 SIZE_HW = 60, 100
 

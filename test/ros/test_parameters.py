@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from decaf_ros.config import GroundingConfig, SessionConfig
-from decaf_ros.models.visual_prefix import MllmOptions
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.ros.parameters import SETTINGS, check_values, settings_for, unknown_parameters
 
 CLASSES = (SessionConfig, GroundingConfig, MllmOptions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import EventKind, Frame, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
+from decaf_ros.datatypes import EventKind, Frame, FrameWindow, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
 from decaf_ros.models.wanted import require_wanted
 from decaf_ros.session.engine import Engine
 from decaf_ros.session.errors import NoFramesError, SessionError, UnknownIdError
@@ -34,6 +35,8 @@ class StubGrounder:
         self.finds: list[NotedTrack] = []
         self.map = torch.tensor([[1.0, 0.9, 0.0]])
         self.meanwhile: Callable[[], object] = lambda: None
+        self.reads_ahead, self.reading_takes = False, 0.0
+        self.read: list[int] = []
         self._time = engine_time
 
     def ground(self, clip: Sequence, expression: str, clock: StageClock) -> SimpleNamespace:
@@ -56,6 +59,15 @@ class StubGrounder:
         self.meanwhile()
         require_wanted()  # as every layer of a model does
         return [self.map] * len(queries)
+
+    def unread(self, window: FrameWindow) -> tuple[Frame, ...]:
+        return tuple(each for each in window.frames if each.stamp_ns not in self.read) if self.reads_ahead else ()
+
+    def prepare(self, window: FrameWindow, frame: Frame) -> None:
+        self._time[0] += self.reading_takes
+        self.meanwhile()
+        require_wanted()
+        self.read.append(frame.stamp_ns)
 
 
 class Ears:
@@ -552,3 +564,91 @@ def test_a_full_queue_refuses_an_object_before_its_mask_is_decoded(world):
     world.engine.query("the mug")
     with pytest.raises(SessionError, match="max_pending_queries"):
         world.engine.require_room()
+
+
+def test_key_frames_are_read_ahead_the_newest_first_and_each_once():
+    world = World(window_hz=4.0)
+    world.session.config = replace(world.session.config, read_ahead="on", refresh_hz=0.0)
+    world.film(20)
+    assert world.grounder.read == [], "nobody says that this would help"
+    world.grounder.reads_ahead = True
+    while world.engine.work():
+        pass
+    stamps = [each.frame.stamp_ns for each in world.session.key_frames]
+    assert world.grounder.read == stamps[::-1]
+    assert (world.engine.read_so_far.frames, world.engine.read_so_far.of) == (len(stamps), len(stamps))
+    world.film(20)
+    assert world.grounder.read[len(stamps) :] == [each.frame.stamp_ns for each in world.session.key_frames][-8:]
+
+
+def test_what_is_not_kept_is_not_read_again(world):
+    world.session.config = replace(world.session.config, read_ahead="on", refresh_hz=0.0)
+    world.grounder.reads_ahead = True
+    world.grounder.unread = lambda window: window.frames
+    world.film(1)
+    for _ in range(5):
+        world.engine.work()
+    assert len(world.grounder.read) == len(world.session.key_frames)
+
+
+def test_reading_ahead_makes_way_for_a_query_and_for_heat_maps_and_is_done_later(world):
+    world.session.config = replace(world.session.config, read_ahead="on", refresh_hz=0.0)
+    world.film(10)
+    world.grounder.reads_ahead = True
+    world.grounder.meanwhile = lambda: world.engine.query("the mug") if not world.engine.pending_queries else None
+    world.engine.work()
+    assert world.grounder.read == []
+    world.grounder.meanwhile = lambda: None
+    world.engine.work()
+    assert len(world.grounder.asked) == 1
+    assert world.grounder.read == [], "the query comes first"
+
+    world.grounder.reading_takes = 1.0
+    world.grounder.meanwhile = lambda: setattr(
+        world.session, "config", replace(world.session.config, refresh_hz=10.0)
+    )  # a heat map is due while a frame is read
+    world.engine.work()
+    assert world.grounder.read == []
+    world.grounder.meanwhile = lambda: None
+    world.engine.work()
+    assert world.grounder.refreshed
+    world.session.config = replace(world.session.config, refresh_hz=0.0)
+    world.engine.work()
+    assert len(world.grounder.read) == 1
+
+
+@pytest.mark.parametrize(("takes", "share"), [(0.1, 0.5), (0.4, 0.5), (1.5, 0.5), (2.5, 0.1)])
+def test_left_to_itself_the_node_reads_in_half_of_the_time_and_not_what_would_be_gone(world, takes, share):
+    world.session.config = replace(world.session.config, read_ahead="auto", refresh_hz=0.0)
+    world.grounder.reads_ahead, world.grounder.reading_takes = True, takes
+    began = world.time[0]
+    world.film(600)
+    spent = takes * len(world.grounder.read)
+    assert spent <= share * (world.time[0] - began) + takes
+    assert world.grounder.read, "at least it is tried"
+
+
+def test_off_means_off(world):
+    world.session.config = replace(world.session.config, read_ahead="off", refresh_hz=0.0)
+    world.grounder.reads_ahead = True
+    world.film(20)
+    assert world.grounder.read == []
+
+
+def test_a_query_without_memory_on_the_device_fails_with_what_to_change_and_frees_it(world):
+    world.film(2)
+    freed = []
+    world.grounder.forget = lambda: freed.append(True)
+
+    def run_out():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    world.grounder.meanwhile = run_out
+    job = world.engine.query("the mug")
+    world.engine.work()
+    with pytest.raises(SessionError, match=r"batch_tokens.*prefix_cache_mb"):
+        job.future.result(0)
+    assert freed
+    world.grounder.meanwhile = lambda: None
+    world.film(2)
+    assert world.session.latest.objects[0].object_id == 1, "it is followed on"

@@ -11,10 +11,10 @@ from gpu_work import BUDGETS, LAYERS, asked_embedded, asked_like_7b, by_function
 from pretend_cuda import Ledger, PretendTensor, counted, pretend_cuda
 
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.devices import DeviceQueue, on_cpu, on_device
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.attention import MllmAttention
 
 CUDA = torch.device("cuda:0")

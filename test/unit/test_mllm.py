@@ -18,9 +18,9 @@ from transformers.utils import logging as transformers_logging
 
 import decaf_ros.models.embedded
 from decaf_ros.models.adapter import common_tokens
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.errors import ModelNotFound, OptionsError
 from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.visual_prefix import MllmOptions
 
 
 def test_a_folder_without_a_model(tmp_path):

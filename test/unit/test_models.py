@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.errors import ModelNotFound
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.ros import models
 from decaf_ros.ros.models import Models
 from decaf_ros.ros.parameters import SETTINGS

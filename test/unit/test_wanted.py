@@ -44,7 +44,7 @@ def _window() -> FrameWindow:
 
 
 def _read_frames(mllm: Any) -> Callable[[], torch.Tensor]:
-    return lambda: mllm.read_frames(_window()).ask("the mug", answer=False).state.batches[0][0]
+    return lambda: mllm.read_frames(_window()).ask("the mug", answer=False).state.layers[0]
 
 
 def _rollout(mllm: Any) -> Callable[[], torch.Tensor]:

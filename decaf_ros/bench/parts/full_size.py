@@ -34,9 +34,9 @@ from decaf_ros.bench.parts.tracker import CAMERA_HZ, SCENE_SEED, WARM_UP_FRAMES,
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, tiny_processor
 from decaf_ros.bench.report import told
 from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
 from decaf_ros.models.qwen2_vl import Qwen2Vl
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.stages import StageClock
 from decaf_ros.synthetic.table.episodes import sample_episode

@@ -30,9 +30,9 @@ from decaf_ros.bench.reference.whole import randomise
 from decaf_ros.datatypes import FrameWindow
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.prompts import background_prompt, object_prompt
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
-from decaf_ros.models.visual_prefix import MllmOptions
 
 HEADS, KEY_HEADS, CHANNELS, HIDDEN, MLP, LAYERS = 28, 4, 128, 3584, 512, 4
 FRAMES, BFLOAT16_FRAMES, GRID_HW, WARM_UP_HW = 16, 8, (20, 20), (4, 4)
@@ -190,9 +190,9 @@ def query_ours(dtype: str, frames: int, repetitions: int, recorded: Path) -> tup
         (first, first_asked), (second, second_asked) = (timed(partial(prefix.ask, prompt, answer=False)) for prompt in PROMPTS)
         maps, rolled_out = timed(lambda: prefix.rollout([first, second]))
         _, first_rolled_out = timed(lambda: prefix.rollout([first]))
-        (batch,) = prefix._batches
-        visual = torch.isin(torch.arange(batch.tokens), batch.grid_tokens)
-        torch.save((batch.layers, [reply.state.batches[0] for reply in (first, second)], visual), recorded)
+        (reading,) = prefix._read
+        visual = torch.isin(torch.arange(reading.tokens), reading.grid_tokens)
+        torch.save((reading.layers, [reply.state.layers for reply in (first, second)], visual), recorded)
         return maps.flatten(1), [read, first_asked, second_asked, rolled_out, first_rolled_out]
 
     ask(_window(2, WARM_UP_HW))

@@ -25,11 +25,11 @@ from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.evaluation.held_out import KEY_INDICES, key_window, sample_queries
 from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_loading import load_sam2, locate
 from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.models.visual_prefix import MllmOptions
 from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
+
+from decaf_ros.models.devices import give_memory_back
 from decaf_ros.models.wanted import while_wanted
 from decaf_ros.session.errors import SessionError
 from decaf_ros.session.grounding import Grounder
@@ -15,6 +18,12 @@ from decaf_ros.session.jobs import Job, JobQueue, MakingWayError
 from decaf_ros.session.listener import Teller
 from decaf_ros.session.session import TrackingSession
 from decaf_ros.text import brief
+
+# What to do is the same whether it was the GPU's or, seldom, the CPU's.
+OUT_OF_MEMORY = (
+    "there is not enough memory on the device: lower batch_tokens, key_frames, frame_tokens or prefix_cache_mb, or take a "
+    "smaller model; objects are followed on"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +47,8 @@ class Activity:
     """What the worker is at.
 
     Attributes:
-        stage: "waiting for an image", one of ``stages.STAGES``, "pointing out", "refresh" of the heat maps, one that begins
-            with "re-acquire" while objects in doubt are looked for, or "idle".
+        stage: "waiting for an image", one of ``stages.STAGES``, "pointing out", "refresh" of the heat maps,
+            "reading ahead", one that begins with "re-acquire" while objects in doubt are looked for, or "idle".
         since: when it began, in seconds of ``time.monotonic``.
         query_id: whose it is; 0 for none, or all.
     """
@@ -76,6 +85,7 @@ class Desk:
             job: the work.
             failure: what to say when it cannot be done.
         """
+        short_of_memory = False
         try:
             with self.queue.own(job), while_wanted(lambda: self.queue.require_wanted(job)):
                 job.work(job)
@@ -83,6 +93,17 @@ class Desk:
             return False
         except SessionError as error:
             logger.debug("%s: %s", failure, brief(error))
+        except torch.OutOfMemoryError as error:
+            self.teller.complain(f"{failure}: {OUT_OF_MEMORY}", error)
+            short_of_memory = True
         except Exception as error:
             self.teller.complain(failure, error)
+        if short_of_memory:
+            self.free_memory()
         return True
+
+    def free_memory(self) -> None:
+        """Forget what can be had again, and give its memory back; for when there was too little."""
+        if self.grounder is not None:
+            self.grounder.attention.forget()
+        give_memory_back()
