@@ -74,10 +74,10 @@ class ToldMllm:
         self.prefixes: dict[str, ToldPrefix] = {}
         self.completed: list[str] = []
 
-    def read_video(self, window: FrameWindow) -> ToldPrefix:
+    def read_video(self, window: FrameWindow, memory: object = None) -> ToldPrefix:
         return self.prefixes.setdefault("video", ToldPrefix(self.world, stamps(window), 2))
 
-    def read_frames(self, window: FrameWindow) -> ToldPrefix:
+    def read_frames(self, window: FrameWindow, memory: object = None) -> ToldPrefix:
         return self.prefixes.setdefault("frame", ToldPrefix(self.world, stamps(window), 1))
 
     def complete(self, prompt: str) -> str:
