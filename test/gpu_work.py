@@ -21,6 +21,7 @@ from decaf_ros.models.adapter import ChatAdapter
 from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
+from decaf_ros.models.read_memory import ReadMemory
 from decaf_ros.models.sam2_stream import Sam2Tracker
 
 BUDGETS = Path(__file__).parent / "gpu_budgets.json"
@@ -64,13 +65,17 @@ def asked_like_7b() -> dict[str, Ledger]:
 
 def _asked(gpu: object, mllm: ChatAdapter, window: FrameWindow, name: str) -> dict[str, Ledger]:
     ledgers = {}
-    with counted(gpu) as ledgers[f"query, {name}"]:
-        prefixes = [mllm.read_video(window), mllm.read_frames(window)]
-        asked = [prefix.ask(prompts.object_prompt("the cup")) for prefix in prefixes]
-        mllm.complete(prompts.name_prompt("the cup", asked[0].answers))
-        backgrounds = [prefix.ask(prompts.background_prompt("cup"), answer=False) for prefix in prefixes]
-        maps = [prefix.rollout(replies) for prefix, *replies in zip(prefixes, asked, backgrounds, strict=True)]
-    assert all(each.isfinite().all() for each in maps), "values went the whole way"
+    memory = ReadMemory(1 << 30)
+    for frame in window.frames:
+        mllm.read_ahead(window, frame, memory)
+    for how, held in (("", ReadMemory()), (" that was read ahead", memory)):
+        with counted(gpu) as ledgers[f"query{how}, {name}"]:
+            prefixes = [mllm.read_video(window, held), mllm.read_frames(window, held)]
+            asked = [prefix.ask(prompts.object_prompt("the cup")) for prefix in prefixes]
+            mllm.complete(prompts.name_prompt("the cup", asked[0].answers))
+            backgrounds = [prefix.ask(prompts.background_prompt("cup"), answer=False) for prefix in prefixes]
+            maps = [prefix.rollout(replies) for prefix, *replies in zip(prefixes, asked, backgrounds, strict=True)]
+        assert all(each.isfinite().all() for each in maps), "values went the whole way"
     with counted(gpu) as ledgers[f"refresh, {name}"]:
         prefix = mllm.read_frames(FrameWindow(window.frames[-1:]))
         texts = prompts.object_prompt("the cup"), prompts.background_prompt("cup")

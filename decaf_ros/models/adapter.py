@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.chat_model import ChatModel, Conversations, MllmOptions, Reading
 from decaf_ros.models.devices import give_memory_back
+from decaf_ros.models.pictures import pictures
 from decaf_ros.models.read_memory import ReadMemory
 from decaf_ros.models.visual_prefix import CachedVisualPrefix
 from decaf_ros.text import brief
@@ -120,6 +122,15 @@ class ChatAdapter(ABC):
         memory.clear()
         give_memory_back()
         return [each for half in _batches(frames, (len(frames) + 1) // 2) for each in self._read_batch(half, layout, memory)]
+
+    def _pictures(self, frames: tuple[Frame, ...], size_hw: tuple[int, int] | None = None) -> list[Any]:
+        """The images of frames, of a size if one is given, as the model's processor takes them."""
+        return pictures(frames, self._chat.model.device, size_hw)
+
+    def _videos(self, frames: tuple[Frame, ...], size_hw: tuple[int, int] | None = None) -> list[Any]:
+        """The same as the only video, of which processors know no list of tensors."""
+        images = self._pictures(frames, size_hw)
+        return [torch.stack(images) if isinstance(images[0], torch.Tensor) else images]
 
     @abstractmethod
     def _video_grid_thw(self, window: FrameWindow) -> tuple[int, int, int]:

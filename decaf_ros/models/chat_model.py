@@ -250,14 +250,16 @@ class ChatModel:
         return LogitsProcessorList([RepetitionPenaltyLogitsProcessor(float(penalty))] if penalty != 1.0 else [])
 
     def processed(self, medium: Medium, conversations: int, **images: Any) -> Mapping[str, torch.Tensor]:
-        """What the processor makes of conversations up to their last visual token: token ids and images, on the CPU.
+        """What the processor makes of conversations up to their last visual token: token ids on the CPU, images on the device.
 
         Args:
             medium: what the chat template calls the images.
             conversations: how many, each with the same text.
             images: the processor's own arguments for the images of all conversations.
         """
-        placeholder = self._placeholder(medium)
+        placeholder, device = self._placeholder(medium), self.model.device
+        if device.type != "cpu":
+            images["device"] = device
         text = [self._frames[medium].head.partition(placeholder)[0] + placeholder] * conversations
         with _panics_told():
             # What the tokenizer's files say about padding is of no use here, and may be any length.
@@ -323,7 +325,10 @@ class ChatModel:
 
     def _on_device(self, images: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         device = self.model.device
-        return {name: on_device(tensor, device) if tensor.is_floating_point() else tensor for name, tensor in images.items()}
+        return {
+            name: on_device(tensor, device) if tensor.is_floating_point() and tensor.device != device else tensor
+            for name, tensor in images.items()
+        }
 
     @torch.inference_mode()
     def ask(self, read: Sequence[Reading], tail_ids: torch.Tensor, answer: bool) -> tuple[tuple[str, ...], list[QueryKeys]]:

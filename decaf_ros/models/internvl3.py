@@ -7,7 +7,6 @@ Tokens stand tile by tile; the tiles put side by side are the visual grid, and t
 
 from __future__ import annotations
 
-from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
@@ -42,7 +41,7 @@ class InternVl3(ChatAdapter):
 
     def _read_video(self, window: FrameWindow, memory: ReadMemory) -> Reading:
         """Each frame is one tile."""
-        videos = [_pictures(window.frames)]
+        videos = self._videos(window.frames)
         return self._chat.prefill(self._conversations("video", 1, len(window), videos=videos, do_sample_frames=False))
 
     def _frame_layout(self, window: FrameWindow) -> FrameLayout:
@@ -57,7 +56,7 @@ class InternVl3(ChatAdapter):
             len(frames),
             rows,
             columns,
-            images=_pictures(frames),
+            images=self._pictures(frames),
             crop_to_patches=True,
             max_patches=self._most_tiles,
         )
@@ -86,7 +85,3 @@ class InternVl3(ChatAdapter):
         return Conversations(
             ids_bn, tiles.transpose(1, 2).flatten(), {"pixel_values": inputs["pixel_values"]}, counted_positions(ids_bn)
         )
-
-
-def _pictures(frames: tuple[Frame, ...]) -> list[Image.Image]:
-    return [Image.fromarray(frame.image_rgb) for frame in frames]

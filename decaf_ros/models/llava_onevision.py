@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 
-from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import select_best_resolution
 
@@ -50,7 +49,7 @@ class LlavaOnevision(ChatAdapter):
 
     def _read_video(self, window: FrameWindow, memory: ReadMemory) -> Reading:
         """Each frame is one pooled crop."""
-        inputs = self._chat.processed("video", 1, videos=[_pictures(window.frames, window.size_hw)], do_sample_frames=False)
+        inputs = self._chat.processed("video", 1, videos=self._videos(window.frames), do_sample_frames=False)
         ids_bn = inputs["input_ids"]
         tokens = common_tokens(ids_bn == self._chat.model.config.video_token_id)
         # The last token ends the video.
@@ -63,13 +62,13 @@ class LlavaOnevision(ChatAdapter):
         return FrameLayout((rows, columns), self._crop_side**2 + rows * (columns + 1))
 
     def _frame_conversations(self, frames: tuple[Frame, ...], layout: FrameLayout) -> Conversations:
-        pictures = _pictures(frames, self._size_within_budget(frames[0].size_hw))
-        inputs = self._chat.processed("image", len(pictures), images=pictures)
+        images = self._pictures(frames, self._size_within_budget(frames[0].size_hw))
+        inputs = self._chat.processed("image", len(frames), images=images)
         ids_bn, (rows, columns) = inputs["input_ids"], layout.grid_hw
         tokens = common_tokens(ids_bn == self._chat.model.config.image_token_id)
         grid_and_ends = tokens[self._crop_side**2 :].view(rows, columns + 1)
-        images = {name: inputs[name] for name in ("pixel_values", "image_sizes")}
-        return Conversations(ids_bn, grid_and_ends[:, :-1].flatten(), images, counted_positions(ids_bn))
+        carried = {name: inputs[name] for name in ("pixel_values", "image_sizes")}
+        return Conversations(ids_bn, grid_and_ends[:, :-1].flatten(), carried, counted_positions(ids_bn))
 
     def _size_within_budget(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the largest image, of the same shape, whose grid keeps to the budget."""
@@ -97,8 +96,3 @@ def _fitted(size_hw: tuple[int, int], frame_hw: tuple[int, int]) -> tuple[int, i
     scale = min(1.0, *(frame / pixels for pixels, frame in zip(size_hw, frame_hw, strict=True)))
     height, width = (max(1, round(pixels * scale)) for pixels in size_hw)
     return height, width
-
-
-def _pictures(frames: tuple[Frame, ...], size_hw: tuple[int, int]) -> list[Image.Image]:
-    """The frames at a size; those that have it are left as they are."""
-    return [Image.fromarray(frame.image_rgb).resize(size_hw[::-1], Image.Resampling.BICUBIC) for frame in frames]

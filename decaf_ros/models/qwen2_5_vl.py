@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
@@ -83,9 +82,11 @@ class Qwen25Vl(ChatAdapter):
         way, steps = self._way_of_seeing(window), self._in_steps(window.frames)
         known = [memory.get(way, step) for step in steps]
         conversations = self._conversations(self._video_inputs(window, self._video_grid(window)), "video", self._time_inputs)
-        pixels = conversations.images[_PIXELS["video"]].unflatten(0, (len(steps), -1))
-        unknown = torch.tensor([features is None for features in known])
-        conversations.images[_PIXELS["video"]] = pixels[unknown.to(pixels.device)].flatten(0, 1)
+        if any(features is not None for features in known):
+            of_steps = conversations.images[_PIXELS["video"]].chunk(len(steps))
+            nothing = of_steps[0][:0]
+            unknown = [pixels for pixels, features in zip(of_steps, known, strict=True) if features is None]
+            conversations.images[_PIXELS["video"]] = torch.cat([nothing, *unknown])
         with in_steps(known) as seen:
             read = self._chat.prefill(conversations)
         for frames, features in zip(steps, seen, strict=True):
@@ -116,7 +117,7 @@ class Qwen25Vl(ChatAdapter):
         return self._chat.processed(
             "video",
             1,
-            videos=[self._resized(window.frames, grid_hw)],
+            videos=self._videos(window.frames, self._size_hw(grid_hw)),
             video_metadata=[metadata],
             do_sample_frames=False,
             do_resize=False,
@@ -127,7 +128,7 @@ class Qwen25Vl(ChatAdapter):
         return FrameLayout(grid_hw, math.prod(grid_hw))
 
     def _frame_conversations(self, frames: tuple[Frame, ...], layout: FrameLayout) -> Conversations:
-        pictures = self._resized(frames, layout.grid_hw)
+        pictures = self._pictures(frames, self._size_hw(layout.grid_hw))
         return self._conversations(self._chat.processed("image", len(frames), images=pictures, do_resize=False), "image")
 
     def _steps(self, window: FrameWindow) -> int:
@@ -152,10 +153,10 @@ class Qwen25Vl(ChatAdapter):
         """Most visual tokens for which a part of the model's processor leaves images as large as they are."""
         return getattr(self._chat.processor, processor).size["longest_edge"] // self._cell_px**2
 
-    def _resized(self, frames: tuple[Frame, ...], grid_hw: tuple[int, int]) -> list[Image.Image]:
+    def _size_hw(self, grid_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of an image, in pixels, that the processor makes such a grid of."""
         rows, columns = grid_hw
-        size_wh = columns * self._cell_px, rows * self._cell_px
-        return [Image.fromarray(frame.image_rgb).resize(size_wh, Image.Resampling.BICUBIC) for frame in frames]
+        return rows * self._cell_px, columns * self._cell_px
 
     def _conversations(
         self, inputs: Mapping[str, torch.Tensor], medium: Medium, time_inputs: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 
 from decaf_ros.datatypes import BoolArray, Frame, UInt8Array
 from decaf_ros.models.devices import DeviceQueue, on_cpu, on_device
+from decaf_ros.models.pictures import resized_by_torch
 from decaf_ros.models.sam2_memory import MemorySpan, Recollection
 from decaf_ros.models.wanted import require_wanted_in_layers
 
@@ -264,7 +265,7 @@ class Sam2Network:
         if self.device.type == "cpu":
             square = np.array(Image.fromarray(image_rgb).resize((side, side), Image.Resampling.BICUBIC))
             return torch.from_numpy(square).permute(2, 0, 1).float()
-        return resized_by_torch(on_device(torch.from_numpy(np.array(image_rgb)), self.device), side)
+        return resized_by_torch(on_device(torch.from_numpy(np.array(image_rgb)), self.device), (side, side))
 
     def _blank(self) -> tuple[Sam2Features, torch.Tensor]:
         """Features of a black image, and ``(1, h * w, C)`` the position encoding of its coarsest level."""
@@ -412,14 +413,6 @@ class Sam2Network:
             memory = memory + (gone * model.no_obj_embed_spatial)[..., None, None]
         # Autocast to float16 does not mix with bfloat16, which is what the official predictor always takes.
         return memory.to(torch.float16 if self._dtype is torch.float16 else torch.bfloat16).flatten(2).transpose(1, 2)
-
-
-def resized_by_torch(image_hwc: torch.Tensor, side: int) -> torch.Tensor:
-    """``(3, side, side)`` float32 of whole numbers in [0, 255] from ``(H, W, 3)`` uint8: what PIL makes of it, within 1."""
-    image = image_hwc.permute(2, 0, 1)[None].float()
-    for size_hw in ((len(image_hwc), side), (side, side)):  # across and then down, and between the two whole numbers again
-        image = F.interpolate(image, size_hw, mode="bicubic", antialias=True).round_().clamp_(0, 255)
-    return image[0]
 
 
 def _store_in(model: SAM2Base, dtype: torch.dtype) -> None:

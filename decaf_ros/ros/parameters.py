@@ -179,7 +179,7 @@ SETTINGS = (
     Setting(
         "read_ahead",
         SessionConfig.read_ahead,
-        "Read key frames before anybody asks: off, auto (half of the time that following objects leaves), or on (all idle time).",
+        "Read key frames before anybody asks: off, auto (half of the time that tracking leaves), or on (all idle time).",
         choices=("off", "auto", "on"),
     ),
     Setting(

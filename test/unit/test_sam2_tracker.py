@@ -11,8 +11,9 @@ from PIL import Image
 from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.method.points import mask_iou
 from decaf_ros.models import sam2_network
+from decaf_ros.models.pictures import resized_by_torch
 from decaf_ros.models.sam2_loading import load_sam2
-from decaf_ros.models.sam2_network import Sam2Network, resized_by_torch
+from decaf_ros.models.sam2_network import Sam2Network
 from decaf_ros.models.sam2_stream import Sam2Tracker
 
 SIZE_HW = (48, 64)
@@ -167,6 +168,6 @@ def test_a_gpu_resizes_images_as_pil_does_within_one_level(size_hw, side):
     edges = np.where(noise[..., :1] > 127, np.uint8(255), np.uint8(0)).repeat(3, axis=2)
     for image_rgb in (noise, edges):
         expected = np.array(Image.fromarray(image_rgb).resize((side, side), Image.Resampling.BICUBIC)).astype(int)
-        found = resized_by_torch(torch.from_numpy(image_rgb), side).permute(1, 2, 0).numpy()
+        found = resized_by_torch(torch.from_numpy(image_rgb), (side, side)).permute(1, 2, 0).numpy()
         assert np.abs(found - expected).max() <= 1
         assert (found == expected).mean() > 0.99

@@ -375,6 +375,7 @@ function showFigures() {
   const figures = [
     { name: "camera", text: camera.input_rate_hz && formatted({ name: "input_rate_hz", text: camera.input_rate_hz }) },
     { name: "mask age", text: tracking.mask_age_p50_ms && formatted({ name: "mask_age_p50_ms", text: tracking.mask_age_p50_ms }) },
+    { name: "read ahead", text: values("queries").read_ahead },
     { name: "dropped", text: dropped.length && String(dropped.reduce((sum, [, count]) => sum + (Number(count) || 0), 0)) },
   ].filter((figure) => figure.text);
   const create = (figure) => element("div", {}, element("dt", { text: figure.name }), element("dd"));
