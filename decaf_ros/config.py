@@ -59,9 +59,10 @@ class SessionConfig:
         window_seconds: how far back the window reaches, in seconds.
         window_hz: key frames kept per second.
         catch_up_frames: most frames kept for objects that were found in the past and must be carried to the present.
+        catch_up_seconds: how long that may take, but for eight steps: fewer of the frames are used where one takes long.
         time_jump_seconds: a stamp that lies further back than this is a new start (a looping bag), not a late frame; so is the
             fifth in a row that lies less far back and goes on (a short bag).
-        refresh_hz: how often the heat map is computed anew between queries; 0 switches it off.
+        refresh_hz: how often heat maps are computed anew between queries, in at most half of the worker's time; 0: never.
         read_ahead: whether the language model reads key frames before anybody asks, as far as ``prefix_cache_mb`` keeps them:
             "on", whenever it has nothing else to do; "auto", in at most half of the time that following objects leaves.
         reacquire: whether the query of an object that is lost, or that attention disagrees with, is asked again.
@@ -82,6 +83,7 @@ class SessionConfig:
     window_seconds: float = 4.0
     window_hz: float = 4.0
     catch_up_frames: int = 64
+    catch_up_seconds: float = 1.0
     time_jump_seconds: float = 1.0
     refresh_hz: float = 1.0
     read_ahead: Literal["off", "auto", "on"] = "auto"
@@ -103,6 +105,7 @@ class SessionConfig:
         _check_range(self, "window_seconds", 0.1, 600.0)
         _check_range(self, "window_hz", 0.1, 60.0)
         _check_range(self, "catch_up_frames", 2, 1024)
+        _check_range(self, "catch_up_seconds", 0.05, 60.0)
         _check_range(self, "time_jump_seconds", 0.0, 3600.0)
         _check_range(self, "refresh_hz", 0.0, 60.0)
         if self.read_ahead not in ("off", "auto", "on"):

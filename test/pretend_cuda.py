@@ -318,6 +318,8 @@ def pretend_cuda() -> Iterator[_Gpu]:
         "is_initialized": lambda: True,
         "is_bf16_supported": lambda *_, **__: True,
         "device_count": lambda: 1,
+        "get_device_capability": lambda device=None: (9, 0),
+        "get_device_name": lambda device=None: "Pretend GPU",
         "current_device": lambda: 0,
         "_lazy_init": lambda: None,
         "synchronize": lambda device=None: gpu.wait(gpu.stream.seen),

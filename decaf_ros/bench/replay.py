@@ -59,7 +59,7 @@ class Replay:
     events: list[TrackEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        session = TrackingSession(self.tracker, self.config)
+        session = TrackingSession(self.tracker, self.config, clock=lambda: self.now_s)
         slow = replace(self.grounder, attention=_SlowAttention(self, self.grounder.attention))
         self._engine = Engine(session, slow, self, clock=lambda: self.now_s)
         self._rejection = ""

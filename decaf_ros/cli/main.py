@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparsers.add_parser(name, help=text, add_help=False)
     chosen, rest = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    logging.getLogger("decaf_ros.models.devices").setLevel(logging.INFO)  # which device auto is, and why
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names from elsewhere, on terminals that do not have their letters
     try:

@@ -7,7 +7,7 @@ import argparse
 import torch
 
 from decaf_ros.models.chat_model import MllmOptions
-from decaf_ros.models.devices import resolve_device
+from decaf_ros.models.devices import resolve_device, tracker_dtype
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
@@ -39,8 +39,7 @@ def load_models(arguments: argparse.Namespace, options: MllmOptions | None = Non
     if arguments.threads > 0:
         torch.set_num_threads(arguments.threads)
     mllm = load_mllm(arguments.mllm, options, device=arguments.device)
-    dtype = torch.float32 if arguments.device.type == "cpu" else torch.bfloat16
-    return mllm, Sam2Tracker.load(arguments.tracker, device=arguments.device, dtype=dtype)
+    return mllm, Sam2Tracker.load(arguments.tracker, device=arguments.device, dtype=tracker_dtype(arguments.device))
 
 
 def positive_int(text: str) -> int:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 
-from decaf_ros.text import quoted
+from decaf_ros.text import brief, quoted
 
 _TYPES = ("cpu", "cuda")
+_BFLOAT16_CAPABILITY = (8, 0)
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name, such as "cpu", "cuda" or "cuda:1"; "auto" is the GPU if there is one.
+    """The device of that name, such as "cpu", "cuda" or "cuda:1"; "auto" is the first GPU if there is one, and is logged.
 
     Raises:
         ValueError: no such device on this machine, or none that the models run on.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name, reason = _automatic()
+        _tell_once(f"device auto: {reason}")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -32,6 +38,66 @@ def resolve_device(name: str) -> torch.device:
             f"device {quoted(name)} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use auto or cpu"
         )
     return device
+
+
+def _automatic() -> tuple[str, str]:
+    """The device that the models run on unless one is named, and why it is this one."""
+    if not torch.cuda.is_available():
+        return "cpu", f"the CPU, as torch has no GPU ({_no_gpu()})"
+    count = torch.cuda.device_count()
+    others = f", the first of {count}; device: cuda:1 takes another" if count > 1 else ", the only GPU"
+    return "cuda", f"cuda, {_described(torch.device('cuda'))}{others}; device: cpu takes none"
+
+
+def _no_gpu() -> str:
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without CUDA
+        return brief(error)
+    return "it says no reason"
+
+
+def _described(device: torch.device) -> str:
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{torch.cuda.get_device_name(device)} of compute capability {major}.{minor}"
+
+
+@cache
+def _tell_once(message: str) -> None:
+    logger.info(message)
+
+
+def mllm_dtype(device: torch.device) -> torch.dtype:
+    """What a language model computes in unless told otherwise: float32 on a CPU, bfloat16 on a GPU, whichever.
+
+    Published models are trained in bfloat16, and some overflow in float16. A GPU without bfloat16 computes it by way of
+    float32: slowly, but right, and in half of the memory.
+    """
+    if device.type == "cpu":
+        return torch.float32
+    if not _has_bfloat16(device):
+        _tell_once(
+            f"{_described(device)} has no bfloat16 of its own: the language model computes in it slowly; float16 is faster "
+            "(parameter dtype), but some models overflow in it"
+        )
+    return torch.bfloat16
+
+
+def tracker_dtype(device: torch.device) -> torch.dtype:
+    """What a mask model computes in unless told otherwise: float32 on a CPU, bfloat16 on a GPU, float16 on one that lacks it.
+
+    In the latter, too, it runs under autocast, which leaves in float32 what needs the range.
+    """
+    if device.type == "cpu":
+        return torch.float32
+    if not _has_bfloat16(device):
+        _tell_once(f"{_described(device)} has no bfloat16 of its own: the mask model computes in float16")
+        return torch.float16
+    return torch.bfloat16
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= _BFLOAT16_CAPABILITY
 
 
 class DeviceQueue:

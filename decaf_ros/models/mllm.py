@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter
 from decaf_ros.models.chat_model import MllmOptions
+from decaf_ros.models.devices import mllm_dtype
 from decaf_ros.models.errors import OptionsError
 from decaf_ros.models.mllm_folder import look_through, read_config
 from decaf_ros.models.model_files import EMBEDDED, local_path, require_memory, require_safe_torch, told_as
@@ -52,15 +53,14 @@ def load_mllm(
         model_id: ``embedded``, a folder in the format of transformers, or a hub id such as ``Qwen/Qwen2.5-VL-7B-Instruct``.
         options: how it reads images and answers.
         device: where it runs.
-        dtype: of the weights; by default float32 on a CPU and bfloat16 elsewhere.
+        dtype: of the weights; by default what :func:`~decaf_ros.models.devices.mllm_dtype` says.
 
     Raises:
         ModelNotFound: nothing usable behind ``model_id``; the message says what is missing and what to do.
         OptionsError: options that do not suit the model.
     """
     device = torch.device(device)
-    if dtype is None:
-        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    dtype = dtype or mllm_dtype(device)
     require_safe_torch()
     folder = _folder(model_id)
     with told_as(_cause(model_id, folder), _WAY_OUT):

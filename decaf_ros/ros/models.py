@@ -15,7 +15,7 @@ import torch
 
 from decaf_ros.models.adapter import ChatAdapter
 from decaf_ros.models.chat_model import MllmOptions
-from decaf_ros.models.devices import give_memory_back, resolve_device
+from decaf_ros.models.devices import give_memory_back, resolve_device, tracker_dtype
 from decaf_ros.models.errors import ModelNotFound
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskTracker, VideoMllm
@@ -192,7 +192,7 @@ def _load(name: str, values: Mapping[str, Value]) -> Any:
         return Sam2Tracker.load(
             str(values[name]),
             device=device,
-            dtype=dtype or _default_dtype(device),
+            dtype=dtype or tracker_dtype(device),
             image_size=int(values["tracker_image_size"]) or None,
             compile_encoder=bool(values["compile_tracker"]),
             memory_gating=bool(values["memory_gating"]),
@@ -213,7 +213,3 @@ def _load(name: str, values: Mapping[str, Value]) -> Any:
 def resolve_dtype(name: str) -> torch.dtype | None:
     """The dtype of that name; ``None`` for "auto", which leaves the choice to the model's loader."""
     return None if name == "auto" else getattr(torch, name)
-
-
-def _default_dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "cpu" else torch.bfloat16

@@ -101,7 +101,7 @@ SETTINGS = (
     Setting(
         "dtype",
         "auto",
-        "Number format of the models: auto is float32 on the CPU and bfloat16 on a GPU.",
+        "Number format of the models: auto is float32 on the CPU, bfloat16 on a GPU; float16 for SAM 2 where a GPU lacks that.",
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
     Setting(
@@ -159,6 +159,12 @@ SETTINGS = (
         (2, 1024),
     ),
     Setting(
+        "catch_up_seconds",
+        SessionConfig.catch_up_seconds,
+        "How long that may take, but for eight steps: fewer of the frames are used where one takes long.",
+        (0.05, 60.0),
+    ),
+    Setting(
         "time_jump_seconds",
         SessionConfig.time_jump_seconds,
         "A stamp further back than this is a new start (a looping bag), not a late frame; so is the fifth in a row.",
@@ -167,7 +173,7 @@ SETTINGS = (
     Setting(
         "refresh_hz",
         SessionConfig.refresh_hz,
-        "How often the heat map is computed anew between queries; 0 switches it off.",
+        "How often heat maps are computed anew between queries, in at most half of the worker's time; 0 switches it off.",
         (0.0, 60.0),
     ),
     Setting(

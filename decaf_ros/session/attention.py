@@ -97,13 +97,15 @@ class MllmAttention:
 
     def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
         """See :class:`AttentionSource`: the frame path alone."""
+        if not queries:
+            return []
         prefix = self._mllm.read_frames(FrameWindow((frame,)), self._memory)
-        maps = []
-        for expression, name in queries:
-            asked = prefix.ask(prompts.object_prompt(expression), answer=False)
-            rollout = prefix.rollout(self._with_background(prefix, asked, name)).float().cpu()
-            maps.append(fuse({"frame": rollout}, 1, 1)[0])
-        return maps
+        replies = [
+            self._with_background(prefix, prefix.ask(prompts.object_prompt(expression), answer=False), name)
+            for expression, name in queries
+        ]
+        rollouts = prefix.rollout([reply for pair in replies for reply in pair]).float().cpu()
+        return [fuse({"frame": maps}, 1, 1)[0] for maps in rollouts.split(len(replies[0]))]
 
     def prepare(self, window: FrameWindow, frame: Frame) -> None:
         """See :class:`AttentionSource`."""

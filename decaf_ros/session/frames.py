@@ -13,6 +13,8 @@ from decaf_ros.models.protocols import FrameFeatures, MaskTracker
 # For somebody who points at an image that was just shown: a second of a 30 Hz camera, and never more of a slower one.
 _RECENT_FRAMES = 30
 _RECENT_NS = 1_000_000_000
+# Ten frames a second, give or take what a camera's stamps do: at fewer, what a hand moves is lost more often.
+_CARRY_NS = 80_000_000
 # That language models merge into one step in time of a video, at most. Windows begin with a key frame whose number is a
 # multiple of it, so that the same frames are merged again and again while they move on.
 _STEP_FRAMES = 2
@@ -40,6 +42,11 @@ class StoredFrame:
             if self._features is None:
                 self._features = self.tracker.encode(self.frame)
             return self._features
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the image encoder's output is there already."""
+        return self._features is not None
 
     def without_features(self) -> StoredFrame:
         """The same frame, whose features whoever needs them computes anew: they are larger than the image."""
@@ -134,9 +141,10 @@ def _uniform_in_time(frames: Sequence[StoredFrame], count: int) -> list[StoredFr
 
 
 class CatchUpBuffer:
-    """Frames that pass while a query runs, bounded: when full, every second one is given up and the stride doubles.
+    """Frames that pass while a query runs, to carry its objects over: those that have their features, and some ten a second.
 
-    The newest one is there whatever the stride: a camera may stop, and the query is answered on the last image.
+    They are bounded: when full, every second one is given up and the stride doubles. The newest frame is there whatever it is:
+    a camera may stop, and the query is answered on the last image.
 
     Attributes:
         skipped: frames given up so far.
@@ -147,22 +155,31 @@ class CatchUpBuffer:
         self._frames: list[StoredFrame] = []
         self._stride = 1
         self._seen = 0
+        self._seen_ns: int | None = None
         self._last_skipped: StoredFrame | None = None
         self.skipped = 0
 
-    def append(self, stored: StoredFrame) -> None:
-        """Keep the frame, or count it as skipped."""
+    def append(self, stored: StoredFrame) -> bool:
+        """Keep the frame, or count it as skipped; whether it is kept for itself, and not as the newest alone."""
+        is_dense = self._seen_ns is not None and stored.frame.stamp_ns - self._seen_ns < _CARRY_NS
+        if is_dense and not stored.is_encoded:
+            return self._skip(stored)
         self._seen += 1
+        self._seen_ns = stored.frame.stamp_ns
         if self._seen % self._stride:
-            self.skipped += 1
-            self._last_skipped = stored
-            return
+            return self._skip(stored)
         self._frames.append(stored)
         self._last_skipped = None
         if len(self._frames) > self._capacity:
             self.skipped += len(self._frames) // 2
             self._frames = self._frames[-1::-2][::-1]
             self._stride *= 2
+        return True
+
+    def _skip(self, stored: StoredFrame) -> bool:
+        self.skipped += 1
+        self._last_skipped = stored
+        return False
 
     def drain(self) -> list[StoredFrame]:
         """Take all frames out, oldest first, and start anew at stride 1."""

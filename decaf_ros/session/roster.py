@@ -48,11 +48,14 @@ class Roster:
 
     Attributes:
         latest: the newest frame with its masks; ``None`` before the first.
+        on_key_frame: the newest key frame with its masks; ``None`` before the first, and again once objects joined on a later
+            frame, for on this one they are not seen, or not as they are followed now.
         reacquired: how often an object was found again by its sentence.
     """
 
     def __init__(self) -> None:
         self.latest: Segmentation | None = None
+        self.on_key_frame: Segmentation | None = None
         self.reacquired = 0
         self._objects: tuple[LiveObject, ...] = ()
         self._queries: dict[int, QueryRecord] = {}
@@ -105,6 +108,10 @@ class Roster:
         self.latest = Segmentation(frame, seen)
         return self.latest
 
+    def note_key_frame(self) -> None:
+        """The newest frame is a key frame."""
+        self.on_key_frame = self.latest
+
     def start_anew(self, frame: Frame) -> None:
         """Go on with a frame that may be of an earlier time."""
         for each in self._objects:
@@ -147,7 +154,7 @@ class Roster:
         self._queries = ({} if replace else self._queries) | {record.query_id: record}
         others = self._keep(staying)
         self._objects = staying + newcomers
-        self.latest = Segmentation(frame, others + seen)
+        self._joined(others + seen)
         self._events += [each.event(EventKind.FOUND, frame) for each in newcomers]
         return Segmentation(frame, seen)
 
@@ -191,7 +198,7 @@ class Roster:
         for each in doubtful:  # the next attempt is for the heat maps to come to decide
             each.doubts = 0
         self._queries = self._queries | {record.query_id: record}
-        self.latest = Segmentation(frame, tuple(seen.values()))
+        self._joined(tuple(seen.values()))
         if add_new and new:
             self.adopt(record, [found[index] for index in new], [outputs[index] for index in new], False, config)
         return Segmentation(frame, tuple(mask for mask in self._masks() if mask.query_id == record.query_id))
@@ -221,7 +228,7 @@ class Roster:
         """Forget all objects and queries, and the frame that they are on."""
         self._queries = {}
         self._keep(())
-        self.latest = None
+        self.latest = self.on_key_frame = None
 
     # --- what attention says ---
 
@@ -263,9 +270,22 @@ class Roster:
         if self.latest is not None:
             frame = self.latest.frame
             self._events += [each.event(EventKind.REMOVED, frame) for each in self._objects if each.object_id not in staying]
-            self.latest = Segmentation(frame, masks)
+            self._show(masks)
         self._objects = objects
         return masks
+
+    def _joined(self, masks: tuple[ObjectMask, ...]) -> None:
+        """These are the masks on the newest frame, with those of objects that have just come to it."""
+        self._show(masks)
+        if self.on_key_frame is not self.latest:
+            self.on_key_frame = None
+
+    def _show(self, masks: tuple[ObjectMask, ...]) -> None:
+        """These are the masks on the newest frame."""
+        shown = Segmentation(self._newest_frame(), masks)
+        if self.on_key_frame is self.latest:
+            self.on_key_frame = shown
+        self.latest = shown
 
 
 def _listed(ids: Iterable[int]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,26 +19,37 @@ from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, HeatMap, ObjectMask, ObjectPrompt, Segmentation, TrackEvent, Visibility
 from decaf_ros.method import scoring
 from decaf_ros.models.protocols import MaskTracker, TrackOutput
+from decaf_ros.session.carrying import Pace, carry
 from decaf_ros.session.errors import SessionError
-from decaf_ros.session.frames import StoredFrame, uniform_selection
+from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.objects import NOT_FINITE, FoundObject
 from decaf_ros.session.roster import QueryRecord, Roster
-from decaf_ros.session.stream import Admission, Counters, Snapshot, Stream, carry
+from decaf_ros.session.stream import Admission, Counters, Snapshot, Stream
 
-_MAX_CATCH_UP_ROUNDS = 8
-_HANDOVER_FRAMES = 2
+_HANDOVER_FRAMES = 2  # over which objects are carried while no frame is taken
 
 
 class TrackingSession:
     """Masks for every frame, from SAM 2's streaming memory. Thread-safe.
 
+    Args:
+        tracker: the mask model, if there is one yet.
+        config: see below.
+        clock: seconds, for what it takes to carry objects to the present.
+
     Attributes:
         config: how frames are kept and objects followed; it may be replaced, but for the size of the window.
     """
 
-    def __init__(self, tracker: MaskTracker | None, config: SessionConfig | None = None) -> None:
+    def __init__(
+        self,
+        tracker: MaskTracker | None,
+        config: SessionConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.config = config or SessionConfig()
         self._tracker = tracker
+        self._clock = clock
         self._stream = Stream(self.config)
         self._roster = Roster()
         self._lock = threading.RLock()
@@ -67,7 +79,8 @@ class TrackingSession:
             stored = StoredFrame(frame, self._tracker)
             segmentation = self._roster.follow(stored)
             self._frame_came.notify_all()
-            self._stream.take(stored)
+            if self._stream.take(stored):
+                self._roster.note_key_frame()
             return segmentation
 
     # --- the worker ---
@@ -164,22 +177,19 @@ class TrackingSession:
         """Carry finds to the newest frame, and end under the lock, so that no frame falls in between."""
         tracks = [each.track for each in found]
         masks = [TrackOutput(each.mask_hw, float(each.mask_hw.any())) for each in found]
-        for round_index in range(_MAX_CATCH_UP_ROUNDS):
-            # Fewer and fewer, so that this ends although the camera may be as fast as the tracker.
-            most = max(_HANDOVER_FRAMES, self.config.catch_up_frames >> round_index)
+        pace = self._pace()
+        while True:
             with self._lock:
                 passed = self._stream.drain(snapshot)
-                kept = uniform_selection(passed, most)
-                self.counters.catch_up_skipped += len(passed) - len(kept)
-            masks = carry(tracks, kept, masks, check)
-            if len(passed) <= _HANDOVER_FRAMES:
-                break
-        with self._lock:
-            passed = self._stream.drain(snapshot)
-            self.counters.catch_up_skipped += len(passed[:-_HANDOVER_FRAMES])
-            masks = carry(tracks, passed[-_HANDOVER_FRAMES:], masks, check)
-            check()  # whoever gives up a query from now on finds that it was answered
-            return then(masks)
+                if len(passed) <= _HANDOVER_FRAMES or pace.is_over:
+                    masks = carry(tracks, pace.chosen(passed[-_HANDOVER_FRAMES:]), masks, check)
+                    self.counters.catch_up_skipped += pace.skipped + len(passed[:-_HANDOVER_FRAMES])
+                    check()  # whoever gives up a query from now on finds that it was answered
+                    return then(masks)
+            masks = carry(tracks, pace.chosen(passed), masks, check)
+
+    def _pace(self) -> Pace:
+        return Pace(self.config.catch_up_seconds, self._clock)
 
     def add(
         self,
@@ -220,7 +230,7 @@ class TrackingSession:
         if not output.mask_hw.any():
             raise SessionError("nothing is where the prompt points: give more points, or a box")
         appearance = first.tracker.appearance(first.features(), output.mask_hw)
-        [output] = carry([track], later, [output], check)
+        [output] = carry([track], self._pace().chosen(later), [output], check)
         record = dataclasses.replace(record, reference_stamp_ns=first.frame.stamp_ns)
         found = [FoundObject(track, output.presence, output.mask_hw, appearance)]
         return self.join(snapshot, record, found, replace=False, check=check)
@@ -298,11 +308,14 @@ class TrackingSession:
             return self._roster.latest
 
     @property
-    def newest(self) -> tuple[StoredFrame, Segmentation] | None:
-        """The newest frame with its features and its masks; ``None`` before the first."""
+    def newest_key_frame(self) -> tuple[StoredFrame, Segmentation] | None:
+        """The newest key frame with its features, and the masks that were published for it.
+
+        ``None`` before the first, and from when objects joined until the next one, unless it was this frame on which they did.
+        """
         with self._lock:
-            stored, latest = self._stream.newest, self._roster.latest
-            return (stored, latest) if stored is not None and latest is not None else None
+            stored, seen = self._stream.newest_key_frame, self._roster.on_key_frame
+            return (stored, seen) if stored is not None and seen is not None else None
 
     def take_events(self) -> tuple[TrackEvent, ...]:
         """What happened to objects since the last call, in order."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame
-from decaf_ros.models.protocols import ObjectTrack, TrackOutput
 from decaf_ros.session.errors import NoFramesError, SupersededError
 from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame
 from decaf_ros.session.stamps import StampWatch
@@ -54,11 +53,13 @@ class Stream:
 
     Attributes:
         newest: the last frame that was taken; ``None`` before the first.
+        newest_key_frame: the last key frame of this epoch; ``None`` before the first.
         counters: what became of all that came.
     """
 
     def __init__(self, config: SessionConfig) -> None:
         self.newest: StoredFrame | None = None
+        self.newest_key_frame: StoredFrame | None = None
         self.counters = Counters()
         self._window = KeyFrameBuffer(config.window_seconds, config.window_hz)
         self._catch_up: CatchUpBuffer | None = None
@@ -88,14 +89,17 @@ class Stream:
             return Admission.DROPPED
         return Admission.NEXT
 
-    def take(self, stored: StoredFrame) -> None:
-        """Keep a frame that was admitted."""
+    def take(self, stored: StoredFrame) -> bool:
+        """Keep a frame that was admitted; whether it is a key frame."""
         self.newest = stored
-        if self._window.add(stored):
+        is_key = self._window.add(stored)
+        if is_key:
+            self.newest_key_frame = stored
+        is_carried = self._catch_up is not None and self._catch_up.append(stored)
+        if is_key or is_carried:
             stored.features()  # now, when the worker does not wait for it
-        if self._catch_up is not None:
-            self._catch_up.append(stored)
         self.counters.processed += 1
+        return is_key
 
     def look_back(self, config: SessionConfig, window_seconds: float | None) -> Snapshot:
         """Key frames over the last ``window_seconds``, or over the whole window; from here on frames are kept to catch up.
@@ -164,24 +168,5 @@ class Stream:
         self._epoch += 1
         self._epoch_reason = reason
         self._window.clear()
+        self.newest_key_frame = None
         self._catch_up = None
-
-
-def carry(
-    tracks: Sequence[ObjectTrack], passed: Sequence[StoredFrame], masks: list[TrackOutput], check: Callable[[], None]
-) -> list[TrackOutput]:
-    """Step tracks over frames, by the mask model that both are of: the session may have another one by now.
-
-    Args:
-        tracks: what is carried.
-        passed: frames after the one that the tracks are at, oldest first.
-        masks: where they are there.
-        check: called before each step; raises to abandon the work.
-
-    Returns:
-        Where they are on the last frame.
-    """
-    for stored in passed:
-        check()
-        masks = stored.tracker.step(tracks, stored.features())
-    return masks

@@ -101,20 +101,23 @@ class BrokenEars:
 
 
 class World:
-    """A camera at 10 Hz and a worker that has time after each frame."""
+    """A camera at 10 Hz, whose frames are all key frames unless told otherwise, and a worker that has time after each."""
 
-    def __init__(self) -> None:
+    def __init__(self, window_hz: float = 10.0) -> None:
         self.time = [0.0]
         tracker = NotingTracker()
         self.ears, self.grounder = Ears(), StubGrounder(self.time, tracker)
-        self.session = TrackingSession(tracker)
+        self.session = TrackingSession(tracker, SessionConfig(window_hz=window_hz))
         self.engine = Engine(self.session, self.grounder, self.ears, clock=lambda: self.time[0])
         self.track = NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))
         follow(self.session, self.track)
 
+    def pass_time(self, seconds: float) -> None:
+        self.time[0] = round(self.time[0] + seconds, 6)
+
     def film(self, frames: int) -> None:
         for _ in range(frames):
-            self.time[0] = round(self.time[0] + 0.1, 6)
+            self.pass_time(0.1)
             self.engine.follow(lambda: frame(round(self.time[0] * 10)))
             self.engine.work()
         assert self.ears.rejections == []
@@ -160,8 +163,42 @@ def test_one_frame_is_read_once_for_all_queries_and_not_again_while_none_comes(w
     world.time[0] += 60.0  # the camera stands still
     world.engine.work()
     assert len(world.grounder.refreshed) == 1
-    world.film(11)  # more than a second
-    assert len(world.grounder.refreshed) == 2
+    world.film(1)
+    assert len(world.grounder.refreshed) == 2, "at once"
+
+
+@pytest.mark.parametrize(("hz", "takes_s", "period_s"), [(1.0, 0.3, 1.0), (1.0, 0.8, 1.6), (5.0, 0.35, 0.7)])
+def test_heat_maps_rest_as_long_as_they_took(world, hz, takes_s, period_s):
+    world.session.config = SessionConfig(refresh_hz=hz)
+    world.grounder.meanwhile = lambda: world.pass_time(takes_s)
+    world.film(60)
+    periods = np.diff([stamp_ns for stamp_ns, _ in world.grounder.refreshed]) / 1e9
+    assert len(periods) > 5
+    assert (periods >= period_s - 1e-6).all()
+    assert (periods < period_s + 0.11).all(), "on the next frame"
+
+
+def test_a_mask_that_a_heat_map_disagrees_with_is_looked_at_again_after_that_rest(world):
+    world.session.config = SessionConfig(reacquire_after_refreshes=3)
+    world.grounder.map = torch.tensor([[1.0, 0.0, 0.0]])
+    began: list[float] = []
+    world.grounder.meanwhile = lambda: (began.append(world.time[0]), world.pass_time(0.3))
+    while not world.grounder.asked:
+        world.film(1)
+    assert np.diff(began[:3]) == pytest.approx(0.6, abs=0.11), "not a second"
+
+
+def test_heat_maps_are_of_key_frames_and_score_the_masks_that_were_on_them():
+    world = World(window_hz=2.0)
+    world.grounder.map = torch.tensor([[1.0, 0.0]])
+    follow(world.session, drifting := NotedTrack())
+    for number in range(1, 8):
+        drifting.mask_hw = np.broadcast_to((np.arange(8) < 4) == (number == 5), (6, 8))  # left, and right later and before
+        world.engine.follow(lambda number=number: frame(number))
+    world.engine.work()
+    assert [heat.frame.stamp_ns for heat in world.ears.maps] == [5 * PERIOD_NS]
+    world.engine.follow(lambda: frame(8))
+    assert [each.attention_consistency for each in world.session.latest.objects] == [1.0]
 
 
 def test_the_worker_rests_until_something_is_due(world):
@@ -529,7 +566,8 @@ def test_a_full_queue_refuses_an_object_before_its_mask_is_decoded(world):
         world.engine.require_room()
 
 
-def test_key_frames_are_read_ahead_the_newest_first_and_each_once(world):
+def test_key_frames_are_read_ahead_the_newest_first_and_each_once():
+    world = World(window_hz=4.0)
     world.session.config = replace(world.session.config, read_ahead="on", refresh_hz=0.0)
     world.film(20)
     assert world.grounder.read == [], "nobody says that this would help"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from test_session import PERIOD_NS, stamps
@@ -11,7 +13,13 @@ from decaf_ros.session.frames import CatchUpBuffer, KeyFrameBuffer, StoredFrame,
 
 
 def stored(stamp_ns: int) -> StoredFrame:
-    return StoredFrame(Frame(stamp_ns, "camera", np.zeros((1, 1, 3), dtype=np.uint8)), object())
+    return StoredFrame(Frame(stamp_ns, "camera", np.zeros((1, 1, 3), dtype=np.uint8)), SimpleNamespace(encode=id))
+
+
+def encoded(stamp_ns: int) -> StoredFrame:
+    frame = stored(stamp_ns)
+    frame.features()
+    return frame
 
 
 class TestKeyFrames:
@@ -85,7 +93,7 @@ class TestKeyFrames:
 def test_the_catch_up_buffer_is_bounded_and_counts_what_it_gives_up():
     buffer = CatchUpBuffer(capacity=8)
     for number in range(1, 101):
-        buffer.append(stored(number))
+        buffer.append(encoded(number))
     kept = [each.frame.stamp_ns for each in buffer.drain()]
     assert len(kept) <= 8 + 1
     assert len(kept) + buffer.skipped == 100

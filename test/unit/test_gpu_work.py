@@ -10,8 +10,12 @@ import torch
 from gpu_work import BUDGETS, LAYERS, asked_embedded, asked_like_7b, by_function, function_of, tracked_frames
 from pretend_cuda import Ledger, PretendTensor, counted, pretend_cuda
 
+from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window
+from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.devices import DeviceQueue, on_cpu, on_device
+from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.session.attention import MllmAttention
 
 CUDA = torch.device("cuda:0")
 
@@ -56,10 +60,19 @@ def check_budget(name: str, ledger: Ledger) -> None:
         assert lines.total() <= total, f"{kind} of a {name}: {lines.total()}, were {total}; more than before from\n{where}"
 
 
-def test_a_tracker_on_the_cpu_leaves_the_gpu_alone() -> None:
+def test_models_on_the_cpu_leave_the_gpu_alone() -> None:
+    window = random_window(2, (96, 128))
     with pretend_cuda() as gpu:
-        tracker = Sam2Tracker.load("embedded", device="cpu")
-        assert not any(isinstance(each, PretendTensor) for each in tracker._network._model.buffers())
+        tracker = Sam2Tracker.load("embedded", device="cpu", motion_gating=True)
+        mllm = load_mllm("embedded", MllmOptions(max_new_tokens=2), "cpu")
+        for model in (tracker._network._model, mllm._chat.model):
+            assert not any(isinstance(each, PretendTensor) for each in (*model.parameters(), *model.buffers()))
+        MllmAttention(mllm).attend(window, "the cup")
+        MllmAttention(mllm).refresh(window.frames[-1], [("the cup", "cup")])
+        first, second = map(tracker.encode, window.frames)
+        tracks = [tracker.start_track(first, np.ones((96, 128), np.bool_)) for _ in range(2)]
+        tracker.step(tracks, second)
+        tracker.propose(second, [(1.0, 2.0)])
         assert not any(gpu.ledger.totals().values())
 
 

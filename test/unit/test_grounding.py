@@ -1,5 +1,6 @@
 """From attention to objects, with a language model that looks where it is told and a mask model that knows the truth."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import torch
 
 from decaf_ros.config import GroundingConfig
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet
+from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskProposals, Reply, TrackOutput
 from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame
@@ -72,10 +74,10 @@ class ToldMllm:
         self.prefixes: dict[str, ToldPrefix] = {}
         self.completed: list[str] = []
 
-    def read_video(self, window: FrameWindow) -> ToldPrefix:
+    def read_video(self, window: FrameWindow, memory: object = None) -> ToldPrefix:
         return self.prefixes.setdefault("video", ToldPrefix(self.world, stamps(window), 2))
 
-    def read_frames(self, window: FrameWindow) -> ToldPrefix:
+    def read_frames(self, window: FrameWindow, memory: object = None) -> ToldPrefix:
         return self.prefixes.setdefault("frame", ToldPrefix(self.world, stamps(window), 1))
 
     def complete(self, prompt: str) -> str:
@@ -248,6 +250,17 @@ def test_the_refreshed_map_is_the_frame_paths_and_points_at_the_body(one):
     assert in_cells(left(3))[np.unravel_index(int(heat.argmax()), GRID_HW)]
     assert set(mllm.prefixes) == {"frame"}
     assert (float(heat.min()), float(heat.max())) == (0.0, 1.0)
+
+
+def test_queries_refreshed_together_get_the_maps_that_each_gets_alone():
+    image_rgb = np.full((96, 128, 3), 120, np.uint8)
+    image_rgb[20:40, 30:60], image_rgb[50:80, 90:120] = (200, 30, 30), (30, 60, 200)
+    frame, source = Frame(1, "camera", image_rgb), MllmAttention(load_mllm("embedded"))
+    queries = [("the red cube", "red cube"), ("the blue box", ""), ("what one drinks from", "cup")]
+    alone = [heat for query in queries for heat in source.refresh(frame, [query])]
+    for one, another in itertools.combinations(alone, 2):
+        assert (one - another).abs().max() > 0.01, "they differ"
+    torch.testing.assert_close(source.refresh(frame, queries), alone, atol=1e-6, rtol=0)
 
 
 def test_tracklets_that_overlap_directly_or_through_another_are_one_object():

@@ -1,8 +1,12 @@
 """Live tracking with a mask model that only notes which frames each track was carried over."""
 
+import dataclasses
+import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -180,9 +184,10 @@ class TestCatchingUp:
         tracker.on_step = lambda: session.set_tracker(other)
         other.on_step = lambda: pytest.fail("it cannot read tracks of another model")
         session.push(frame(2))
+        session.push(frame(3))
         with pytest.raises(SupersededError, match="another mask model was loaded"):
             join(session, snapshot, track)
-        assert track.stamps == stamps(1, 2)
+        assert track.stamps == stamps(1, 2, 3)
 
     def test_joining_objects_are_on_the_newest_frame(self, session):
         session.push(frame(0))
@@ -200,6 +205,71 @@ class TestCatchingUp:
         track = NotedTrack()
         join(session, session.begin_query(), track)
         assert track.stamps == []
+
+    @pytest.mark.parametrize(("followed", "over"), [(False, (1, 5, 9, 13, 17, 21, 24)), (True, range(1, 25))])
+    def test_frames_are_encoded_as_they_come_and_some_ten_a_second_if_only_for_this(self, tracker, followed, over):
+        session = TrackingSession(tracker, SessionConfig(window_hz=0.1))
+        if followed:
+            follow(session, NotedTrack())
+        session.push(frame(0))
+        snapshot, track = session.begin_query(), NotedTrack()
+        for number in range(1, 25):  # at 50 Hz
+            session.push(dataclasses.replace(frame(0), stamp_ns=number * PERIOD_NS // 5))
+        before = len(tracker.encoded)
+        join(session, snapshot, track)
+        assert track.stamps == [number * PERIOD_NS // 5 for number in over]
+        assert len(tracker.encoded) - before == (0 if followed else 1), "the newest"
+        assert len(track.stamps) + session.counters.catch_up_skipped == 24
+
+
+class TestTimeToCatchUp:
+    """Steps of a known cost, by a clock of the test's own."""
+
+    FRAMES = 60
+
+    def catch_up(self, tracker: NotingTracker, seconds: float, step_s: float, camera_s: float = math.inf) -> list[int]:
+        """The numbers of the frames that a track was carried over; ``camera_s`` is when a frame comes meanwhile."""
+        self.time, due = 0.0, camera_s
+        session = TrackingSession(tracker, SessionConfig(catch_up_seconds=seconds), clock=lambda: self.time)
+        session.push(frame(0))
+        snapshot, track, number = session.begin_query(), NotedTrack(), itertools.count(1)
+        for _ in range(self.FRAMES):
+            session.push(frame(next(number)))
+        with ThreadPoolExecutor(1) as camera:
+
+            def step() -> None:
+                nonlocal due
+                self.time += step_s
+                while due <= self.time:
+                    due += camera_s
+                    wait([camera.submit(session.push, frame(next(number)))], timeout=0.5)  # but for those of the hand-over
+
+            tracker.on_step = step
+            record = QueryRecord(session.new_query_id(), "the mug", "mug", 0, True)
+            segmentation = session.join(snapshot, record, found(track), replace=True)
+            tracker.on_step = lambda: None
+            over = [each // PERIOD_NS for each in track.stamps if each <= segmentation.frame.stamp_ns]
+        assert over == sorted(set(over))
+        assert over[-1] == segmentation.frame.stamp_ns // PERIOD_NS, "up to the newest"
+        assert len(over) + session.counters.catch_up_skipped == over[-1]
+        return over
+
+    @pytest.mark.parametrize(
+        ("seconds", "step_s"), [(1.0, 0.005), (1.0, 0.02), (1.0, 0.05), (0.4, 0.05), (1.0, 0.3), (0.05, 9.0)]
+    )
+    def test_steps_are_as_many_as_there_is_time_for_and_evenly_spaced(self, tracker, seconds, step_s):
+        over = self.catch_up(tracker, seconds, step_s)
+        most = min(self.FRAMES, max(8, round(seconds / 2 / step_s)))  # the first of them tells what one takes
+        assert most - 1 <= len(over) <= most
+        gaps = np.diff(over)
+        assert gaps.max() - gaps.min() <= 1
+
+    @pytest.mark.parametrize("camera_s", [0.3, 0.1, 0.04])
+    @pytest.mark.parametrize("step_s", [0.01, 0.05, 0.15])
+    def test_it_is_over_in_time_however_fast_the_camera_is(self, tracker, step_s, camera_s):
+        self.catch_up(tracker, 1.0, step_s, camera_s)
+        allowed_s = max(1.0, 8 * step_s)
+        assert self.time <= allowed_s + 3 * step_s + 1e-9, "a step that was begun, and the hand-over"
 
 
 class TestStamps:
@@ -322,6 +392,49 @@ class TestObjects:
         first, second = session.push(frame(2)).objects
         assert first.attention_consistency == pytest.approx(0.0)  # a full mask: one cell attended, one paid for
         assert np.isnan(second.attention_consistency)
+
+
+class TestNewestKeyFrame:
+    """What heat maps are made of and compared with; here every fifth frame."""
+
+    def seen(self, session: TrackingSession) -> tuple[int, list[int]] | None:
+        newest = session.newest_key_frame
+        if newest is None:
+            return None
+        stored, segmentation = newest
+        assert segmentation.frame is stored.frame
+        return stored.frame.stamp_ns // PERIOD_NS, [each.object_id for each in segmentation.objects]
+
+    @pytest.fixture
+    def session(self, tracker) -> TrackingSession:
+        return TrackingSession(tracker, SessionConfig(window_hz=2.0))
+
+    def test_it_comes_with_the_masks_that_were_published_for_it(self, session):
+        assert self.seen(session) is None
+        follow(session, NotedTrack())
+        published = session.push(frame(5))
+        session.push(frame(6))
+        assert session.newest_key_frame[1] is published
+
+    def test_objects_that_joined_later_are_on_the_next_one_only(self, session):
+        follow(session, NotedTrack())
+        assert self.seen(session) == (0, [1]), "it was the newest frame, too"
+        session.push(frame(1))
+        follow(session, NotedTrack(), replace=False)
+        session.push(frame(2))
+        assert self.seen(session) is None
+        session.push(frame(5))
+        assert self.seen(session) == (5, [1, 2])
+        session.remove_object(1)
+        assert self.seen(session) == (5, [2])
+
+    def test_a_new_start_and_a_reset_begin_with_none(self, session):
+        session.push(frame(52))
+        session.push(frame(53))
+        session.push(frame(1))
+        assert self.seen(session) == (1, [])
+        session.reset()
+        assert self.seen(session) is None
 
 
 def left() -> np.ndarray:
