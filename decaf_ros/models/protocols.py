@@ -169,9 +169,6 @@ class MaskTracker(Protocol[_Features, _Track]):
     def propose(self, features: _Features, points_xy_px: Sequence[tuple[float, float]]) -> MaskProposals:
         """Prompt with each point alone, all points in one batch."""
 
-    def propagate(self, clip: Sequence[_Features], key_index: int, masks_nhw: BoolArray) -> BoolArray:
-        """Carry masks given on one frame of a clip over the whole clip, forwards and backwards: ``(N, T, H, W)`` bool."""
-
     def appearance(self, features: _Features, mask_hw: BoolArray) -> torch.Tensor:
         """What an object looks like: ``(D,)`` float32 of length 1 on the CPU, the mean feature of its mask.
 
@@ -179,8 +176,14 @@ class MaskTracker(Protocol[_Features, _Track]):
             ValueError: an empty mask, or one of another size.
         """
 
-    def start_track(self, features: _Features, mask_hw: BoolArray) -> _Track:
-        """A new object from its mask on a frame, which becomes its first conditioning frame."""
+    def start_track(self, features: _Features, mask_hw: BoolArray, reversible: bool = False) -> _Track:
+        """A new object from its mask on a frame, which becomes its first conditioning frame.
+
+        Only a reversible track can be :meth:`turned_back`: it remembers a little more.
+        """
+
+    def turned_back(self, track: _Track) -> _Track:
+        """The same object from the first frame of a reversible track, for steps back in time, knowing what came later."""
 
     def start_backwards(self, features: _Features, mask_hw: BoolArray, later: Sequence[_Features]) -> _Track:
         """A new object from its mask on a frame, for steps back in time, knowing the :attr:`reach` frames after that one."""
@@ -196,4 +199,4 @@ class MaskTracker(Protocol[_Features, _Track]):
         """Give a track its mask on its next frame: one more conditioning frame (capped: first and newest are kept)."""
 
     def step(self, tracks: Sequence[_Track], features: _Features, gated: bool = True) -> list[TrackOutput]:
-        """Carry every track on to its next frame; without ``gated`` as :meth:`propagate` does, whatever gates the model has."""
+        """Carry every track on to its next frame; by the gates of the model, if it has any and ``gated``."""

@@ -8,7 +8,6 @@ space after an hour as after a second, and its masks are the same as if everythi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -94,16 +93,24 @@ class Sam2Track:
 
     Owned by one thread at a time; hand it over whole.
 
+    Args:
+        span: how far it remembers.
+        keeps_beginning: whether it can be :meth:`reversed` later.
+
     Attributes:
         motion: where it is heading, at the resolution of the network's masks; ``None`` while nobody asks.
     """
 
-    def __init__(self, span: MemorySpan) -> None:
+    def __init__(self, span: MemorySpan, keeps_beginning: bool = False) -> None:
         self._span = span
+        self._keeps_beginning = keeps_beginning
         self._next_time = 0
         self._conditioning: list[MemoryEntry] = []
         self._recent: deque[MemoryEntry] = deque(maxlen=span.spatial)
         self._pointers: deque[ObjectPointer] = deque(maxlen=span.pointers)
+        # What is nearest for whoever goes back in time from the first frame.
+        self._first: list[MemoryEntry] = []
+        self._first_pointers: list[ObjectPointer] = []
         self.motion: BoxMotion | None = None
 
     @property
@@ -119,8 +126,8 @@ class Sam2Track:
     @property
     def nbytes(self) -> int:
         """Bytes held on the device, counted by storage so that a view into something larger shows."""
-        entries = [*self._conditioning, *self._recent]
-        pointers = [*self._pointers, *(entry.pointer for entry in entries)]
+        entries = [*self._conditioning, *self._recent, *self._first]
+        pointers = [*self._pointers, *self._first_pointers, *(entry.pointer for entry in entries)]
         tensors = [*(entry.spatial_nc for entry in entries), *(pointer.vector_c for pointer in pointers)]
         storages = [tensor.untyped_storage() for tensor in tensors]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
@@ -138,6 +145,10 @@ class Sam2Track:
         assert entry.time == self._next_time
         self._recent.append(entry)
         self._pointers.append(entry.pointer)
+        if self._keeps_beginning and len(self._first) < self._span.spatial:
+            self._first.append(entry)
+        if self._keeps_beginning and len(self._first_pointers) < self._span.pointers:
+            self._first_pointers.append(entry.pointer)
         self._next_time += 1
 
     def recall(self) -> Recollection:
@@ -158,30 +169,25 @@ class Sam2Track:
         )
 
     @classmethod
-    def starting(cls, span: MemorySpan, start: MemoryEntry) -> Sam2Track:
-        """A track whose first frame, at time 0, is a conditioning frame."""
-        track = cls(span)
+    def starting(cls, span: MemorySpan, start: MemoryEntry, reversible: bool = False) -> Sam2Track:
+        """A track whose first frame, at time 0, is a conditioning frame; only a reversible one can be :meth:`reversed`."""
+        track = cls(span, reversible)
         track.condition(start)
         return track
 
-    @classmethod
-    def backwards(cls, span: MemorySpan, start: MemoryEntry, later: Iterable[MemoryEntry]) -> Sam2Track:
-        """A track that runs back in time from a conditioning frame, knowing the frames after it.
+    def reversed(self) -> Sam2Track:
+        """A track that runs back in time from the first frame of this one, knowing the frames after it.
 
-        Args:
-            span: how far it remembers.
-            start: the conditioning frame; the clock of the new track runs against its own.
-            later: frames tracked after it, in order of time.
+        Its clock runs against the other one's. The nearest frames count, and those are the first ones of the way forwards.
         """
-        track = cls(span)
-        mirrored = [_mirrored(entry) for entry in later]
-        track._conditioning.append(_mirrored(start))
-        # The nearest frames count, and those are the first ones of the way forwards.
-        track._recent.extend(reversed(mirrored[: span.spatial]))
-        track._pointers.extend(entry.pointer for entry in reversed(mirrored[: span.pointers]))
+        assert self._keeps_beginning, "a track that was begun as reversible"
+        start, track = self._conditioning[0], Sam2Track(self._span)
+        track._conditioning.append(MemoryEntry(start.spatial_nc, _mirrored(start.pointer)))
+        track._recent.extend(MemoryEntry(each.spatial_nc, _mirrored(each.pointer)) for each in reversed(self._first))
+        track._pointers.extend(_mirrored(each) for each in reversed(self._first_pointers))
         track._next_time = 1 - start.time
         return track
 
 
-def _mirrored(entry: MemoryEntry) -> MemoryEntry:
-    return MemoryEntry(entry.spatial_nc, ObjectPointer(-entry.time, entry.pointer.vector_c))
+def _mirrored(pointer: ObjectPointer) -> ObjectPointer:
+    return ObjectPointer(-pointer.time, pointer.vector_c)

@@ -196,14 +196,23 @@ class Sam2Tracker:
         return on_cpu(F.normalize((finest * weights).sum(dim=(1, 2)), dim=0))[0]
 
     @_in_line
-    def start_track(self, features: Sam2Features, mask_hw: BoolArray) -> Sam2Track:
+    def start_track(self, features: Sam2Features, mask_hw: BoolArray, reversible: bool = False) -> Sam2Track:
         """A new object from its ``(H, W)`` bool mask on a frame, which becomes its first conditioning frame.
+
+        Args:
+            features: of the frame.
+            mask_hw: the object there.
+            reversible: whether it is to be :meth:`turned_back`, for which it remembers a little more.
 
         Raises:
             ValueError: a mask of another size or dtype.
         """
         _require_masks(mask_hw[None], features)
-        return Sam2Track.starting(self._span, _entry(self._network.memorise(features, mask_hw[None]), 0, time=0))
+        return Sam2Track.starting(self._span, _entry(self._network.memorise(features, mask_hw[None]), 0, time=0), reversible)
+
+    def turned_back(self, track: Sam2Track) -> Sam2Track:
+        """The same object from the first frame of a reversible track, for steps back in time, as in the official predictor."""
+        return track.reversed()
 
     @_in_line
     def start_backwards(self, features: Sam2Features, mask_hw: BoolArray, later: Sequence[Sam2Features]) -> Sam2Track:
@@ -217,13 +226,10 @@ class Sam2Tracker:
         Raises:
             ValueError: a mask of another size or dtype.
         """
-        _require_masks(mask_hw[None], features)
-        start = _entry(self._network.memorise(features, mask_hw[None]), 0, time=0)
-        track, after = Sam2Track.starting(self._span, start), []
+        track = self.start_track(features, mask_hw, reversible=True)
         for each in later[: self.reach]:
             self.step([track], each, gated=False)
-            after.append(track.newest)
-        return Sam2Track.backwards(self._span, start, after)
+        return track.reversed()
 
     @_in_line
     def prompt(self, features: Sam2Features, prompt: ObjectPrompt) -> tuple[Sam2Track, TrackOutput]:
@@ -292,18 +298,13 @@ class Sam2Tracker:
     def _propagate_batch(self, clip: Sequence[Sam2Features], key_index: int, masks_nhw: BoolArray) -> BoolArray:
         """Propagate as many masks as one call of the network takes."""
         memory = self._network.memorise(clip[key_index], masks_nhw)
-        starts = [_entry(memory, row, time=0) for row in range(len(masks_nhw))]
         result = np.empty((len(masks_nhw), len(clip), *masks_nhw.shape[1:]), dtype=np.bool_)
         result[:, key_index] = masks_nhw
 
-        tracks = [Sam2Track.starting(self._span, start) for start in starts]
-        later: list[list[MemoryEntry]] = [[] for _ in tracks]
+        tracks = [Sam2Track.starting(self._span, _entry(memory, row, time=0), True) for row in range(len(masks_nhw))]
         for index in range(key_index + 1, len(clip)):
             result[:, index] = [output.mask_hw for output in self.step(tracks, clip[index], gated=False)]
-            for entries, track in zip(later, tracks, strict=True):
-                entries.append(track.newest)
-
-        tracks = [Sam2Track.backwards(self._span, start, after) for start, after in zip(starts, later, strict=True)]
+        tracks = [track.reversed() for track in tracks]
         for index in reversed(range(key_index)):
             result[:, index] = [output.mask_hw for output in self.step(tracks, clip[index], gated=False)]
         return result

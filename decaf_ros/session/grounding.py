@@ -73,13 +73,22 @@ class Grounding:
 
 @dataclass(eq=False)
 class _Candidate:
-    """A mask proposal that survived so far, its mask on the frame at hand, and the memory that carries it forwards."""
+    """A mask proposal that survived so far, its masks from its key frame to the frame at hand, and what carries it on."""
 
     prompt: PointPrompt
     predicted_iou: float
-    key_mask_hw: BoolArray
-    current_mask_hw: BoolArray
+    masks: list[BoolArray]
     track: ObjectTrack | None = None
+
+    @property
+    def key_mask_hw(self) -> BoolArray:
+        """The proposal."""
+        return self.masks[0]
+
+    @property
+    def current_mask_hw(self) -> BoolArray:
+        """Where it is on the frame at hand."""
+        return self.masks[-1]
 
     @property
     def object_score(self) -> float:
@@ -157,7 +166,8 @@ class Grounder:
     ) -> list[_Candidate]:
         """Masks that survive suppression on their own frame and against those found on earlier key frames.
 
-        Each survivor is carried forwards only, and only until a better one replaces it: all that the comparison needs.
+        Each survivor is carried forwards only, and only until a better one replaces it: all that the comparison needs. What
+        is left in the end has been carried to the end of the clip.
         """
         alive: list[_Candidate] = []
         for key_index, here in enumerate(features):
@@ -165,13 +175,13 @@ class Grounder:
             tracks = [old.track for old in alive if old.track is not None]
             if tracks:
                 for old, output in zip(alive, self.tracker.step(tracks, here, gated=False), strict=True):
-                    old.current_mask_hw = output.mask_hw
+                    old.masks.append(output.mask_hw)
             on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
             if on_frame:
                 alive = self._compete(alive, self._proposals(here, on_frame, clock.check))
                 for newcomer in alive:
                     if newcomer.track is None:
-                        newcomer.track = self.tracker.start_track(here, newcomer.key_mask_hw)
+                        newcomer.track = self.tracker.start_track(here, newcomer.key_mask_hw, reversible=True)
         return alive
 
     def _proposals(
@@ -184,9 +194,8 @@ class Grounder:
         scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
         masks = proposals.masks_phw
         return [
-            _Candidate(on_frame[i], iou[i], mask, mask)
+            _Candidate(on_frame[i], iou[i], [masks[i].copy()])  # a view would keep the masks of all points
             for i in points.suppress(masks, scores, self.config.nms_iou, check)
-            for mask in [masks[i].copy()]  # a view would keep the masks of all points
         ]
 
     def _compete(self, alive: list[_Candidate], newcomers: list[_Candidate]) -> list[_Candidate]:
@@ -200,14 +209,10 @@ class Grounder:
     def _scored(
         self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor, clock: StageClock
     ) -> list[Tracklet]:
-        """Propagate the survivors both ways over the whole clip and score them, best first."""
+        """Score the survivors by their masks over the whole clip, best first."""
         if not candidates:
             return []
-        masks = np.zeros((len(candidates), len(features), *candidates[0].key_mask_hw.shape), dtype=np.bool_)
-        for key_index in sorted({candidate.prompt.key_index for candidate in candidates}):
-            clock.check()
-            rows = [row for row, candidate in enumerate(candidates) if candidate.prompt.key_index == key_index]
-            masks[rows] = self.tracker.propagate(features, key_index, np.stack([candidates[row].key_mask_hw for row in rows]))
+        masks = self._over_the_clip(candidates, features, clock)
         agreements = []
         for mask in torch.from_numpy(masks)[:, None]:
             clock.check()
@@ -223,6 +228,25 @@ class Grounder:
             Tracklet(candidates[i].prompt, masks[i], candidates[i].predicted_iou, float(consistency[i]), float(scores[i]))
             for i in order
         ]
+
+    def _over_the_clip(
+        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], clock: StageClock
+    ) -> BoolArray:
+        """``(N, T, H, W)`` bool: their masks on all frames; before their key frames by going back, all together."""
+        masks = np.zeros((len(candidates), len(features), *candidates[0].key_mask_hw.shape), dtype=np.bool_)
+        going: dict[int, ObjectTrack] = {}
+        for index in reversed(range(len(features))):
+            clock.check()
+            if going:
+                outputs = self.tracker.step(list(going.values()), features[index], gated=False)
+                for row, output in zip(going, outputs, strict=True):
+                    masks[row, index] = output.mask_hw
+            for row, candidate in enumerate(candidates):
+                if candidate.prompt.key_index == index:
+                    masks[row, index:] = candidate.masks
+                    assert candidate.track is not None, "it was carried to the end"
+                    going[row] = self.tracker.turned_back(candidate.track)
+        return masks
 
 
 def merge_same(

@@ -112,7 +112,7 @@ class KnowingTracker:
         masks = [self.mask(body, features) if body else np.zeros(SIZE_HW, dtype=np.bool_) for body in hits]
         return MaskProposals(np.stack(masks), torch.tensor([self.world.predicted_iou.get(body, 0.9) for body in hits]))
 
-    def start_track(self, features: int, mask_hw: BoolArray) -> BodyTrack:
+    def start_track(self, features: int, mask_hw: BoolArray, reversible: bool = False) -> BodyTrack:
         overlaps = {body: np.count_nonzero(self.mask(body, features) & mask_hw) for body in self.world.bodies}
         return BodyTrack(max(overlaps, key=overlaps.__getitem__), [features])
 
@@ -124,9 +124,8 @@ class KnowingTracker:
             track.seen.append(features)
         return [TrackOutput(self.mask(track.body, features), 1.0) for track in tracks]
 
-    def propagate(self, clip: Sequence[int], key_index: int, masks_nhw: BoolArray) -> BoolArray:
-        bodies = [self.start_track(clip[key_index], mask).body for mask in masks_nhw]
-        return np.stack([np.stack([self.mask(body, index) for index in clip]) for body in bodies])
+    def turned_back(self, track: BodyTrack) -> BodyTrack:
+        return BodyTrack(track.body, [])
 
 
 def left(index: int) -> Box:

@@ -46,7 +46,10 @@ def test_the_first_and_the_newest_conditioning_frames_stay():
 
 
 def test_backwards_the_clock_runs_against_the_other_and_the_nearest_later_frames_count():
-    track = Sam2Track.backwards(SPAN, entry(0), [entry(time) for time in range(1, 30)])
+    onwards = Sam2Track.starting(SPAN, entry(0), reversible=True)
+    for time in range(1, 30):
+        onwards.remember(entry(time))
+    track = onwards.reversed()
     recalled = track.recall()  # on the frame before the start
     assert recalled.spatial_ages == (0, 6, 5, 4, 3, 2)
     assert times(recalled.spatial) == [0, 5, 4, 3, 2, 1]

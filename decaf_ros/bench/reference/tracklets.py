@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,15 +57,21 @@ class PlainGrounder(Grounder):
         self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt], clock: StageClock
     ) -> list[_Candidate]:
         alive: list[_Candidate] = []
-        kept: list[_Candidate] = []  # so that no identity is given twice
-        masks: dict[int, BoolArray] = {}
         for key_index, here in enumerate(features):
             for old in alive:
-                old.current_mask_hw = masks[id(old)][key_index]
+                old.masks.append(self._propagated(old, features)[key_index])
             on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
             newcomers = self._proposals(here, on_frame, clock.check) if on_frame else []
             for newcomer in newcomers:
-                [masks[id(newcomer)]] = self.tracker.propagate(features, key_index, newcomer.key_mask_hw[None])
-            kept.extend(newcomers)
+                self._propagated(newcomer, features)
             alive = self._compete(alive, newcomers)
         return alive
+
+    def _over_the_clip(
+        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], clock: StageClock
+    ) -> BoolArray:
+        return np.stack([self._propagated(candidate, features) for candidate in candidates])
+
+    def _propagated(self, candidate: _Candidate, features: Sequence[FrameFeatures]) -> BoolArray:
+        plain: Any = self.tracker  # a PlainTracker
+        return plain.propagate(features, candidate.prompt.key_index, candidate.key_mask_hw[None])[0]
