@@ -296,8 +296,10 @@ def mevis(tmp_path) -> Path:
 
 class TestCommand:
     def test_from_end_to_end_with_the_embedded_models(self, mevis, tmp_path, capsys, monkeypatch):
-        read, windows = Qwen25Vl.read_video, []
-        monkeypatch.setattr(Qwen25Vl, "read_video", lambda self, window: windows.append(window) or read(self, window))
+        read, windows = Qwen25Vl._read_video, []
+        monkeypatch.setattr(
+            Qwen25Vl, "_read_video", lambda self, window, memory: windows.append(window) or read(self, window, memory)
+        )
         out = tmp_path / "out"
         arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(out), "--model", "embedded", "--save-masks"]
         assert command.main([*arguments, "--variants", "video-only", "--key-frames", "2", "--threads", "1"]) == 0
