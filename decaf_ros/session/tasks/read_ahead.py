@@ -16,7 +16,7 @@ from decaf_ros.session.tasks.task import Activity, Desk, Task
 
 _LARGEST_SHARE = 0.5  # of the time that is left, when the node decides itself
 _LEAST_LEFT = 0.05  # of the time, by that reckoning, however busy the tracker is
-_LOOK_AGAIN_SECONDS = 30.0  # where a frame takes longer than the window holds it
+_LOOK_AGAIN_SECONDS = 30.0  # where a frame takes longer than the window holds it, or is not kept
 _LOOK_ROUND_SECONDS = 0.2  # how often it is looked, while a frame is read, whether there is something more urgent
 
 
@@ -64,12 +64,17 @@ class ReadAhead:
         following = self._next()
         if following is None:
             return
+        window, frame = following
         began = self._desk.clock()
         with self._spent.busy():
-            job = Job(0, "", lambda job: self._read(job, *following), makes_way=True)
-            if self._desk.keep_up(job, "a key frame could not be read ahead"):
-                self._tried.add(following[1])
-        self._pause_until = self._desk.clock() + self._pause(self._desk.clock() - began)
+            job = Job(0, "", lambda job: self._read(job, window, frame), makes_way=True)
+            done = self._desk.keep_up(job, "a key frame could not be read ahead")
+        now = self._desk.clock()
+        self._pause_until = now + self._pause(now - began)
+        if done:
+            self._tried.add(frame)
+            if frame in self._unread(window):  # it was in vain: there is no room for it, or it failed
+                self._pause_until = now + _LOOK_AGAIN_SECONDS
 
     @property
     def so_far(self) -> ReadSoFar:
