@@ -592,6 +592,21 @@ def test_where_nothing_is_kept_reading_ahead_rests(world):
     assert len(world.grounder.read) > 10, "and it goes on once there is room"
 
 
+def test_with_room_for_a_few_frames_the_newest_are_read_as_they_come_and_none_twice(world):
+    world.session.config = replace(world.session.config, read_ahead="on", refresh_hz=0.0)
+    world.grounder.reads_ahead = True
+    world.grounder.unread = lambda window: (
+        [*window.frames[:-3]] + [each for each in window.frames[-3:] if each.stamp_ns not in world.grounder.read]
+    )
+    world.film(20)
+    while world.engine.work():  # also of older ones, in vain
+        pass
+    world.film(20)
+    assert len(set(world.grounder.read)) == len(world.grounder.read)
+    newest = [each.frame.stamp_ns for each in world.session.key_frames][-3:]
+    assert set(newest) <= set(world.grounder.read)
+
+
 def test_reading_ahead_makes_way_for_a_query_and_for_heat_maps_and_is_done_later(world):
     world.session.config = replace(world.session.config, read_ahead="on", refresh_hz=0.0)
     world.film(10)

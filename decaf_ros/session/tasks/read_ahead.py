@@ -73,7 +73,8 @@ class ReadAhead:
         self._pause_until = now + self._pause(now - began)
         if done:
             self._tried.add(frame)
-            if frame in self._unread(window):  # it was in vain: there is no room for it, or it failed
+            # Of an older frame there may be no room beside newer ones; where the newest is not kept, nothing will be.
+            if frame is window.frames[-1] and frame in self._unread(window):
                 self._pause_until = now + _LOOK_AGAIN_SECONDS
 
     @property
