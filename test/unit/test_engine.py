@@ -594,11 +594,10 @@ def test_where_nothing_is_kept_reading_ahead_rests(world):
 
 def test_with_room_for_a_few_frames_the_newest_are_read_as_they_come_and_none_twice(world):
     world.session.config = replace(world.session.config, read_ahead="on", refresh_hz=0.0)
-    world.grounder.reads_ahead = True
+    world.film(20)
     world.grounder.unread = lambda window: (
         [*window.frames[:-3]] + [each for each in window.frames[-3:] if each.stamp_ns not in world.grounder.read]
     )
-    world.film(20)
     while world.engine.work():  # also of older ones, in vain
         pass
     world.film(20)
