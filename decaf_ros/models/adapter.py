@@ -99,12 +99,12 @@ class ChatAdapter(ABC):
         """What the frame path reads, in the order of the frames, maybe of several in one; what is remembered is not read."""
         size = max(1, self._options.batch_tokens // layout.tokens)
         if not memory.budget_bytes:
-            return [reading for batch in _batches(frames, size) for reading in self._read_batch(batch, layout, memory)]
+            return [reading for batch in in_batches(frames, size) for reading in self._read_batch(batch, layout, memory)]
         read: dict[Frame, Reading] = {}
         for frame in frames:
             if (reading := memory.get(layout, (frame,))) is not None:
                 read[frame] = reading
-        for batch in _batches([frame for frame in frames if frame not in read], size):
+        for batch in in_batches([frame for frame in frames if frame not in read], size):
             rows = [row for reading in self._read_batch(batch, layout, memory) for row in reading.rows()]
             for frame, reading in zip(batch, rows, strict=True):
                 read[frame] = reading
@@ -121,7 +121,7 @@ class ChatAdapter(ABC):
         # Not before the error is forgotten, whose traceback holds what there was of the pass.
         memory.clear()
         give_memory_back()
-        return [each for half in _batches(frames, (len(frames) + 1) // 2) for each in self._read_batch(half, layout, memory)]
+        return [each for half in in_batches(frames, (len(frames) + 1) // 2) for each in self._read_batch(half, layout, memory)]
 
     def _pictures(self, frames: tuple[Frame, ...], size_hw: tuple[int, int] | None = None) -> list[Any]:
         """The images of frames, of a size if one is given, as the model's processor takes them."""
@@ -183,7 +183,8 @@ def square(side: int | tuple[int, int] | list[int]) -> tuple[int, int]:
     return height, width
 
 
-def _batches(frames: Sequence[Frame], size: int) -> Iterator[tuple[Frame, ...]]:
+def in_batches(frames: Sequence[Frame], size: int) -> Iterator[tuple[Frame, ...]]:
+    """The frames in their order, ``size`` at a time; the last ones may be fewer."""
     return (tuple(frames[start : start + size]) for start in range(0, len(frames), size))
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.models.adapter import ChatAdapter, FrameLayout, common_tokens, require_fit
+from decaf_ros.models.adapter import ChatAdapter, FrameLayout, common_tokens, in_batches, require_fit
 from decaf_ros.models.chat_model import Conversations, MllmOptions, Reading
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.read_memory import ReadMemory
@@ -109,7 +109,7 @@ class Qwen25Vl(ChatAdapter):
 
     def _in_steps(self, frames: tuple[Frame, ...]) -> list[tuple[Frame, ...]]:
         """Frames that the vision tower merges into one step in time each; the last one may have fewer."""
-        return [frames[first : first + self._temporal_stride] for first in range(0, len(frames), self._temporal_stride)]
+        return list(in_batches(frames, self._temporal_stride))
 
     def _video_inputs(self, window: FrameWindow, grid_hw: tuple[int, int]) -> Mapping[str, torch.Tensor]:
         count = len(window)

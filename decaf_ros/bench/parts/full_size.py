@@ -41,7 +41,7 @@ from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, UInt8Array
 from decaf_ros.method.points import mask_iou
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
 from decaf_ros.models.chat_model import MllmOptions
-from decaf_ros.models.devices import DeviceQueue
+from decaf_ros.models.devices import DeviceQueue, tracker_dtype
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl, fit_grid
@@ -397,7 +397,9 @@ def _frame(name: str, count: int, scale: Scale, device: str) -> dict[str, float]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         model = random_sam2(name, scale.image_size, config)
-        pairs = in_turn(model, config, images_rgb, [mask_hw] * count, device, _tracker_dtype(device))[WARM_UP_FRAMES - 1 :]
+        pairs = in_turn(model, config, images_rgb, [mask_hw] * count, device, tracker_dtype(torch.device(device)))[
+            WARM_UP_FRAMES - 1 :
+        ]
     keys = ("sam2_ms", "sam2_p95_ms", "ours_ms", "ours_p95_ms")
     percentiles = np.percentile([[each.wall_ms for each in pair] for pair in pairs], [50, 95], axis=0)
     values = dict(zip(keys, percentiles.T.flatten().tolist(), strict=True))
@@ -405,11 +407,7 @@ def _frame(name: str, count: int, scale: Scale, device: str) -> dict[str, float]
 
 
 def _network(name: str, scale: Scale, device: str) -> Sam2Network:
-    return Sam2Network(random_sam2(name, scale.image_size), device, _tracker_dtype(device))
-
-
-def _tracker_dtype(device: str) -> torch.dtype:
-    return torch.float32 if device == "cpu" else torch.bfloat16
+    return Sam2Network(random_sam2(name, scale.image_size), device, tracker_dtype(torch.device(device)))
 
 
 def moving_box(count: int, size_hw: tuple[int, int] = SIZE_HW) -> tuple[list[UInt8Array], BoolArray]:
