@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,10 @@ from decaf_ros.synthetic.table.scene import ARM_LABEL, MAX_THINGS
 from decaf_ros.synthetic.table.wordings import STATIC_KINDS, Sentence
 from tools.embedded_mllm.model import MERGE_SIZE, PATCH_SIZE, TEMPORAL_PATCH_SIZE, TOKEN_PIXELS
 from tools.embedded_mllm.questions import (
+    PresenceTally,
     Question,
     background_question,
     box_question,
-    draw_for_presence,
     draw_sentences,
     object_question,
     presence_question,
@@ -58,12 +58,14 @@ class Diet:
         objects: kinds of sentences for the object prompt, by weight.
         questions: object prompts a sample.
         presences, boxes: further prompts a sample; boxes on images only.
+        tally: of what was asked for presence.
     """
 
     objects: Mapping[str, float]
     questions: int = 6
     presences: int = 0
     boxes: int = 0
+    tally: PresenceTally = field(default_factory=PresenceTally, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +285,7 @@ def _draw_sample(
         asked = [asked[index % len(asked)] for index in range(diet.questions)]
         questions = [object_question(sentence, rng, view.mirrored) for sentence in asked]
         for _ in range(diet.presences):
-            told = draw_for_presence(sentences, rng)
+            told = diet.tally.draw(sentences, rng)
             if told is None or not _is_shown(view, told):
                 told = asked[0]
             questions.append(presence_question(told, rng, view.mirrored))

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from decaf_ros.models import prompts
-from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS
-from decaf_ros.synthetic.table.wordings import ABSENT_KINDS, ANYTHING, EVENT_KINDS, Sentence
+from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS, USES
+from decaf_ros.synthetic.table.wordings import ABSENT_KINDS, ANYTHING, PHRASES, Sentence, phrase
 from tools.embedded_mllm.model import WRAPPERS
 
 NOTHING = -1  # the target of a question about nothing that is there, or about the ground
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 _SIDES = re.compile(r"\b(" + "|".join(_MIRRORED) + r")\b")
+
+
+def _reads(phrase: str) -> str:
+    """The regular expression of a phrase: a colour, or any one word, in each of its gaps."""
+    parts = re.split(r"(\{\w+\})", phrase)
+    gaps = {"{colour}": f"(?:{'|'.join(COLOURS_RGB)})"}
+    return "".join(gaps.get(part, r"\S+") if part.startswith("{") else re.escape(part) for part in parts)
+
+
+# By what a sentence tells its thing apart; "the {n}" comes last, as all else reads like it.
+_TOLD_BY = tuple(
+    (name, re.compile("|".join(_reads(text) for text in texts)))
+    for name, texts in (
+        *((name, texts) for name, texts in PHRASES.items() if name != "category"),
+        ("use", [wording for use in USES.values() for wording in use.wordings]),
+        ("category", PHRASES["category"]),
+    )
+)
+
+_MORE = tuple(name for name in PHRASES if name not in ("category", "colour", "held_what"))
+
+
+def told_by(text: str) -> str:
+    """The name of the phrase that a sentence is worded in, "use", or "" where none reads so."""
+    return next((name for name, pattern in _TOLD_BY if pattern.fullmatch(text)), "")
 
 
 @dataclass(frozen=True)
@@ -61,15 +87,53 @@ def object_question(sentence: Sentence, rng: np.random.Generator | None = None, 
     return Question(prompt, sentence.answer, sentence.kind, sentence.target, sentence.evidence_s)
 
 
-def draw_for_presence(sentences: Sequence[Sentence], rng: np.random.Generator) -> Sentence | None:
-    """A sentence to ask about whether there is such a thing: as often yes as no, and no as often for near misses."""
-    if rng.random() < 0.5:
-        of_events = rng.random() < 0.4
-        fit = [s for s in sentences if s.target is not None and (s.kind in EVENT_KINDS) == of_events]
-    else:
-        kind = ABSENT_KINDS[int(rng.random() < 0.6)]
-        fit = [s for s in sentences if s.kind == kind]
-    return fit[int(rng.integers(len(fit)))] if fit else None
+class PresenceTally:
+    """How often each thing to say was true and was not, so that neither the words nor what is rare give the answer away.
+
+    Nothing fell over in most windows: asked of every one of them, "the one that fell over" would mean no.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, bool]] = Counter()
+
+    def draw(self, sentences: Sequence[Sentence], rng: np.random.Generator) -> Sentence | None:
+        """A sentence to ask about whether there is such a thing.
+
+        As often yes as no, and no as often for near misses; among these by how seldom the like was asked with this answer,
+        against the other one.
+        """
+        if rng.random() < 0.5:
+            fit = [s for s in sentences if s.target is not None]
+        else:
+            kind = ABSENT_KINDS[int(rng.random() < 0.6)]
+            fit = [s for s in sentences if s.kind == kind]
+        if not fit:
+            return None
+        fit += [
+            _said_of(s, self._rarest(rng), sentences, rng) for s in fit if s.kind == "absent" and told_by(s.text) == "category"
+        ]
+        told = [(told_by(sentence.text), sentence.target is not None) for sentence in fit]
+        odds = np.array([self._wanted(name, there) for name, there in told])
+        drawn = int(rng.choice(len(fit), p=odds / odds.sum()))
+        self._counts[told[drawn]] += 1
+        return fit[drawn]
+
+    def _rarest(self, rng: np.random.Generator) -> str:
+        """One of the phrases that tell of a thing more than what it is; most likely one that was hardly ever untrue."""
+        odds = np.array([self._wanted(name, there=False) for name in _MORE])
+        return _MORE[int(rng.choice(len(_MORE), p=odds / odds.sum()))]
+
+    def _wanted(self, name: str, there: bool) -> float:
+        """High where the other answer is ahead, low where this one is, and never 0."""
+        ahead = (self._counts[name, not there] + 3) / (self._counts[name, there] + 3)
+        return min(max(ahead, 0.02), 10.0)
+
+
+def _said_of(nothing: Sentence, name: str, sentences: Sequence[Sentence], rng: np.random.Generator) -> Sentence:
+    """The phrase of this name about a kind of which there is none: "the leftmost pear" where there is no pear."""
+    near = sorted({s.answer for s in sentences if s.target is not None})
+    anchors = dict(zip("ab", rng.choice(near, 2), strict=True)) if near else {"a": "box", "b": "can"}
+    return replace(nothing, text=phrase(name, rng, nothing.text.split()[-1], **anchors))
 
 
 def presence_question(sentence: Sentence, rng: np.random.Generator | None = None, mirrored: bool = False) -> Question:

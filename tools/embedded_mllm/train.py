@@ -86,8 +86,8 @@ class Stage:
 
 _COLOURS = {"colour": 4.0, "category": 1.0, "colour_category": 1.0}
 _LOOKS = {"category": 3.0, "colour": 2.0, "colour_category": 2.0}
-_STATIC = {**_LOOKS, "size": 4.0, "position": 7.0, "relation": 6.0, "use": 2.0}
-_EVENTS = dict.fromkeys(EVENT_KINDS, 2.0) | {"moved": 4.0, "untouched": 5.0, "put_down": 3.0, "taken_away": 4.0}
+_STATIC = {**_LOOKS, "size": 6.0, "position": 7.0, "relation": 8.0, "use": 2.0}
+_EVENTS = dict.fromkeys(EVENT_KINDS, 2.0) | {"moved": 4.0, "untouched": 8.0, "taken_away": 5.0, "pushed": 4.0, "fell_over": 4.0}
 
 
 def _scaled(kinds: Mapping[str, float], factor: float) -> dict[str, float]:
@@ -104,16 +104,16 @@ STAGES = (
     Stage(0.27, Diet({**_scaled(_LOOKS, 0.6), **_EVENTS}, 7), Diet(_STATIC), 0.2, grids=COARSE_VIDEO_GRIDS),
     Stage(
         0.20,
-        Diet({**_STATIC, **_scaled(_EVENTS, 0.8)}, 7, presences=3),
-        Diet({**_STATIC, **_scaled(_EVENTS, 0.2)}, 6, 3, 1),
+        Diet({**_STATIC, **_scaled(_EVENTS, 0.8)}, 7, presences=4),
+        Diet({**_STATIC, **_scaled(_EVENTS, 0.2)}, 6, 4, 1),
         0.4,
         0.25,
         grids=COARSE_VIDEO_GRIDS,
     ),
     Stage(
         0.32,
-        Diet({**_STATIC, **_EVENTS}, 7, presences=4),
-        Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 6, 4, 1),
+        Diet({**_STATIC, **_EVENTS}, 7, presences=5),
+        Diet({**_STATIC, **_scaled(_EVENTS, 0.3)}, 6, 5, 1),
         0.35,
         0.2,
         sparse=0.9,
