@@ -240,7 +240,7 @@ def _json(content: dict[str, Any], status: int = 200) -> web.Response:
 
 
 async def _read_body(request: web.Request, fields: _Fields, more: _Fields = MappingProxyType({})) -> dict[str, Any]:
-    """The fields of a JSON object, checked, and ``more`` that may be left out. Other sites' forms cannot send this content type."""
+    """The fields of a JSON object, checked; ``more`` may be left out. Other sites' forms cannot send this content type."""
     if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
         raise web.HTTPUnsupportedMediaType(text="the content type must be application/json, in UTF-8\n")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":

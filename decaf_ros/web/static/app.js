@@ -294,7 +294,7 @@ function makeQuery(query) {
 }
 
 /** Whether it failed because nothing in view fits it: only then there is a presence. */
-const isNotThere = (query) => query.state === "failed" && query.presence !== null;
+const isNotThere = (query) => query.state === "failed" && typeof query.presence === "number";
 
 function updateQuery(item, query) {
   item.dataset.state = query.state;
@@ -304,7 +304,7 @@ function updateQuery(item, query) {
   const stage = query.state === "running" && values("queries").stage;
   const state = isNotThere(query) ? "not there" : query.state;
   setText(item.querySelector(".state"), stage && stage !== "idle" ? stage.replaceAll("_", " ") : state);
-  setText(item.querySelector(".likely"), query.presence === null ? "" : `${Math.round(100 * query.presence)} %`);
+  setText(item.querySelector(".likely"), typeof query.presence === "number" ? `${Math.round(100 * query.presence)} %` : "");
   item.querySelector(".guess").hidden = !isNotThere(query);
   setText(item.querySelector(".reason"), query.message);
   reconcile(item.querySelector(".objects"), query.objects, (object) => object.id, makeObject, updateObject);
