@@ -257,6 +257,12 @@ SETTINGS = (
         "Score above which a tracklet becomes an object; if none passes, the best one does.",
         (0.0, 1.0),
     ),
+    Setting(
+        "min_presence",
+        GroundingConfig.min_presence,
+        "Probability, by the language model, that anything fits, below which a query finds nothing; 0 does not ask.",
+        (0.0, 1.0),
+    ),
     Setting("nms_iou", GroundingConfig.nms_iou, "IoU above which two masks are the same object.", (0.0, 1.0)),
     Setting(
         "prefix_cache_mb",

@@ -246,6 +246,7 @@ class Engine:
                 object_name=record.object_name,
                 object_ids=tuple(sorted(followed[record.query_id])),
                 reference_stamp_ns=record.reference_stamp_ns,
+                presence=record.presence,
             )
         return tuple(sorted(statuses.values(), key=lambda status: status.query_id))
 

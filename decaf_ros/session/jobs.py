@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from decaf_ros.datatypes import Segmentation
-from decaf_ros.session.errors import SessionError, SupersededError
+from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounding
 from decaf_ros.session.roster import QueryRecord
 
@@ -27,11 +28,13 @@ class QueryRequest:
         expression: what to look for.
         window_seconds: how far back to look; ``None`` for the session's window.
         replace: whether it takes the place of all earlier queries when it succeeds.
+        accept_doubtful: whether the best guess is followed even where, by the language model, nothing fits.
     """
 
     expression: str
     window_seconds: float | None = None
     replace: bool = True
+    accept_doubtful: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,7 @@ class QueryStatus:
         message: why it failed, else "".
         object_ids: its objects that are still followed.
         reference_stamp_ns: stamp of the newest key frame that it looked at; 0 before it was answered.
+        presence: how likely the language model holds it that there is such a thing, in [0, 1]; NaN before it was asked.
     """
 
     query_id: int
@@ -81,6 +85,7 @@ class QueryStatus:
     message: str = ""
     object_ids: tuple[int, ...] = ()
     reference_stamp_ns: int = 0
+    presence: float = math.nan
 
 
 class MakingWayError(SessionError):
@@ -220,7 +225,10 @@ class JobQueue:
         with self._changed:
             self._running = None
             if not job.given_up:  # else somebody wanted it gone
-                self._failed.append(QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error)))
+                presence = error.presence if isinstance(error, NotThereError) else math.nan
+                self._failed.append(
+                    QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error), presence=presence)
+                )
         job.future.set_exception(error)
 
     @contextmanager
