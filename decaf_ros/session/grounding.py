@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from decaf_ros.config import GroundingConfig
+from decaf_ros.config import GrounderName, GroundingConfig
 from decaf_ros.datatypes import BoolArray, FrameWindow, PointPrompt, Tracklet, box_of
 from decaf_ros.method import points, scoring
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack
@@ -34,6 +34,11 @@ class GroundedObject:
     def score(self) -> float:
         """Score of the best tracklet."""
         return self.tracklets[0].score
+
+    @property
+    def grounder(self) -> str:
+        """Where the best tracklet came from: "decaf" or "box"."""
+        return self.tracklets[0].grounder
 
     def conditioning_masks(self) -> dict[int, BoolArray]:
         """Masks ``(H, W)`` by key frame index from which SAM 2 tracks on; the better tracklet wins a shared key frame."""
@@ -62,6 +67,11 @@ class Grounding:
     tracklets: tuple[Tracklet, ...]
     objects: tuple[GroundedObject, ...]
     confident: bool
+
+    @property
+    def grounder(self) -> str:
+        """Where the best object came from: "decaf" or "box"; "" where there is none."""
+        return self.objects[0].grounder if self.objects else ""
 
     @property
     def guess(self) -> Guess | None:
@@ -95,24 +105,37 @@ class Grounder:
     tracker: MaskTracker
     config: GroundingConfig = field(default_factory=GroundingConfig)
 
-    def ground(self, clip: Sequence[StoredFrame], expression: str, clock: StageClock | None = None) -> Grounding:
+    def ground(
+        self,
+        clip: Sequence[StoredFrame],
+        expression: str,
+        clock: StageClock | None = None,
+        grounder: GrounderName | None = None,
+    ) -> Grounding:
         """Find what the expression refers to.
 
         Args:
             clip: key frames, oldest first.
             expression: the sentence.
             clock: told about stages; takes their time.
+            grounder: where candidates come from; ``None`` for what ``config`` says.
 
         Raises:
+            NoBoxesError: boxes are asked for, and the language model was not taught to answer with any.
             ValueError: attention or masks are not finite; the message names the way out.
         """
+        grounder = grounder or self.config.grounder
         clock = clock or StageClock()
         window = window_of(list(clip))
-        attention = self.attention.attend(window, expression, clock)
+        attention = self.attention.attend(window, expression, clock, grounder)
         with clock.stage("prompting"):
-            found = points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
+            found = (
+                points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
+                if grounder != "box"
+                else []
+            )
             features = [stored.features() for stored in clip]
-            candidates = self._contest.candidates(features, found, clock)
+            candidates = self._contest.candidates(features, [*found, *attention.boxes], clock)
             tracklets = self._scored(candidates, features, attention.heat_thw, clock)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self.config.tracklet_threshold]
         objects = merge_same(passed or tracklets[:1], self.config.nms_iou, clock.check)
