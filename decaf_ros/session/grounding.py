@@ -59,6 +59,7 @@ class Grounding:
         tracklets: all that survived suppression, best first; the paper's candidates.
         objects: those above the threshold, merged into instances, best first; when none passed, the best one alone.
         confident: false when no tracklet passed the threshold.
+        doubted: by the language model nothing fits: presence is below ``min_presence``.
         tracks: what carried the tracklets from their key frames to the end of the window. A track has one owner:
             :meth:`Grounder.build_tracks` takes out those that are followed on.
     """
@@ -69,6 +70,7 @@ class Grounding:
     tracklets: tuple[Tracklet, ...]
     objects: tuple[GroundedObject, ...]
     confident: bool
+    doubted: bool = False
     tracks: dict[Tracklet, ObjectTrack] = field(default_factory=dict, repr=False)
 
     @property
@@ -143,7 +145,8 @@ class Grounder:
         tracklets = tuple(tracks)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self.config.tracklet_threshold]
         objects = merge_same(passed or tracklets[:1], self.config.nms_iou, clock.check)
-        return Grounding(window, attention, tuple(found), tracklets, tuple(objects), bool(passed), tracks)
+        doubted = attention.presence < self.config.min_presence  # never where it was not asked
+        return Grounding(window, attention, tuple(found), tracklets, tuple(objects), bool(passed), doubted, tracks)
 
     def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
         """What every object looks like on the key frame of its best tracklet."""

@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 
-from decaf_ros.config import GroundingConfig, SessionConfig
+from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, FrameWindow, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
 from decaf_ros.models.wanted import require_wanted
 from decaf_ros.session.engine import Engine
@@ -36,7 +36,7 @@ class StubGrounder:
         self.refreshed: list[tuple[int, int]] = []
         self.finds: list[NotedTrack] = []
         self.map = torch.tensor([[1.0, 0.9, 0.0]])
-        self.config, self.presence = GroundingConfig(min_presence=0.5), math.nan
+        self.presence = math.nan
         self.meanwhile: Callable[[], object] = lambda: None
         self.reads_ahead, self.reading_takes = False, 0.0
         self.read: list[int] = []
@@ -49,7 +49,8 @@ class StubGrounder:
             clock.check()
         objects = [SimpleNamespace(score=1.0, tracklets=[SimpleNamespace(masks_thw=[each.mask_hw])]) for each in self.finds]
         attention = SimpleNamespace(object_name="mug", heat_thw=self.map[None], presence=self.presence)
-        return SimpleNamespace(objects=objects, attention=attention, confident=True, guess=GUESS if objects else None)
+        doubted, guess = self.presence < 0.5, GUESS if objects else None
+        return SimpleNamespace(objects=objects, attention=attention, confident=True, doubted=doubted, guess=guess)
 
     def build_tracks(self, *_: object) -> list[NotedTrack]:
         return self.finds

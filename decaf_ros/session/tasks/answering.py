@@ -97,8 +97,7 @@ def _ground_in(
     arrive: _Arrive,
 ) -> QueryResult:
     grounding = grounder.ground(snapshot.clip, job.expression, clock)
-    doubted = grounding.attention.presence < grounder.config.min_presence  # never where it was not asked
-    if doubted and not accept_doubtful:
+    if grounding.doubted and not accept_doubtful:
         raise _not_there(grounding, job.expression)
     if not grounding.objects:
         raise SessionError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
@@ -111,7 +110,7 @@ def _ground_in(
         grounding.confident,
         grounding.attention.presence,
         accept_doubtful,
-        doubted,
+        grounding.doubted,
     )
     heat = HeatMap(newest, job.query_id, grounding.attention.heat_thw[-1].numpy())
     with clock.stage("catch_up"):
