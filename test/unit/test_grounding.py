@@ -282,7 +282,7 @@ def test_an_object_of_one_key_frame_goes_on_as_if_it_had_begun_from_its_mask_the
     heat[4] = F.adaptive_avg_pool2d(torch.from_numpy(views[4].mask_of(0)).float()[None], (12, 16))[0]
 
     class Pointing(MllmAttention):
-        def attend(self, window: FrameWindow, expression: str, clock: object = None) -> Attention:
+        def attend(self, window: FrameWindow, expression: str, clock: object = None, grounder: str = "decaf") -> Attention:
             return Attention(heat / heat.max(), "it", ())
 
     method = Grounder(Pointing(ToldMllm(World({}, {}))), tracker, GroundingConfig(tracklet_threshold=0.0))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import while_wanted
 from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder, Grounding
@@ -96,7 +97,10 @@ def _ground_in(
     accept_doubtful: bool,
     arrive: _Arrive,
 ) -> QueryResult:
-    grounding = grounder.ground(snapshot.clip, job.expression, clock)
+    try:
+        grounding = grounder.ground(snapshot.clip, job.expression, clock, job.grounder)
+    except NoBoxesError as error:
+        raise SessionError(str(error)) from error
     if grounding.doubted and not accept_doubtful:
         raise _not_there(grounding, job.expression)
     if not grounding.objects:
@@ -111,6 +115,8 @@ def _ground_in(
         grounding.attention.presence,
         accept_doubtful,
         grounding.doubted,
+        grounding.grounder,
+        job.grounder,
     )
     heat = HeatMap(newest, job.query_id, grounding.attention.heat_thw[-1].numpy())
     with clock.stage("catch_up"):
