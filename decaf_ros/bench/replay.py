@@ -129,6 +129,9 @@ class _SlowAttention:
         self._take(self.replay.latency.refresh_s)
         return maps
 
+    def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
+        return self.source.presences(window, expressions)
+
     def prepare(self, window: FrameWindow, frame: Frame) -> None:
         self.source.prepare(window, frame)
 
