@@ -13,6 +13,7 @@ import torch
 from decaf_ros.bench.scripted import Outcome, Script, keeps_identity, play, script_of
 from decaf_ros.bench.space import SpaceError, space_errors
 from decaf_ros.config import SessionConfig
+from decaf_ros.evaluation.grounders import GrounderScore, score_grounders
 from decaf_ros.evaluation.held_out import HeldOutQuery, sample_queries
 from decaf_ros.evaluation.presence import Answers, PresenceScore, ask_paths, score_presence
 from decaf_ros.evaluation.quality import QueryScore, TokenGrids, score_query, token_grids
@@ -40,6 +41,11 @@ def score_queries(setup: Setup, queries: Sequence[HeldOutQuery], processes: int 
         processes: how many at a time, each with one thread; 1 computes in this process with the threads it has.
     """
     yield from _mapped(functools.partial(_score, setup), queries, processes, _A_TIME)
+
+
+def score_all_grounders(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[list[GrounderScore]]:
+    """Each query by all grounders; else as :func:`score_queries`."""
+    yield from _mapped(functools.partial(_score_grounders, setup), queries, processes, _A_TIME)
 
 
 def score_presences(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[PresenceScore]:
@@ -88,6 +94,11 @@ def _pool(processes: int) -> ProcessPoolExecutor:
 def _score(setup: Setup, query: HeldOutQuery) -> QueryScore:
     models = models_of(setup)
     return score_query(query, models.grounder, models.tracker, _grids_of(setup))
+
+
+def _score_grounders(setup: Setup, query: HeldOutQuery) -> list[GrounderScore]:
+    models = models_of(setup)
+    return score_grounders(query, models.grounder, models.tracker)
 
 
 @functools.lru_cache(maxsize=1)

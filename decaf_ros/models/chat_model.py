@@ -151,24 +151,25 @@ class Reading:
         return _with_layers(self.cache, [(layer.keys, layer.values) for layer in _layers(self.cache)])
 
     def rows(self) -> list[Reading]:
-        """Each conversation on its own, with memory of its own: a view would keep that of all."""
+        """Each conversation on its own; see :meth:`row`."""
+        return [self.row(row) for row in range(len(self))]
+
+    def row(self, row: int) -> Reading:
+        """One conversation on its own, with memory of its own: a view would keep that of all."""
         if len(self) == 1:
-            return [self]
-        return [
-            Reading(
-                self.input_ids_bn[row : row + 1],
-                partial(_row_of, self.positions, row),
-                self.grid_tokens,
-                _with_layers(
-                    self.cache,
-                    [(layer.keys[row : row + 1].clone(), layer.values[row : row + 1].clone()) for layer in _layers(self.cache)],
-                ),
-                [queries_bhnd[row : row + 1].clone() for queries_bhnd in self.queries],
-                self.scaling,
-                [saliency_bh[row : row + 1].clone() for saliency_bh in self.saliency],
-            )
-            for row in range(len(self))
-        ]
+            return self
+        return Reading(
+            self.input_ids_bn[row : row + 1],
+            partial(_row_of, self.positions, row),
+            self.grid_tokens,
+            _with_layers(
+                self.cache,
+                [(layer.keys[row : row + 1].clone(), layer.values[row : row + 1].clone()) for layer in _layers(self.cache)],
+            ),
+            [queries_bhnd[row : row + 1].clone() for queries_bhnd in self.queries],
+            self.scaling,
+            [saliency_bh[row : row + 1].clone() for saliency_bh in self.saliency],
+        )
 
 
 def joined_cache(readings: Sequence[Reading]) -> Cache:
@@ -305,7 +306,8 @@ class ChatModel:
         ids_bn = self._tokenized(self._rendered(None, prompt), add_special_tokens=True)[None]
         positions_bn = torch.arange(ids_bn.shape[1], device=ids_bn.device)[None]
         cache = DynamicCache(config=self.model.config)
-        return self._decode(self._next_logits(ids_bn, positions_bn, cache), ids_bn, positions_bn, cache)[0]
+        logits_bv = self._next_logits(ids_bn, positions_bn, cache)
+        return self._decode(logits_bv, ids_bn, positions_bn, cache, self.options.max_new_tokens)[0]
 
     @torch.inference_mode()
     def prefill(self, conversations: Conversations) -> Reading:
@@ -345,7 +347,15 @@ class ChatModel:
         if not answer:
             return ("",) * len(ids_bn), record.layers
         said_bn = torch.cat([torch.cat([each.input_ids_bn for each in read]), ids_bn], dim=1)
-        return tuple(self._decode(logits_bv, said_bn, positions, cache)), record.layers
+        return tuple(self._decode(logits_bv, said_bn, positions, cache, self.options.max_new_tokens)), record.layers
+
+    @torch.inference_mode()
+    def say(self, read: Sequence[Reading], tail_ids: torch.Tensor, max_new_tokens: int) -> tuple[str, ...]:
+        """As the answers of :meth:`ask`, of up to so many tokens; nothing is recorded."""
+        ids_bn, positions, cache = self._behind(read, tail_ids)
+        logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
+        said_bn = torch.cat([torch.cat([each.input_ids_bn for each in read]), ids_bn], dim=1)
+        return tuple(self._decode(logits_bv, said_bn, positions, cache, max_new_tokens))
 
     @torch.inference_mode()
     def share_of_yes(self, read: Sequence[Reading], tail_ids: torch.Tensor) -> torch.Tensor:
@@ -371,16 +381,18 @@ class ChatModel:
         )
         return output.logits[:, -1]
 
-    def _decode(self, logits_bv: torch.Tensor, said_bn: torch.Tensor, positions: torch.Tensor, cache: Cache) -> list[str]:
+    def _decode(
+        self, logits_bv: torch.Tensor, said_bn: torch.Tensor, positions: torch.Tensor, cache: Cache, max_new_tokens: int
+    ) -> list[str]:
         """Answer greedily, from the logits after the prompt, until every conversation has ended or the limit is reached."""
         ended_b = torch.zeros(len(logits_bv), dtype=torch.bool, device=logits_bv.device)
         prompt_tokens = said_bn.shape[1]
-        for step in range(1, self.options.max_new_tokens + 1):
+        for step in range(1, max_new_tokens + 1):
             scores_bv = self._adjusted(said_bn, logits_bv.float())  # type: ignore[arg-type]
             token_b = scores_bv.argmax(dim=-1).where(~ended_b, self._eos_ids[0])
             said_bn = torch.cat([said_bn, token_b[:, None]], dim=1)
             ended_b |= torch.isin(token_b, self._eos_ids)
-            if step == self.options.max_new_tokens or ended_b.all():
+            if step == max_new_tokens or ended_b.all():
                 break
             logits_bv = self._next_logits(token_b[:, None], positions[..., -1:] + step, cache)
         return self.tokenizer.batch_decode(said_bn[:, prompt_tokens:], skip_special_tokens=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from decaf_ros.config import GroundingConfig
+from decaf_ros.config import GrounderName, GroundingConfig
 from decaf_ros.datatypes import BoolArray, FrameWindow, PointPrompt, Tracklet, box_of
 from decaf_ros.method import points, scoring
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack
@@ -35,6 +35,11 @@ class GroundedObject:
         """Score of the best tracklet."""
         return self.tracklets[0].score
 
+    @property
+    def grounder(self) -> str:
+        """Where the best tracklet came from: "decaf" or "box"."""
+        return self.tracklets[0].grounder
+
     def conditioning_masks(self) -> dict[int, BoolArray]:
         """Masks ``(H, W)`` by key frame index from which SAM 2 tracks on; the better tracklet wins a shared key frame."""
         masks: dict[int, BoolArray] = {}
@@ -56,7 +61,7 @@ class Grounding:
         confident: false when no tracklet passed the threshold.
         doubted: by the language model nothing fits: presence is below ``min_presence``.
         tracks: what carried the tracklets from their key frames to the end of the window. A track has one owner:
-            :meth:`Grounder.build_tracks` takes out those that are followed on.
+            :meth:`Grounder.build_tracks` takes out those that are followed on, and starts anew where there is none.
     """
 
     window: FrameWindow
@@ -66,7 +71,12 @@ class Grounding:
     objects: tuple[GroundedObject, ...]
     confident: bool
     doubted: bool = False
-    tracks: dict[Tracklet, ObjectTrack] = field(default_factory=dict, repr=False)
+    tracks: dict[Tracklet, ObjectTrack | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def grounder(self) -> str:
+        """Where the best object came from: "decaf" or "box"; "" where there is none."""
+        return self.objects[0].grounder if self.objects else ""
 
     @property
     def guess(self) -> Guess | None:
@@ -100,24 +110,37 @@ class Grounder:
     tracker: MaskTracker
     config: GroundingConfig = field(default_factory=GroundingConfig)
 
-    def ground(self, clip: Sequence[StoredFrame], expression: str, clock: StageClock | None = None) -> Grounding:
+    def ground(
+        self,
+        clip: Sequence[StoredFrame],
+        expression: str,
+        clock: StageClock | None = None,
+        grounder: GrounderName | None = None,
+    ) -> Grounding:
         """Find what the expression refers to.
 
         Args:
             clip: key frames, oldest first.
             expression: the sentence.
             clock: told about stages; takes their time.
+            grounder: where candidates come from; ``None`` for what ``config`` says.
 
         Raises:
+            NoBoxesError: boxes are asked for, and the language model was not taught to answer with any.
             ValueError: attention or masks are not finite; the message names the way out.
         """
+        grounder = grounder or self.config.grounder
         clock = clock or StageClock()
         window = window_of(list(clip))
-        attention = self.attention.attend(window, expression, clock)
+        attention = self.attention.attend(window, expression, clock, grounder)
         with clock.stage("prompting"):
-            found = points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
+            found = (
+                points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
+                if grounder != "box"
+                else []
+            )
             features = [stored.features() for stored in clip]
-            candidates = self._contest.candidates(features, found, clock)
+            candidates = self._contest.candidates(features, [*found, *attention.boxes], clock)
             tracks = self._scored(candidates, features, attention.heat_thw, clock)
         tracklets = tuple(tracks)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self.config.tracklet_threshold]
@@ -172,7 +195,7 @@ class Grounder:
 
     def _scored(
         self, candidates: Sequence[Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor, clock: StageClock
-    ) -> dict[Tracklet, ObjectTrack]:
+    ) -> dict[Tracklet, ObjectTrack | None]:
         """Score the survivors by their masks over the whole clip, best first, with what carried them to its end."""
         if not candidates:
             return {}
@@ -187,10 +210,9 @@ class Grounder:
             torch.tensor([candidate.predicted_iou for candidate in candidates]),
             consistency,
         )
-        tracks: dict[Tracklet, ObjectTrack] = {}
+        tracks: dict[Tracklet, ObjectTrack | None] = {}
         for row in scores.argsort(descending=True, stable=True).tolist():
             own, agreement, score = candidates[row], float(consistency[row]), float(scores[row])
-            assert own.track is not None, "it was carried to the end"
             tracks[Tracklet(own.prompt, masks[row], own.predicted_iou, agreement, score)] = own.track
         return tracks
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from decaf_ros.config import GrounderName
 from decaf_ros.datatypes import Segmentation
 from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounding
@@ -29,12 +30,14 @@ class QueryRequest:
         window_seconds: how far back to look; ``None`` for the session's window.
         replace: whether it takes the place of all earlier queries when it succeeds.
         accept_doubtful: whether the best guess is followed even where, by the language model, nothing fits.
+        grounder: where candidates come from, one of ``config.GROUNDERS``; ``None`` for what the settings say.
     """
 
     expression: str
     window_seconds: float | None = None
     replace: bool = True
     accept_doubtful: bool = False
+    grounder: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,7 @@ class Job:
         future: completed with the result or a :class:`SessionError`.
         given_up: why nobody wants the result any more, and the worker stops at the next step; "" while somebody does.
         makes_way: whether it is the worker's own, and abandoned for any other that waits.
+        grounder: of a query, see :class:`QueryRequest`.
     """
 
     query_id: int
@@ -113,6 +117,7 @@ class Job:
     future: Future[QueryResult] = field(default_factory=Future)
     given_up: str = ""
     makes_way: bool = False
+    grounder: GrounderName | None = None
 
 
 class JobQueue:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import while_wanted
 from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder, Grounding
@@ -97,7 +98,10 @@ def _ground_in(
     accept_doubtful: bool,
     arrive: _Arrive,
 ) -> QueryResult:
-    grounding = grounder.ground(snapshot.clip, job.expression, clock)
+    try:
+        grounding = grounder.ground(snapshot.clip, job.expression, clock, job.grounder)
+    except NoBoxesError as error:
+        raise SessionError(str(error)) from error
     presence, doubted = grounding.attention.presence, grounding.doubted
     if doubted and not accept_doubtful:
         presence = _presence_by_name(desk, job, grounder, grounding)
@@ -116,6 +120,8 @@ def _ground_in(
         presence,
         accept_doubtful,
         doubted,
+        grounding.grounder,
+        job.grounder,
     )
     heat = HeatMap(newest, job.query_id, grounding.attention.heat_thw[-1].numpy())
     with clock.stage("catch_up"):
