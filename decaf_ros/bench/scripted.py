@@ -147,11 +147,11 @@ def script_of(kind: str, seed: int) -> Script:
 def play(script: Script, tracker: MaskTracker, grounder: Grounder, config: SessionConfig) -> Outcome:
     """Ask for the thing, let it go out of sight, and see whether it is found again."""
     played = Played(script)
-    replay = Replay(_film(played), tracker, grounder, config)
+    seen: list[tuple[ObjectMask, ...]] = []
+    replay = Replay(_film(played), tracker, grounder, config, tell=lambda each: seen.append(each.objects))
     replay.run_until(ASKED_AT_S)
     replay.ask(script.expression)
     replay.run_until(script.back_s + PATIENCE_S + (_STEADY_FRAMES - 1) / HZ)
-    seen = [segmentation.objects for segmentation in replay.seen]
     truths = [played.view(index / HZ).mask_of(script.thing) for index in range(len(seen))]
     scores = [_best(truth, objects) for truth, objects in zip(truths, seen, strict=True)]
     before = scores[round(MOVES_AT_S * HZ)]
@@ -171,13 +171,15 @@ def play(script: Script, tracker: MaskTracker, grounder: Grounder, config: Sessi
 def keeps_identity(script: Script, tracker: MaskTracker, grounder: Grounder) -> bool:
     """Whether the thing, pointed out by its mask, is followed on most frames of the last half second, and not its double."""
     played = Played(script)
-    replay = Replay(_film(played), tracker, grounder, SessionConfig(reacquire=False))
+    seen: list[tuple[ObjectMask, ...]] = []
+    config = SessionConfig(reacquire=False)
+    replay = Replay(_film(played), tracker, grounder, config, tell=lambda each: seen.append(each.objects))
     replay.run_until(0.5)
     replay.point_out(ObjectPrompt(mask_hw=played.view(replay.now_s).mask_of(script.thing)))
     replay.run_until(script.end_s)
     kept = []
-    for index in range(len(replay.seen))[-round(HZ / 2) :]:
-        truth, (tracked,) = played.view(index / HZ), replay.seen[index].objects
+    for index in range(len(seen))[-round(HZ / 2) :]:
+        truth, (tracked,) = played.view(index / HZ), seen[index]
         own, other = (region_similarity(tracked.mask_hw, truth.mask_of(thing)) for thing in (script.thing, 1 - script.thing))
         kept.append(own >= FOLLOWED_FROM_IOU and own > other)
     return sum(kept) > len(kept) / 2

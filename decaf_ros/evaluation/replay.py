@@ -58,9 +58,10 @@ class Replay:
         latency: of the worker; ``None``: its work takes as long as on this machine.
 
     Attributes:
-        seen: what was published for each frame, from the first one on.
+        tell: hears what is published for each frame; it may be replaced.
         events: what happened to objects.
         followed: how many frames were followed.
+        now_ns: the time, by the clock of the frames' stamps.
     """
 
     frames: Iterator[Frame]
@@ -68,22 +69,22 @@ class Replay:
     grounder: Grounder
     config: SessionConfig = field(default_factory=SessionConfig)
     latency: Latency | None = field(default_factory=Latency)
-    seen: list[Segmentation] = field(default_factory=list)
+    tell: Callable[[Segmentation], object] = lambda segmentation: None
     events: list[TrackEvent] = field(default_factory=list)
     followed: int = 0
+    now_ns: int = 0
 
     def __post_init__(self) -> None:
         session = TrackingSession(self.tracker, self.config, clock=lambda: self.now_s)
         slow = cast(Grounder, _SlowGrounder(self.grounder, self))
         self._engine = Engine(session, slow, self, clock=lambda: self.now_s)
-        self._now_ns = 0
         self._trouble: Exception | None = None
         self._next = next(self.frames, None)
 
     @property
     def now_s(self) -> float:
-        """The time, in seconds of the frames' stamps."""
-        return self._now_ns / 1e9
+        """The time, in seconds."""
+        return self.now_ns / 1e9
 
     @property
     def is_over(self) -> bool:
@@ -111,7 +112,7 @@ class Replay:
         time_ns = _nanoseconds(time_s)
         while self.step(time_ns):
             pass
-        self._now_ns = max(self._now_ns, time_ns)
+        self.now_ns = max(self.now_ns, time_ns)
 
     def step(self, until_ns: float = math.inf) -> bool:
         """Let the worker do something or, where there is nothing to do, the next frame come, if it does until a time.
@@ -133,11 +134,6 @@ class Replay:
             raise self._trouble
         return happened
 
-    def take_seen(self) -> list[Segmentation]:
-        """What was published since the last call, which is kept no longer."""
-        taken, self.seen = self.seen, []
-        return taken
-
     @contextmanager
     def working(self, seconds: Callable[[Latency], float]) -> Iterator[None]:
         """Within this the worker works; then the time that it takes passes, and frames come.
@@ -149,10 +145,10 @@ class Replay:
 
         def pass_time() -> None:
             takes_s = time.perf_counter() - began if self.latency is None else seconds(self.latency)
-            ends_ns = self._now_ns + _nanoseconds(takes_s)
+            ends_ns = self.now_ns + _nanoseconds(takes_s)
             with while_wanted(lambda: None):  # what is worked on may be given up, and frames are followed all the same
                 self._film_until(ends_ns)
-            self._now_ns = ends_ns
+            self.now_ns = ends_ns
 
         try:
             yield
@@ -169,7 +165,7 @@ class Replay:
             self._film(self._next)
 
     def _film(self, frame: Frame) -> None:
-        self._now_ns = max(self._now_ns, frame.stamp_ns)
+        self.now_ns = max(self.now_ns, frame.stamp_ns)
         self._engine.follow(lambda: frame)
         try:
             self._next = next(self.frames, None)
@@ -177,9 +173,9 @@ class Replay:
             self._trouble = error
 
     def on_segmentation(self, segmentation: Segmentation) -> None:
-        """Note where objects are."""
+        """Tell where objects are."""
         self.followed += 1
-        self.seen.append(segmentation)
+        self.tell(segmentation)
 
     def on_heat_map(self, heat: HeatMap) -> None:
         """Heat maps are not looked at."""
