@@ -20,6 +20,7 @@ from decaf_ros.evaluation.metrics import region_similarity
 from decaf_ros.evaluation.replay import Replay, filmed
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.jobs import QueryRequest
 from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS
 from decaf_ros.synthetic.table.episodes import MOST_ATTEMPTS, Episode
 from decaf_ros.synthetic.table.rendering import View
@@ -150,7 +151,7 @@ def play(script: Script, tracker: MaskTracker, grounder: Grounder, config: Sessi
     seen: list[tuple[ObjectMask, ...]] = []
     replay = Replay(_film(played), tracker, grounder, config, tell=lambda each: seen.append(each.objects))
     replay.run_until(ASKED_AT_S)
-    replay.ask(script.expression)
+    replay.ask(QueryRequest(script.expression))
     replay.run_until(script.back_s + PATIENCE_S + (_STEADY_FRAMES - 1) / HZ)
     truths = [played.view(index / HZ).mask_of(script.thing) for index in range(len(seen))]
     scores = [_best(truth, objects) for truth, objects in zip(truths, seen, strict=True)]

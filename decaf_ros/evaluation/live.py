@@ -29,7 +29,7 @@ from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.errors import SessionError
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.session.jobs import QueryResult
+from decaf_ros.session.jobs import QueryRequest, QueryResult
 from decaf_ros.text import quoted
 from decaf_ros.video import FrameSource
 
@@ -149,7 +149,7 @@ def ask_live(replay: Replay, expression: str, asked_s: float, ends_s: float) -> 
 
 def _asked(replay: Replay, expression: str) -> Future[QueryResult]:
     try:
-        return replay.ask(expression).future
+        return replay.ask(QueryRequest(expression)).future
     except SessionError as error:  # refused at once
         refused: Future[QueryResult] = Future()
         refused.set_exception(error)

@@ -91,13 +91,13 @@ class Replay:
         """Whether no frame is left."""
         return self._next is None
 
-    def ask(self, expression: str) -> Job:
+    def ask(self, request: QueryRequest) -> Job:
         """Ask now; it is answered when the worker comes to it.
 
         Raises:
             SessionError: as the engine.
         """
-        return self._engine.query(QueryRequest(expression))
+        return self._engine.query(request)
 
     def point_out(self, prompt: ObjectPrompt) -> None:
         """Follow an object by its prompt on the newest frame."""
