@@ -17,6 +17,8 @@ from decaf_ros.outputs import OutputFolder
 
 OVERALL = "overall"
 
+_NOT_LIVE = LiveScores(math.nan, math.nan, math.nan)
+
 _Figures = TypeVar("_Figures")
 
 
@@ -164,8 +166,7 @@ def write_expressions(out: OutputFolder, name: str, records: Iterable[Record]) -
         )
         for each in records:
             about = (each.variant, each.video, each.expression_id, each.expression, each.category, each.object_name)
-            live = astuple(each.live) if each.live else ()
-            told = ["" if math.isnan(value) else value for value in live]
+            told = ["" if math.isnan(value) else value for value in astuple(each.live or _NOT_LIVE)]
             writer.writerow((*about, each.confident, each.seconds, *_percent(each.coarse), *_percent(each.masks), *told))
 
 

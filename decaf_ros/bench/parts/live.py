@@ -25,13 +25,15 @@ def measure(run: Run, live_queries: int) -> Measured:
     rows = live_table.live_rows_of(scores)
     groups = (live_table.DESCRIPTIONS, live_table.EVENTS, live_table.ALL)
     labels = {name: f"**{name}**" if name in groups else name.replace("_", " ") for name in rows}
+    durations = WINDOW_S, live_table.AFTER_S, _LATENCY.query_s, _LATENCY.refresh_s
+    seen, after, takes, refresh = (f"{seconds:g} s" for seconds in durations)
     page = f"""# Asked live
 
 {markdown_table(("kind", *live_table.HEADER), [[labels[name], *live_table.cells(row)] for name, row in rows.items()])}
-A camera films the [robot's table](../table.md) at {CLIP_HZ:g} Hz. After {WINDOW_S:g} s the sentence is asked, about what was
-seen until then, and the camera goes on for {live_table.AFTER_S:g} s. The node's session answers, with the node's settings, in
-simulated time: a query takes {_LATENCY.query_s:g} s and a refresh of the heat maps {_LATENCY.refresh_s:g} s, whatever the
-machine. Reading ahead, and frames that are left out where following is slower than the camera, are not simulated.
+A camera films the [robot's table](../table.md) at {CLIP_HZ:g} Hz. After {seen} the sentence is asked, about what was seen until then,
+and the camera goes on for {after}. The node's session answers, with the node's settings, in simulated time: a query takes
+{takes} and a refresh of the heat maps {refresh}, whatever the machine. Reading ahead, and frames that are left out where
+following is slower than the camera, are not simulated.
 
 - *J*, *F*: DAVIS's region similarity and boundary accuracy of what a robot has, mean over the frames from the answer on, which
   is about the newest one; masks are empty where nothing was found.
