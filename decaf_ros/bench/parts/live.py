@@ -30,10 +30,10 @@ def measure(run: Run, live_queries: int) -> Measured:
     page = f"""# Asked live
 
 {markdown_table(("kind", *live_table.HEADER), [[labels[name], *live_table.cells(row)] for name, row in rows.items()])}
-A camera films the [robot's table](../table.md) at {CLIP_HZ:g} Hz. After {seen} the sentence is asked, about what was seen until then,
-and the camera goes on for {after}. The node's session answers, with the node's settings, in simulated time: a query takes
-{takes} and a refresh of the heat maps {refresh}, whatever the machine. Reading ahead, and frames that are left out where
-following is slower than the camera, are not simulated.
+A camera films the [robot's table](../table.md) at {CLIP_HZ:g} Hz. After {seen} the sentence is asked, about what was seen
+by then, and the camera goes on for {after}. The node's session answers, with the node's settings, in simulated time: a query
+takes {takes} and a refresh of the heat maps {refresh}, whatever the machine. Reading ahead, and frames that are left out
+where following is slower than the camera, are not simulated.
 
 - *J*, *F*: DAVIS's region similarity and boundary accuracy of what a robot has, mean over the frames from the answer on, which
   is about the newest one; masks are empty where nothing was found.
