@@ -204,7 +204,10 @@ def _live(value: Any) -> LiveScores | None:
         return None
     if not isinstance(value, dict):
         raise ValueError(f"{described(value)} is not how soon it was answered")
-    return LiveScores(**{name: _number(each) for name, each in value.items()})
+    live = LiveScores(**{name: _number(each) for name, each in value.items()})
+    if live.answer_s < 0 or live.first_mask_s < 0 or live.without_answer < 0 or live.without_answer > 1:
+        raise ValueError(f"{live.answer_s:g} s, {live.first_mask_s:g} s and a share of {live.without_answer:g} cannot be")
+    return live
 
 
 def _number(value: Any) -> float:

@@ -264,7 +264,13 @@ class TestTables:
         (read,) = Journal(OutputFolder(tmp_path), {}).records.values()
         assert (read.live.answer_s, read.live.without_answer) == (1.0, 0.25)
         assert math.isnan(read.live.first_mask_s)
-        for wrong, cause in ((1.5, "1.5 is not how soon"), ({"answer_s": 1.0}, "missing 2 required")):
+        negative = {"answer_s": -1.0, "first_mask_s": None, "without_answer": 0.5}
+        for wrong, cause in (
+            (1.5, "1.5 is not how soon"),
+            ({"answer_s": 1.0}, "missing 2 required"),
+            (negative, "-1 s, nan s and a share of 0.5 cannot be"),
+            (negative | {"answer_s": 1.0, "without_answer": 50}, "1 s, nan s and a share of 50 cannot be"),
+        ):
             path.write_text(f"{header}\n{json.dumps(json.loads(line) | {'live': wrong})}\n")
             with pytest.raises(JournalError, match=rf"line 2 is no record: .*{cause}"):
                 Journal(OutputFolder(tmp_path), {})
