@@ -7,7 +7,7 @@ model takes key frames to lie half a second apart, whatever the rate of the data
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -138,13 +138,8 @@ def _evaluate_one(
     masks = prediction.masks
     if mask_folder is not None:
         masks = _written(masks, video.images, mask_folder.folder(*video.name.split("/"), expression.expression_id))
-    if expression.truth is None:
-        for _ in masks:  # taken all the same, so that they are written
-            pass
-        coarse = tracked = None
-    else:
-        coarse = _score(zip(prediction.key_indices, prediction.coarse_thw, strict=True), expression.truth)
-        tracked = _score(enumerate(masks), expression.truth)
+    coarse = score_frames(zip(prediction.key_indices, prediction.coarse_thw, strict=True), expression.truth)
+    tracked = score_frames(enumerate(masks), expression.truth)
     return Record(
         variant=variant,
         video=video.name,
@@ -159,12 +154,24 @@ def _evaluate_one(
     )
 
 
-def _score(masks: Iterator[tuple[int, BoolArray]] | enumerate[BoolArray], truth: TruthMasks) -> MaskScores:
-    """Means over frames, which are read one at a time."""
+def score_frames(masks: Iterable[tuple[int, BoolArray]], truth: TruthMasks | None) -> MaskScores | None:
+    """Means over frames, whose truth is read one at a time.
+
+    Args:
+        masks: index of the frame, and ``(H, W)`` bool; all are taken, also without truth, so that they are written.
+        truth: to compare with; ``None`` gives no scores.
+
+    Raises:
+        DatasetError: truth that cannot be read, or is not as large as the masks.
+    """
     scores = []
     for index, mask in masks:
+        if truth is None:
+            continue
         true_mask = truth.read(index, (mask.shape[0], mask.shape[1]))
         scores.append((region_similarity(mask, true_mask), boundary_accuracy(mask, true_mask)))
+    if truth is None:
+        return None
     j, f = np.mean(scores, axis=0).tolist()
     return MaskScores(j, f)
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_dataset_files import failing_only_by, json_values
 
-from decaf_ros.evaluation.journal import Journal, JournalError, Record
+from decaf_ros.evaluation.journal import Journal, JournalError, LiveScores, Record
 from decaf_ros.evaluation.metrics import MaskScores
-from decaf_ros.evaluation.summary import summary_rows, write_expressions
+from decaf_ros.evaluation.summary import live_rows, summary_rows, write_expressions
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.outputs import OutputFolder
 
@@ -24,9 +24,9 @@ SETTINGS = {"dataset": "tiny"}
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 scores = st.floats(0, 1) | st.just(math.nan)
 pairs = st.none() | st.builds(MaskScores, scores, scores)
-records = st.builds(
-    Record, *[texts] * 6, confident=st.booleans(), seconds=st.floats(0) | st.just(math.nan), coarse=pairs, masks=pairs
-)
+seconds = st.floats(0) | st.just(math.nan)
+lives = st.none() | st.builds(LiveScores, seconds, seconds, scores)
+records = st.builds(Record, *[texts] * 6, confident=st.booleans(), seconds=seconds, coarse=pairs, masks=pairs, live=lives)
 
 
 @pytest.fixture
@@ -59,13 +59,14 @@ def test_what_was_written_is_read_though_the_end_is_lost(tmp_path, written, lost
 def use(out: OutputFolder) -> None:
     """As the command does: what was read is summed up, and written as tables."""
     records = list(Journal(out, SETTINGS).records.values())
-    rows = summary_rows("mevis", records)
-    table = markdown_table(["a"] * 11, rows)
-    assert len(table.splitlines()) == 2 + len(rows)
+    for columns, rows in ((11, summary_rows("mevis", records)), (10, live_rows(records))):
+        table = markdown_table(["a"] * columns, rows)
+        assert len(table.splitlines()) == 2 + len(rows)
     write_expressions(out, "expressions.csv", records)
 
 
-GOOD: dict[str, Any] = asdict(Record("full", "v", "0", "left", "", "thing", True, 1.0, MaskScores(0.5, 0.5), None))
+PAIR = MaskScores(0.5, 0.5)
+GOOD: dict[str, Any] = asdict(Record("full", "v", "0", "left", "", "thing", True, 1.0, PAIR, PAIR, LiveScores(1.0, 1.0, 0.5)))
 
 
 @examples(150)

@@ -39,6 +39,11 @@ PARTS = (
         ),
     ),
     Part(
+        "live",
+        "how sentences fare that are asked while the camera films, in simulated time",
+        (Option("live-queries", 32, "asked live, of all kinds alike", quick=2),),
+    ),
+    Part(
         "query",
         "a query by stage, with nothing read, read ahead, and asked again, and a refresh; on one core",
         (Option("query-repetitions", 8, "of each row", quick=1),),
