@@ -40,6 +40,7 @@ class GroundingConfig:
     tracklet_threshold: float = 0.8
     nms_iou: float = 0.7
     prefix_cache_mb: int = 2048
+    min_presence: float = 0.5
 
     def __post_init__(self) -> None:
         if self.paths not in ("both", "video", "frame"):
@@ -68,12 +69,14 @@ class SessionConfig:
         reacquire: whether the query of an object that is lost, or that attention disagrees with, is asked again.
         reacquire_seconds: how long an object must be lost before, and how long to wait after the first attempt.
         reacquire_longest_pause_seconds: what that wait grows to while attempts fail.
-        reacquire_window_seconds: how far back such an attempt looks.
+        reacquire_window_seconds: how far back such an attempt looks, and one for what has just come.
         reacquire_consistency: attention consistency below which a heat map disagrees with a mask.
         reacquire_after_refreshes: how many heat maps in a row must disagree.
         same_object_likeness: cosine similarity of appearances from which a find is the object that was lost; -1 takes any.
         max_expression_length: longest sentence accepted, in characters.
         max_pending_queries: queries that may wait; more are refused.
+        max_standing_queries: queries that may look again and again for what is not there yet; more are refused.
+        standing_longest_pause_seconds: what the pause between their looks grows to while the scene does not change.
         max_queries: queries that may be active at a time; more are refused.
         max_objects: objects tracked at a time; a query that would exceed it keeps the best.
     """
@@ -96,6 +99,8 @@ class SessionConfig:
     same_object_likeness: float = 0.97
     max_expression_length: int = 500
     max_pending_queries: int = 8
+    max_standing_queries: int = 8
+    standing_longest_pause_seconds: float = 5.0
     max_queries: int = 16
     max_objects: int = 32
 
@@ -118,6 +123,8 @@ class SessionConfig:
         _check_range(self, "same_object_likeness", -1.0, 1.0)
         _check_range(self, "max_expression_length", 1, 100_000)
         _check_range(self, "max_pending_queries", 1, 1000)
+        _check_range(self, "max_standing_queries", 0, 1000)
+        _check_range(self, "standing_longest_pause_seconds", 0.0, 3600.0)
         _check_range(self, "max_queries", 1, 1000)
         _check_range(self, "max_objects", 1, 65535)
 

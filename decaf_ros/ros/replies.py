@@ -8,12 +8,13 @@ from decaf_ros.action import TrackByLanguage
 from decaf_ros.drawing import query_colour
 from decaf_ros.msg import QueryInfo, StageLatency
 from decaf_ros.ros.conversions import frame_header, mask_image, stamp_from_ns, tracked_object
-from decaf_ros.session.jobs import QueryRequest, QueryResult, QueryState, QueryStatus
+from decaf_ros.session.jobs import NO_LOOK, QueryRequest, QueryResult, QueryState, QueryStatus
 from decaf_ros.srv import AddObject, Query, RerunQuery
 
 _STATES = {
     QueryState.QUEUED: QueryInfo.QUEUED,
     QueryState.RUNNING: QueryInfo.RUNNING,
+    QueryState.WAITING: QueryInfo.WAITING,
     QueryState.ACTIVE: QueryInfo.ACTIVE,
     QueryState.FAILED: QueryInfo.FAILED,
 }
@@ -21,7 +22,9 @@ _STATES = {
 
 def query_request(asked: Query.Request | TrackByLanguage.Goal) -> QueryRequest:
     """What a client asks for."""
-    return QueryRequest(asked.expression, asked.window_seconds or None, asked.replace)
+    return QueryRequest(
+        asked.expression, asked.window_seconds or None, asked.replace, wait_seconds=asked.wait_seconds
+    )
 
 
 def fill_query(
@@ -59,6 +62,7 @@ def fill_added(response: AddObject.Response, result: QueryResult, _: float) -> N
 def query_info(query: QueryStatus) -> QueryInfo:
     """One line of the list of queries."""
     red, green, blue = query_colour(query.query_id)
+    look = query.last_look or NO_LOOK
     return QueryInfo(
         query_id=query.query_id,
         expression=query.expression,
@@ -67,5 +71,7 @@ def query_info(query: QueryStatus) -> QueryInfo:
         message=query.message,
         object_ids=query.object_ids,
         reference_stamp=stamp_from_ns(query.reference_stamp_ns),
+        last_look=stamp_from_ns(look.stamp_ns),
+        presence=look.presence,
         color=ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=1.0),
     )

@@ -55,6 +55,12 @@ class AttentionSource(Protocol):
             ``(H', W')`` float32 in [0, 1] for each query.
         """
 
+    def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
+        """How likely there is what each sentence refers to, in [0, 1]; the window is read once for all.
+
+        Of a single frame the frame path alone is asked, which costs little.
+        """
+
     def prepare(self, window: FrameWindow, frame: Frame) -> None:
         """Read a frame before anybody asks about a window that holds it."""
 

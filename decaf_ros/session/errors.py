@@ -11,6 +11,18 @@ class NoFramesError(SessionError):
     """A query came before any frame."""
 
 
+class NotThereError(SessionError):
+    """Nothing in view fits the sentence.
+
+    Attributes:
+        presence: how likely there is such a thing, in [0, 1].
+    """
+
+    def __init__(self, message: str, presence: float) -> None:
+        super().__init__(message)
+        self.presence = presence
+
+
 class SupersededError(SessionError):
     """The world that a query looked at is gone: a reset, a jump of the stamps, another image size."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeAlias
@@ -38,7 +39,10 @@ def find(desk: Desk, job: Job, request: QueryRequest) -> QueryResult:
     def join(snapshot: Snapshot, record: QueryRecord, found: list[FoundObject], check: Callable[[], None]) -> Segmentation:
         return desk.session.join(snapshot, record, found, request.replace, check)
 
-    return _ground(desk, job, request.window_seconds, join)
+    window_seconds = request.window_seconds
+    if job.patience is not None and job.patience.window_seconds is not None:
+        window_seconds = min(job.patience.window_seconds, window_seconds or math.inf)
+    return _ground(desk, job, window_seconds, join)
 
 
 def find_again(desk: Desk, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
@@ -74,7 +78,7 @@ def _ground(desk: Desk, job: Job, window_seconds: float | None, arrive: _Arrive)
         desk.session.check(snapshot)
 
     def enter(stage: str) -> None:
-        desk.activity = Activity(f"re-acquire: {stage}" if job.makes_way else stage, query_id=job.query_id)
+        desk.activity = Activity(f"re-acquire: {stage}" if job.makes_way and job.patience is None else stage, query_id=job.query_id)
         desk.teller.tell(job.on_stage, stage)
 
     with while_wanted(check):

@@ -12,7 +12,7 @@ import torch
 
 from decaf_ros.models.devices import give_memory_back
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.session.errors import SessionError
+from decaf_ros.session.errors import NoFramesError, NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.jobs import Job, JobQueue, MakingWayError
 from decaf_ros.session.listener import Teller
@@ -48,7 +48,7 @@ class Activity:
 
     Attributes:
         stage: "waiting for an image", one of ``stages.STAGES``, "pointing out", "refresh" of the heat maps,
-            "reading ahead", one that begins with "re-acquire" while objects in doubt are looked for, or "idle".
+            "reading ahead", "looking for what is to come" while queries stand, one that begins with "re-acquire" while objects in doubt are looked for, or "idle".
         since: when it began, in seconds of ``time.monotonic``.
         query_id: whose it is; 0 for none, or all.
     """
@@ -79,7 +79,7 @@ class Desk:
     activity: Activity = field(default_factory=Activity)
 
     def answer(self, job: Job) -> None:
-        """Do what somebody asked for, and answer, well or not.
+        """Do what somebody asked for, and answer, well or not; unless it is a query that can wait for what is not there yet.
 
         Args:
             job: one that runs, by the queue.
@@ -88,6 +88,12 @@ class Desk:
         try:
             with while_wanted(lambda: self.queue.require_wanted(job)):
                 result = job.work(job)
+        except (MakingWayError, SupersededError) as error:  # as if it had not begun
+            if not self.queue.stand(job):
+                self.queue.fail(job, error)
+        except (NotThereError, NoFramesError) as error:
+            if not self.queue.stand(job, error):
+                self.queue.fail(job, error)
         except SessionError as error:
             self.queue.fail(job, error)
         except ValueError as error:  # the sentence or the prompt is one that the model cannot take
