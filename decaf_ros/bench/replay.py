@@ -5,7 +5,9 @@ The engine is the node's own. Its worker is called between frames, and while it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +18,7 @@ from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.attention import Attention, AttentionSource
 from decaf_ros.session.engine import Engine
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.session.jobs import QueryRequest
+from decaf_ros.session.jobs import QueryRequest, QueryState
 from decaf_ros.session.session import TrackingSession
 from decaf_ros.session.stages import StageClock
 
@@ -28,10 +30,18 @@ class Latency:
     Attributes:
         key_frame_s: seconds to ground a sentence, for each key frame.
         refresh_s: seconds to compute the heat maps anew.
+        look_s: seconds to ask whether there is such a thing, for each key frame.
+        query_s: seconds to ground a sentence, whatever the number of key frames; ``None`` leaves it to them.
     """
 
     key_frame_s: float = 0.1
     refresh_s: float = 0.1
+    look_s: float = 0.1
+    query_s: float | None = None
+
+    def of_query(self, window: FrameWindow) -> float:
+        """Seconds to ground a sentence on a window."""
+        return self.key_frame_s * len(window) if self.query_s is None else self.query_s
 
 
 @dataclass(eq=False)
@@ -48,6 +58,7 @@ class Replay:
     Attributes:
         seen: objects by frame, from the first frame on.
         events: what happened to objects.
+        attention_s: seconds of CPU time that the language model took, in truth.
     """
 
     camera: Callable[[float], UInt8Array]
@@ -58,6 +69,7 @@ class Replay:
     latency: Latency = field(default_factory=Latency)
     seen: list[tuple[ObjectMask, ...]] = field(default_factory=list)
     events: list[TrackEvent] = field(default_factory=list)
+    attention_s: float = 0.0
 
     def __post_init__(self) -> None:
         session = TrackingSession(self.tracker, self.config, clock=lambda: self.now_s)
@@ -70,9 +82,13 @@ class Replay:
         """Time of the next frame."""
         return len(self.seen) / self.hz
 
-    def ask(self, expression: str) -> None:
-        """Ask on the next occasion that the worker has."""
-        self._engine.query(QueryRequest(expression))
+    def ask(self, expression: str, wait_seconds: float = 0.0) -> int:
+        """Ask on the next occasion that the worker has; the id of the query. Who waits leaves other queries alone."""
+        return self._engine.query(QueryRequest(expression, replace=not wait_seconds, wait_seconds=wait_seconds)).query_id
+
+    def queries(self) -> dict[int, QueryState]:
+        """How far each query got, by id."""
+        return {status.query_id: status.state for status in self._engine.queries()}
 
     def point_out(self, prompt: ObjectPrompt) -> None:
         """Follow an object by its prompt on the newest frame, on the next occasion that the worker has."""
@@ -118,14 +134,22 @@ class _SlowAttention:
     source: AttentionSource
 
     def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
-        attention = self.source.attend(window, expression, clock)
-        self._take(self.replay.latency.key_frame_s * len(window))
+        with self._timed():
+            attention = self.source.attend(window, expression, clock)
+        self._take(self.replay.latency.of_query(window))
         return attention
 
     def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
-        maps = self.source.refresh(frame, queries)
+        with self._timed():
+            maps = self.source.refresh(frame, queries)
         self._take(self.replay.latency.refresh_s)
         return maps
+
+    def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
+        with self._timed():
+            presences = self.source.presences(window, expressions)
+        self._take(self.replay.latency.look_s * len(window))
+        return presences
 
     def prepare(self, window: FrameWindow, frame: Frame) -> None:
         self.source.prepare(window, frame)
@@ -135,6 +159,14 @@ class _SlowAttention:
 
     def forget(self) -> None:
         self.source.forget()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.process_time()
+        try:
+            yield
+        finally:
+            self.replay.attention_s += time.process_time() - began
 
     def _take(self, seconds: float) -> None:
         self.replay.film(round(seconds * self.replay.hz))

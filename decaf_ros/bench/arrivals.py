@@ -1,0 +1,165 @@
+"""Scripted episodes on the robot's table in which a thing comes into view that was asked for before: the arm brings it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from decaf_ros.bench.replay import Latency, Replay
+from decaf_ros.bench.scenery import (
+    ANY_KINDS,
+    draw_look,
+    draw_looks,
+    draw_places,
+    draw_thing,
+    draw_unseen_place,
+    still_camera,
+    xy_of,
+)
+from decaf_ros.config import SessionConfig
+from decaf_ros.datatypes import EventKind
+from decaf_ros.evaluation.metrics import region_similarity
+from decaf_ros.models.protocols import MaskTracker
+from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.jobs import QueryState
+from decaf_ros.synthetic.table.catalogue import KINDS
+from decaf_ros.synthetic.table.episodes import MOST_ATTEMPTS, Episode
+from decaf_ros.synthetic.table.scene import Action, Scene
+
+HZ = 10.0
+ASKED_AT_S, PATIENCE_S = 1.0, 3.0
+IN_TIME_S = 1.5
+COMES_AFTER_S = (5.0, 30.0)
+TRACKED_FROM_IOU = 0.5
+LATENCY = Latency(query_s=1.0)
+STANDING = 4  # sentences whose cost is compared with that of one
+IN_VIEW, GLIMPSED = 0.8, 0.02  # visible shares: all of it, but for what the fingers hide, and anything
+_BRINGING_S, _CLEARING_S = 5.0, 9.0  # that the arm takes for it, and to move another thing, about
+_WAIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An episode in which a thing comes into view.
+
+    Attributes:
+        scene: what is played.
+        expressions: sentences about what is not in view at the beginning; the first one's is thing 0, which comes, the others'
+            never does.
+        glimpsed_s: when the first of it can be seen.
+        in_view_s: when all of it can.
+        distracted: whether the arm moves another thing before.
+    """
+
+    scene: Scene
+    expressions: tuple[str, ...]
+    glimpsed_s: float
+    in_view_s: float
+    distracted: bool
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How it went.
+
+    Attributes:
+        distracted: see :class:`Arrival`.
+        tracked_s: from when it was in view until it was tracked, less than 0 where that came first; ``None`` when it was not.
+        early: whether something was reported before anything of it could be seen.
+    """
+
+    distracted: bool
+    tracked_s: float | None
+    early: bool
+
+    @property
+    def in_time(self) -> bool:
+        """Whether it was tracked in time, and nothing before it."""
+        return not self.early and self.tracked_s is not None and self.tracked_s <= IN_TIME_S
+
+
+def arrival_of(seed: int) -> Arrival:
+    """The episode that is drawn from a seed, one that came off."""
+    rng = np.random.default_rng(seed)
+    for _ in range(MOST_ATTEMPTS):
+        try:
+            drawn = _drawn(rng)
+            episode = Episode(drawn.scene)
+        except ValueError:  # things would stand in each other
+            continue
+        times_s = np.arange(0.0, drawn.scene.duration_s, 1 / HZ)
+        late = times_s > ASKED_AT_S
+        shares = np.array([episode.visible_fractions(float(time_s))[0] for time_s in times_s])
+        if shares.max() < IN_VIEW or (shares[~late] >= GLIMPSED).any():
+            continue
+        glimpsed_s, in_view_s = (float(times_s[np.argmax(shares >= least)]) for least in (GLIMPSED, IN_VIEW))
+        comes_in_time = COMES_AFTER_S[0] <= in_view_s - ASKED_AT_S <= COMES_AFTER_S[1]
+        stays = (shares[times_s > in_view_s + IN_TIME_S] >= TRACKED_FROM_IOU).all()
+        if comes_in_time and stays and not episode.faults():
+            return replace(drawn, glimpsed_s=glimpsed_s, in_view_s=in_view_s)
+    raise AssertionError(f"{MOST_ATTEMPTS} arrivals of seed {seed} went wrong")
+
+
+def await_arrival(arrival: Arrival, tracker: MaskTracker, grounder: Grounder) -> Wait:
+    """Ask for the thing before it is there, and see when it is tracked."""
+    replay, episode = _replayed(arrival, tracker, grounder)
+    query_id = replay.ask(arrival.expressions[0], _WAIT_S)
+    end_s = arrival.in_view_s + PATIENCE_S
+    while replay.now_s < end_s and replay.queries()[query_id] is not QueryState.ACTIVE:
+        replay.run_until(min(replay.now_s + 1 / HZ, end_s))
+    replay.run_until(end_s)
+    found = [event.stamp_ns / 1e9 for event in replay.events if event.kind is EventKind.FOUND]
+    tracked_s = None
+    for index in range(round(min(found, default=math.inf) * HZ) if found else 0, len(replay.seen)):
+        truth = episode.render(index / HZ).mask_of(0)
+        if any(region_similarity(each.mask_hw, truth) >= TRACKED_FROM_IOU for each in replay.seen[index]):
+            tracked_s = index / HZ - arrival.in_view_s
+            break
+    return Wait(arrival.distracted, tracked_s, early=any(time_s < arrival.glimpsed_s for time_s in found))
+
+
+def cost_of_waiting(arrival: Arrival, tracker: MaskTracker, grounder: Grounder, sentences: int) -> float:
+    """Seconds of CPU time that the language model takes for so many sentences that stand, until the thing comes."""
+    replay, _ = _replayed(arrival, tracker, grounder)
+    ids = [replay.ask(expression, _WAIT_S) for expression in arrival.expressions[:sentences]]
+    while any(replay.queries()[each] is not QueryState.WAITING for each in ids):
+        replay.run_until(replay.now_s + 1 / HZ)
+    replay.run_until(ASKED_AT_S + STANDING * ((LATENCY.query_s or 0.0) + 2 / HZ))  # all of them, however many there are
+    began_s = replay.attention_s
+    replay.run_until(arrival.glimpsed_s)
+    return replay.attention_s - began_s
+
+
+def _replayed(arrival: Arrival, tracker: MaskTracker, grounder: Grounder) -> tuple[Replay, Episode]:
+    episode = Episode(arrival.scene)
+    last_s = arrival.scene.duration_s
+    camera = Replay(lambda time_s: episode.render(min(time_s, last_s)).image_rgb, tracker, grounder, SessionConfig(), HZ, LATENCY)
+    camera.run_until(ASKED_AT_S)
+    return camera, episode
+
+
+def _drawn(rng: np.random.Generator) -> Arrival:
+    """What may come off; when the thing comes is still to be seen."""
+    liftable = [kind for kind in ANY_KINDS if KINDS[kind].liftable]
+    looks = draw_looks(rng, liftable, liftable, *[ANY_KINDS] * (1 + STANDING))
+    present, absent = looks[:4], looks[4:]
+    places = draw_places(rng)
+    unseen = draw_unseen_place(rng)
+    things = tuple(
+        draw_thing(rng, look, place) for look, place in zip(present, (unseen, *places), strict=False)
+    )
+    wait_s = ASKED_AT_S + float(rng.uniform(*COMES_AFTER_S)) - _BRINGING_S
+    distracted = wait_s > _CLEARING_S + 2.0 and rng.random() < 0.5
+    actions: tuple[Action, ...] = ()
+    if distracted:
+        wait_s -= _CLEARING_S
+        first_s = float(rng.uniform(1.0, wait_s - 1.0))
+        actions = (Action("wait", seconds=first_s), Action("pick", 1), Action("place", xy=xy_of(places[4])))
+        wait_s -= first_s
+    actions += (Action("wait", seconds=wait_s), Action("pick", 0), Action("place", xy=xy_of(places[5])))
+    seconds = COMES_AFTER_S[1] + ASKED_AT_S + PATIENCE_S + 1.0
+    scene = Scene(things, actions, still_camera(float(rng.uniform(-0.4, 0.4))), draw_look(rng), seconds)
+    expressions = tuple(f"the {colour} {kind}" for kind, colour in (looks[0], *absent))
+    return Arrival(scene, expressions, math.nan, math.nan, distracted)
