@@ -30,6 +30,8 @@ class GroundingConfig:
         point_threshold: ``tau_pq``, heat from which a grid cell becomes a point prompt.
         tracklet_threshold: ``tau_trk``, score above which a tracklet is kept.
         nms_iou: mask IoU above which two masks are taken for the same object.
+        min_presence: probability, by the language model, that there is such a thing, below which a query finds nothing; with 0
+            it is not asked.
         prefix_cache_mb: MiB, at most, of what the language model has read of key frames and keeps for the next question about
             them; with 0 every question reads them anew.
     """
@@ -39,13 +41,13 @@ class GroundingConfig:
     point_threshold: float = 0.8
     tracklet_threshold: float = 0.8
     nms_iou: float = 0.7
-    prefix_cache_mb: int = 2048
     min_presence: float = 0.5
+    prefix_cache_mb: int = 2048
 
     def __post_init__(self) -> None:
         if self.paths not in ("both", "video", "frame"):
             raise ValueError(f'paths must be "both", "video" or "frame", got {self.paths!r}')
-        for name in ("point_threshold", "tracklet_threshold", "nms_iou"):
+        for name in ("point_threshold", "tracklet_threshold", "nms_iou", "min_presence"):
             _check_range(self, name, 0.0, 1.0)
         _check_range(self, "prefix_cache_mb", 0, 1 << 20)
 
@@ -69,7 +71,7 @@ class SessionConfig:
         reacquire: whether the query of an object that is lost, or that attention disagrees with, is asked again.
         reacquire_seconds: how long an object must be lost before, and how long to wait after the first attempt.
         reacquire_longest_pause_seconds: what that wait grows to while attempts fail.
-        reacquire_window_seconds: how far back such an attempt looks, and one for what has just come.
+        reacquire_window_seconds: how far back such an attempt looks.
         reacquire_consistency: attention consistency below which a heat map disagrees with a mask.
         reacquire_after_refreshes: how many heat maps in a row must disagree.
         same_object_likeness: cosine similarity of appearances from which a find is the object that was lost; -1 takes any.

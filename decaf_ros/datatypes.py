@@ -197,6 +197,16 @@ class Tracklet:
         return mask
 
 
+def box_of(mask_hw: BoolArray) -> tuple[int, int, int, int]:
+    """Tight box ``(x_min, y_min, x_max, y_max)`` around a ``(H, W)`` bool mask, max exclusive; all 0 for an empty one."""
+    rows = np.flatnonzero(mask_hw.any(axis=1))
+    if rows.size == 0:
+        return 0, 0, 0, 0
+    y_min, y_max = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask_hw[y_min:y_max].any(axis=0))
+    return int(columns[0]), y_min, int(columns[-1]) + 1, y_max
+
+
 class Visibility(Enum):
     """Whether the tracker sees an object on a frame."""
 
@@ -270,12 +280,7 @@ class ObjectMask:
     @cached_property
     def box_xyxy(self) -> tuple[int, int, int, int]:
         """Tight box ``(x_min, y_min, x_max, y_max)`` in pixels, max exclusive; all 0 for an empty mask."""
-        rows = np.flatnonzero(self.mask_hw.any(axis=1))
-        if rows.size == 0:
-            return 0, 0, 0, 0
-        y_min, y_max = int(rows[0]), int(rows[-1]) + 1
-        columns = np.flatnonzero(self.mask_hw[y_min:y_max].any(axis=0))
-        return int(columns[0]), y_min, int(columns[-1]) + 1, y_max
+        return box_of(self.mask_hw)
 
     @property
     def box_slices(self) -> tuple[slice, slice]:

@@ -135,7 +135,9 @@ def cost_of_waiting(arrival: Arrival, tracker: MaskTracker, grounder: Grounder, 
 def _replayed(arrival: Arrival, tracker: MaskTracker, grounder: Grounder) -> tuple[Replay, Episode]:
     episode = Episode(arrival.scene)
     last_s = arrival.scene.duration_s
-    camera = Replay(lambda time_s: episode.render(min(time_s, last_s)).image_rgb, tracker, grounder, SessionConfig(), HZ, LATENCY)
+    camera = Replay(
+        lambda time_s: episode.render(min(time_s, last_s)).image_rgb, tracker, grounder, SessionConfig(), HZ, LATENCY
+    )
     camera.run_until(ASKED_AT_S)
     return camera, episode
 
@@ -147,9 +149,7 @@ def _drawn(rng: np.random.Generator) -> Arrival:
     present, absent = looks[:4], looks[4:]
     places = draw_places(rng)
     unseen = draw_unseen_place(rng)
-    things = tuple(
-        draw_thing(rng, look, place) for look, place in zip(present, (unseen, *places), strict=False)
-    )
+    things = tuple(draw_thing(rng, look, place) for look, place in zip(present, (unseen, *places), strict=False))
     wait_s = ASKED_AT_S + float(rng.uniform(*COMES_AFTER_S)) - _BRINGING_S
     distracted = wait_s > _CLEARING_S + 2.0 and rng.random() < 0.5
     actions: tuple[Action, ...] = ()

@@ -202,7 +202,7 @@ SETTINGS = (
     Setting(
         "reacquire_window_seconds",
         SessionConfig.reacquire_window_seconds,
-        "How far back an attempt to find a lost object again looks, and one to find what has just come.",
+        "How far back an attempt to find a lost object again looks.",
         (0.1, 600.0),
     ),
     Setting(
@@ -267,6 +267,12 @@ SETTINGS = (
         "tracklet_threshold",
         GroundingConfig.tracklet_threshold,
         "Score above which a tracklet becomes an object; if none passes, the best one does.",
+        (0.0, 1.0),
+    ),
+    Setting(
+        "min_presence",
+        GroundingConfig.min_presence,
+        "Probability, by the language model, that anything fits, below which a query finds nothing; 0 does not ask.",
         (0.0, 1.0),
     ),
     Setting("nms_iou", GroundingConfig.nms_iou, "IoU above which two masks are the same object.", (0.0, 1.0)),

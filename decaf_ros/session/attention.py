@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +11,7 @@ import torch
 
 from decaf_ros.config import GroundingConfig
 from decaf_ros.datatypes import Frame, FrameWindow
-from decaf_ros.method import fusion
+from decaf_ros.method import fusion, presence
 from decaf_ros.models import prompts
 from decaf_ros.models.protocols import Reply, VideoMllm, VisualPrefix
 from decaf_ros.models.read_memory import ReadMemory
@@ -25,11 +26,13 @@ class Attention:
         heat_thw: ``(T, H', W')`` float32 in [0, 1], the fused map ``V`` on the CPU.
         object_name: the label settled on; "" when the model gave none.
         answers: its answers to the object prompt: the video path's first, then one a frame.
+        presence: how likely it is that there is such a thing at all, in [0, 1]; NaN when it was not asked.
     """
 
     heat_thw: torch.Tensor
     object_name: str
     answers: tuple[str, ...]
+    presence: float = math.nan
 
 
 class AttentionSource(Protocol):
@@ -56,9 +59,14 @@ class AttentionSource(Protocol):
         """
 
     def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
-        """How likely there is what each sentence refers to, in [0, 1]; the window is read once for all.
+        """How likely there is what each sentence refers to; the window is read once for all.
 
-        Of a single frame the frame path alone is asked, which costs little.
+        Args:
+            window: the clip of key frames; of a single one the frame path alone is asked, which costs little.
+            expressions: the sentences.
+
+        Returns:
+            A probability in [0, 1] for each; NaN where it is not to be asked (``min_presence`` 0).
         """
 
     def prepare(self, window: FrameWindow, frame: Frame) -> None:
@@ -76,7 +84,8 @@ class MllmAttention:
 
     Args:
         mllm: the language model.
-        config: which of its paths are fused, whether the background is subtracted, and how much of what was read is kept.
+        config: which of its paths are fused, whether the background is subtracted, whether it is asked if there is such a
+            thing, and how much of what was read is kept.
     """
 
     def __init__(self, mllm: VideoMllm, config: GroundingConfig | None = None) -> None:
@@ -94,12 +103,14 @@ class MllmAttention:
             answers = tuple(answer for reply in asked.values() for answer in reply.answers)
             name = prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
             replies = {path: self._with_background(prefixes[path], asked[path], name) for path in prefixes}
+            clock.check()
+            there = self._presence(prefixes, expression)
         with clock.stage("rollout"):
             rollouts = {path: prefixes[path].rollout(replies[path]).float().cpu() for path in prefixes}
         with clock.stage("fusion"):
             stride = prefixes["video"].temporal_stride if "video" in prefixes else 1
             heat = fuse(rollouts, stride, len(window))
-        return Attention(heat, name, answers)
+        return Attention(heat, name, answers, there)
 
     def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
         """See :class:`AttentionSource`: the frame path alone."""
@@ -112,6 +123,14 @@ class MllmAttention:
         ]
         rollouts = prefix.rollout([reply for pair in replies for reply in pair]).float().cpu()
         return [fuse({"frame": maps}, 1, 1)[0] for maps in rollouts.split(len(replies[0]))]
+
+    def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
+        """See :class:`AttentionSource`."""
+        if len(window) == 1 and self._config.paths != "video":
+            prefixes = {"frame": self._mllm.read_frames(window, self._memory)}
+        else:
+            prefixes = self._read(window, StageClock())
+        return [self._presence(prefixes, expression) for expression in expressions]
 
     def prepare(self, window: FrameWindow, frame: Frame) -> None:
         """See :class:`AttentionSource`."""
@@ -134,6 +153,13 @@ class MllmAttention:
                 prefixes[path] = read(window, self._memory)
                 clock.check()
         return prefixes
+
+    def _presence(self, prefixes: dict[str, VisualPrefix], expression: str) -> float:
+        if self._config.min_presence <= 0:
+            return math.nan
+        prompt = prompts.presence_prompt(expression)
+        yes = {path: prefix.probability_of_yes(prompt) for path, prefix in prefixes.items()}
+        return presence.combined_presence(yes.get("video", ()), yes.get("frame", ()))
 
     def _with_background(self, prefix: VisualPrefix, asked: Reply, name: str) -> list[Reply]:
         if not self._config.contrast:

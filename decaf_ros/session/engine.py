@@ -202,10 +202,12 @@ class Engine:
                 f"(limit {limits.WAIT.name})"
             )
         grounder = self._desk.grounder
-        if request.wait_seconds and grounder is not None and grounder.config.min_presence <= 0:
+        never_refused = grounder is not None and grounder.config.min_presence <= 0
+        if request.wait_seconds and (request.accept_doubtful or never_refused):
+            cause = "accept_doubtful" if request.accept_doubtful else "the parameter min_presence 0"
             raise SessionError(
-                "with min_presence 0 the best guess is taken for what is asked for at once, so that there is nothing to wait for: "
-                "set the parameter min_presence, or ask without wait_seconds"
+                f"with {cause} the best guess is taken at once, so that there is nothing to wait for: "
+                "change that, or ask without wait_seconds"
             )
 
     # --- who has enough ---
@@ -271,6 +273,7 @@ class Engine:
                 object_name=record.object_name,
                 object_ids=tuple(sorted(followed[record.query_id])),
                 reference_stamp_ns=record.reference_stamp_ns,
+                presence=record.presence,
             )
         return tuple(sorted(statuses.values(), key=lambda status: status.query_id))
 

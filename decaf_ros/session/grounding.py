@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from decaf_ros.config import GroundingConfig
-from decaf_ros.datatypes import BoolArray, FrameWindow, PointPrompt, Tracklet
+from decaf_ros.datatypes import BoolArray, FrameWindow, PointPrompt, Tracklet, box_of
 from decaf_ros.method import points, scoring
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack
 from decaf_ros.session.attention import Attention, AttentionSource
+from decaf_ros.session.errors import Guess
 from decaf_ros.session.frames import StoredFrame, window_of
 from decaf_ros.session.objects import NOT_FINITE
 from decaf_ros.session.stages import StageClock
@@ -61,6 +62,15 @@ class Grounding:
     tracklets: tuple[Tracklet, ...]
     objects: tuple[GroundedObject, ...]
     confident: bool
+
+    @property
+    def guess(self) -> Guess | None:
+        """The best object as a box, on the newest key frame that shows it; ``None`` where there is none."""
+        for tracklet in self.objects[0].tracklets[:1] if self.objects else ():
+            for frame, mask_hw in zip(reversed(self.window.frames), tracklet.masks_thw[::-1], strict=True):
+                if mask_hw.any():
+                    return Guess(box_of(mask_hw), tracklet.score, frame.stamp_ns)
+        return None
 
     def union_masks(self) -> BoolArray:
         """``(T, H, W)`` bool: the paper's output, the union of the kept tracklets."""

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from decaf_ros.datatypes import Segmentation
-from decaf_ros.session.errors import SessionError, SupersededError
+from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounding
 from decaf_ros.session.roster import QueryRecord
 
@@ -28,12 +28,14 @@ class QueryRequest:
         expression: what to look for.
         window_seconds: how far back to look; ``None`` for the session's window.
         replace: whether it takes the place of all earlier queries when it succeeds.
+        accept_doubtful: whether the best guess is followed even where, by the language model, nothing fits.
         wait_seconds: how long to look again and again for what is not there yet; 0 to look once.
     """
 
     expression: str
     window_seconds: float | None = None
     replace: bool = True
+    accept_doubtful: bool = False
     wait_seconds: float = 0.0
 
 
@@ -77,9 +79,6 @@ class Look:
     presence: float
 
 
-NO_LOOK = Look(0, math.nan)
-
-
 @dataclass(frozen=True)
 class QueryStatus:
     """One query as it stands now.
@@ -92,7 +91,8 @@ class QueryStatus:
         message: why it failed, or waits; else "".
         object_ids: its objects that are still followed.
         reference_stamp_ns: stamp of the newest key frame that it looked at; 0 before it was answered.
-        last_look: of one that waits; ``None`` for all others, and before the first.
+        presence: how likely the language model holds it that there is such a thing, in [0, 1]; NaN before it was asked.
+        last_look_ns: of one that waits, stamp of the key frame that was looked at last, and where ``presence`` is from; else 0.
     """
 
     query_id: int
@@ -102,7 +102,8 @@ class QueryStatus:
     message: str = ""
     object_ids: tuple[int, ...] = ()
     reference_stamp_ns: int = 0
-    last_look: Look | None = None
+    presence: float = math.nan
+    last_look_ns: int = 0
 
 
 class MakingWayError(SessionError):
@@ -119,7 +120,8 @@ class Patience:
         on_look: called on the worker after each look.
         reason: why the query could not be answered yet; ``None`` before it was asked.
         last_look: ``None`` before the first.
-        window_seconds: how far back the query is to look when it is asked again; ``None`` for as far as was asked for.
+        since_ns: stamp of the key frame that showed, by a look, what is waited for; the query looks no further back then.
+            ``None`` where it is to look as far back as was asked for.
         refusals: in a row, how often it was asked again in vain.
         rests_until: when it may be asked again, by the same clock.
     """
@@ -129,7 +131,7 @@ class Patience:
     on_look: Callable[[Look], None] = lambda look: None
     reason: SessionError | None = None
     last_look: Look | None = None
-    window_seconds: float | None = None
+    since_ns: int | None = None
     refusals: int = 0
     rests_until: float = -math.inf
 
@@ -260,13 +262,14 @@ class JobQueue:
         if job.patience is None or job not in self._standing:
             state = QueryState.RUNNING if job is self._running else QueryState.QUEUED
             return QueryStatus(job.query_id, job.expression, state)
-        patience = job.patience
+        reason, look = str(job.patience.reason or ""), job.patience.last_look or Look(0, math.nan)
         return QueryStatus(
             job.query_id,
             job.expression,
             QueryState.WAITING,
-            message=str(patience.reason or ""),
-            last_look=patience.last_look,
+            message=reason,
+            presence=look.presence,
+            last_look_ns=look.stamp_ns,
         )
 
     def _asked(self) -> list[Job]:
@@ -327,7 +330,10 @@ class JobQueue:
             if job.given_up:  # somebody wanted it gone, whatever else happened
                 error = SupersededError(job.given_up)
             else:
-                self._failed.append(QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error)))
+                presence = error.presence if isinstance(error, NotThereError) else math.nan
+                self._failed.append(
+                    QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error), presence=presence)
+                )
         job.future.set_exception(error)
 
     @contextmanager

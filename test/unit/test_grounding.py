@@ -53,6 +53,11 @@ class ToldPrefix:
     indices: list[int]
     temporal_stride: int
     asked: list[str] = field(default_factory=list)
+    yes: float = 0.9
+
+    def probability_of_yes(self, prompt: str) -> tuple[float, ...]:
+        self.asked.append(prompt)
+        return (self.yes,) if self.temporal_stride > 1 else (self.yes,) * len(self.indices)
 
     def ask(self, prompt: str, answer: bool = True) -> Reply:
         self.asked.append(prompt)
@@ -220,9 +225,10 @@ def test_the_background_prompt_is_the_same_on_both_paths_and_excludes_the_object
     assert attention.object_name == "a mug"
     assert attention.answers == ("Mug",) * (2 * FRAMES)
     for path in ("video", "frame"):
-        asked_object, asked_background = mllm.prefixes[path].asked
+        asked_object, asked_background, asked_presence = mllm.prefixes[path].asked
         assert asked_object.startswith("the mug. Which object")
         assert "scene of the video, excluding any a mug" in asked_background
+        assert asked_presence.startswith("the mug. Is there")
     assert "the mug." in mllm.completed[0]
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import TypeAlias
 
 from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.session.errors import SessionError, SupersededError
-from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
+from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.session.jobs import Job, QueryRequest, QueryResult
 from decaf_ros.session.objects import FoundObject
 from decaf_ros.session.roster import QueryRecord
@@ -19,6 +18,7 @@ from decaf_ros.session.stream import Snapshot
 from decaf_ros.session.tasks.task import Activity, Desk
 from decaf_ros.text import quoted
 
+_MARGIN_SECONDS = 0.1  # for a frame that comes between
 _POLL_SECONDS = 0.05  # how often a query that waits for a frame looks whether it is still wanted
 
 _Arrive: TypeAlias = Callable[[Snapshot, QueryRecord, list[FoundObject], Callable[[], None]], Segmentation]
@@ -33,6 +33,7 @@ def find(desk: Desk, job: Job, request: QueryRequest) -> QueryResult:
         request: what is asked for.
 
     Raises:
+        NotThereError: by the language model nothing fits, and the request does not take what is doubtful.
         SessionError: there is nothing to look at or with, nothing was found, or nobody wants the answer any more.
     """
 
@@ -40,17 +41,28 @@ def find(desk: Desk, job: Job, request: QueryRequest) -> QueryResult:
         return desk.session.join(snapshot, record, found, request.replace, check)
 
     window_seconds = request.window_seconds
-    if job.patience is not None and job.patience.window_seconds is not None:
-        window_seconds = min(job.patience.window_seconds, window_seconds or math.inf)
-    return _ground(desk, job, window_seconds, join)
+    if job.patience is not None and job.patience.since_ns is not None:
+        window_seconds = _seconds_since(desk, job.patience.since_ns)
+    return _ground(desk, job, window_seconds, request.accept_doubtful, join)
+
+
+def _seconds_since(desk: Desk, stamp_ns: int) -> float:
+    """How far back a window reaches that begins with a key frame: a little further, for it may not be lost."""
+    latest = desk.session.latest
+    return max(0.0, (latest.frame.stamp_ns - stamp_ns) / 1e9 if latest is not None else 0.0) + _MARGIN_SECONDS
 
 
 def find_again(desk: Desk, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
-    """Answer a query anew, with the objects it has; others become its objects, too, if ``add_new``. Else as :func:`find`."""
-    rejoin = desk.session.rejoin
-    return _ground(
-        desk, job, window_seconds, lambda snapshot, record, found, check: rejoin(snapshot, record, found, add_new, check)
-    )
+    """Answer a query anew, with the objects it has; others become its objects, too, if ``add_new``. Else as :func:`find`.
+
+    What is doubtful it takes if it did so when it was asked first.
+    """
+
+    def rejoin(snapshot: Snapshot, record: QueryRecord, found: list[FoundObject], check: Callable[[], None]) -> Segmentation:
+        return desk.session.rejoin(snapshot, record, found, add_new, check)
+
+    accept_doubtful = any(each.query_id == job.query_id and each.accept_doubtful for each in desk.session.queries)
+    return _ground(desk, job, window_seconds, accept_doubtful, rejoin)
 
 
 def point_out(desk: Desk, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: int | None) -> QueryResult:
@@ -64,7 +76,7 @@ def point_out(desk: Desk, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: 
     return QueryResult(record, segmentation, None, clock.latency_ms)
 
 
-def _ground(desk: Desk, job: Job, window_seconds: float | None, arrive: _Arrive) -> QueryResult:
+def _ground(desk: Desk, job: Job, window_seconds: float | None, accept_doubtful: bool, arrive: _Arrive) -> QueryResult:
     if desk.grounder is None:
         raise SessionError("no language model is loaded; see the log and diagnostics for the reason")
     _await_frame(desk, job)
@@ -78,20 +90,41 @@ def _ground(desk: Desk, job: Job, window_seconds: float | None, arrive: _Arrive)
         desk.session.check(snapshot)
 
     def enter(stage: str) -> None:
-        desk.activity = Activity(f"re-acquire: {stage}" if job.makes_way and job.patience is None else stage, query_id=job.query_id)
+        desk.activity = Activity(
+            f"re-acquire: {stage}" if job.makes_way and job.patience is None else stage, query_id=job.query_id
+        )
         desk.teller.tell(job.on_stage, stage)
 
     with while_wanted(check):
-        return _ground_in(desk, snapshot, job, grounder, StageClock(enter, check), arrive)
+        return _ground_in(desk, snapshot, job, grounder, StageClock(enter, check), accept_doubtful, arrive)
 
 
-def _ground_in(desk: Desk, snapshot: Snapshot, job: Job, grounder: Grounder, clock: StageClock, arrive: _Arrive) -> QueryResult:
+def _ground_in(
+    desk: Desk,
+    snapshot: Snapshot,
+    job: Job,
+    grounder: Grounder,
+    clock: StageClock,
+    accept_doubtful: bool,
+    arrive: _Arrive,
+) -> QueryResult:
     grounding = grounder.ground(snapshot.clip, job.expression, clock)
+    doubted = grounding.attention.presence < grounder.config.min_presence  # never where it was not asked
+    if doubted and not accept_doubtful:
+        raise _not_there(grounding, job.expression)
     if not grounding.objects:
         raise SessionError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
     newest = snapshot.clip[-1].frame
-    name, confident = grounding.attention.object_name, grounding.confident
-    record = QueryRecord(job.query_id, job.expression, name, newest.stamp_ns, confident)
+    record = QueryRecord(
+        job.query_id,
+        job.expression,
+        grounding.attention.object_name,
+        newest.stamp_ns,
+        grounding.confident,
+        grounding.attention.presence,
+        accept_doubtful,
+        doubted,
+    )
     heat = HeatMap(newest, job.query_id, grounding.attention.heat_thw[-1].numpy())
     with clock.stage("catch_up"):
         tracks = grounder.build_tracks(grounding, snapshot.clip, clock)
@@ -103,6 +136,16 @@ def _ground_in(desk: Desk, snapshot: Snapshot, job: Job, grounder: Grounder, clo
         segmentation = arrive(snapshot, record, found, clock.check)
     desk.teller.tell(desk.teller.listener.on_heat_map, heat)
     return QueryResult(record, segmentation, grounding, clock.latency_ms)
+
+
+def _not_there(grounding: Grounding, expression: str) -> NotThereError:
+    presence = grounding.attention.presence
+    return NotThereError(
+        f"nothing in view fits {quoted(expression)}: by the language model it is {presence:.1%} likely that there is such a "
+        "thing, less than parameter min_presence; ask with accept_doubtful to follow the best guess",
+        presence,
+        grounding.guess,
+    )
 
 
 def _await_frame(desk: Desk, job: Job) -> None:

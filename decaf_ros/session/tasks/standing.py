@@ -21,7 +21,7 @@ class StandingQueries:
     """Asks queries again that could not be answered yet; most looks are in vain, and all queries share one.
 
     The newest key frame is read once, and every sentence is asked of it, in one pass, whether there is such a thing. Only where
-    it says yes, the query itself is asked, about the last moments, and knows better. When the scene has changed and come
+    it says yes, the query itself is asked, about what has been seen from then on, and knows better. When the scene has changed and come
     to rest, all are asked of the whole window once: no single image shows what has happened.
 
     When something changes, each new key frame is looked at, in half of the worker's time at most. While nothing does, the pauses
@@ -120,7 +120,7 @@ class StandingQueries:
             self._rested = self._ended + took
 
     def _look_at(self, clip: Sequence[StoredFrame], standing: Sequence[Job], whole: bool) -> None:
-        grounder, config = self._desk.grounder, self._desk.session.config
+        grounder = self._desk.grounder
         if grounder is None:
             return
         self._desk.activity = Activity("looking for what is to come")
@@ -134,7 +134,7 @@ class StandingQueries:
             if presence < grounder.config.min_presence:
                 patience.refusals = 0
             elif now >= patience.rests_until:
-                patience.window_seconds = None if whole else config.reacquire_window_seconds
+                patience.since_ns = None if whole else window.frames[-1].stamp_ns
                 self._likely.append(job)
 
     def _pause(self, looks: int) -> float:
@@ -163,5 +163,5 @@ def _in_vain(patience: Patience) -> SessionError:
     waited, reason = f"waited {patience.seconds:g} s in vain", patience.reason
     if isinstance(reason, NotThereError):
         presence = patience.last_look.presence if patience.last_look is not None else reason.presence
-        return NotThereError(f"{waited}: {reason}", presence)
+        return NotThereError(f"{waited}: {reason}", presence, reason.guess)
     return type(reason)(f"{waited}: {reason}") if reason is not None else SessionError(f"{waited}: it could not be asked")
