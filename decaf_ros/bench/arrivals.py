@@ -19,7 +19,7 @@ from decaf_ros.bench.scenery import (
     xy_of,
 )
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import EventKind
+from decaf_ros.datatypes import EventKind, UInt8Array
 from decaf_ros.evaluation.metrics import region_similarity
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder
@@ -133,13 +133,14 @@ def cost_of_waiting(arrival: Arrival, tracker: MaskTracker, grounder: Grounder, 
 
 
 def _replayed(arrival: Arrival, tracker: MaskTracker, grounder: Grounder) -> tuple[Replay, Episode]:
-    episode = Episode(arrival.scene)
-    last_s = arrival.scene.duration_s
-    camera = Replay(
-        lambda time_s: episode.render(min(time_s, last_s)).image_rgb, tracker, grounder, SessionConfig(), HZ, LATENCY
-    )
-    camera.run_until(ASKED_AT_S)
-    return camera, episode
+    episode, last_s = Episode(arrival.scene), arrival.scene.duration_s
+
+    def film(time_s: float) -> UInt8Array:
+        return episode.render(min(time_s, last_s)).image_rgb
+
+    replay = Replay(film, tracker, grounder, SessionConfig(), HZ, LATENCY)
+    replay.run_until(ASKED_AT_S)
+    return replay, episode
 
 
 def _drawn(rng: np.random.Generator) -> Arrival:

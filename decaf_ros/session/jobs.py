@@ -203,8 +203,8 @@ class JobQueue:
             self._require_room(most)
             if job.patience is not None and sum(each.patience is not None for each in self._asked()) >= most_patient:
                 raise SessionError(
-                    f"{most_patient} queries wait for what they ask for already (parameter max_standing_queries): remove one, or "
-                    "ask without wait_seconds"
+                    f"{most_patient} queries wait for what is not there yet (parameter max_standing_queries): "
+                    "remove one, or ask without wait_seconds"
                 )
             self._waiting.append(job)
             self._changed.notify()

@@ -20,7 +20,5 @@ def thumbnail(image_rgb: UInt8Array) -> Float32Array:
 
 
 def change(before: Float32Array, after: Float32Array) -> float:
-    """The largest difference, in [0, 1], between two thumbnails in any cell and colour: where most of the image stays, it counts
-    in full what happens in one place.
-    """
+    """The largest difference between two thumbnails, in [0, 1], in any cell and colour: what happens in one place counts in full."""
     return float(np.abs(after - before).max())

@@ -18,7 +18,7 @@ from decaf_ros.session.stream import Snapshot
 from decaf_ros.session.tasks.task import Activity, Desk
 from decaf_ros.text import quoted
 
-_MARGIN_SECONDS = 0.1  # for a frame that comes between
+_MARGIN_SECONDS = 0.05  # for a frame that comes between; less than lies between key frames
 _POLL_SECONDS = 0.05  # how often a query that waits for a frame looks whether it is still wanted
 
 _Arrive: TypeAlias = Callable[[Snapshot, QueryRecord, list[FoundObject], Callable[[], None]], Segmentation]
