@@ -268,7 +268,7 @@ def test_what_nobody_may_wait_for_is_refused_with_the_way_out(table):
         table.stand()
     table.engine.query(QueryRequest("the mug", replace=False))
     table.shy.config = GroundingConfig(min_presence=0.0)
-    with pytest.raises(SessionError, match="with the parameter min_presence 0 .* nothing to wait for"):
+    with pytest.raises(SessionError, match=r"with the parameter min_presence 0 .* nothing to wait for"):
         table.stand()
-    with pytest.raises(SessionError, match="with accept_doubtful .* nothing to wait for"):
+    with pytest.raises(SessionError, match=r"with accept_doubtful .* nothing to wait for"):
         table.engine.query(QueryRequest("the mug", accept_doubtful=True, wait_seconds=1.0))

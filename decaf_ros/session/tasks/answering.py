@@ -90,9 +90,8 @@ def _ground(desk: Desk, job: Job, window_seconds: float | None, accept_doubtful:
         desk.session.check(snapshot)
 
     def enter(stage: str) -> None:
-        desk.activity = Activity(
-            f"re-acquire: {stage}" if job.makes_way and job.patience is None else stage, query_id=job.query_id
-        )
+        is_own = job.makes_way and job.patience is None
+        desk.activity = Activity(f"re-acquire: {stage}" if is_own else stage, query_id=job.query_id)
         desk.teller.tell(job.on_stage, stage)
 
     with while_wanted(check):
