@@ -24,8 +24,8 @@ class StandingQueries:
     it says yes, the query itself is asked, about what has been seen from then on, and knows better. When the scene has changed
     and come to rest, all are asked of the whole window once: no single image shows what has happened.
 
-    While the scene changes, each new key frame is looked at, in half of the worker's time at most. While it does not, the pauses
-    between looks grow.
+    While the scene changes, each new key frame is looked at, in half of the worker's time at most; while it does not, after
+    pauses that grow.
     """
 
     def __init__(self, desk: Desk) -> None:

@@ -48,8 +48,8 @@ class Activity:
 
     Attributes:
         stage: "waiting for an image", one of ``stages.STAGES``, "pointing out", "refresh" of the heat maps,
-            "reading ahead", "looking for what is to come" while queries stand, one that begins with "re-acquire" while objects in
-            doubt are looked for, or "idle".
+            "reading ahead", "looking for what is to come" while queries stand, one that begins with "re-acquire" while
+            objects in doubt are looked for, or "idle".
         since: when it began, in seconds of ``time.monotonic``.
         query_id: whose it is; 0 for none, or all.
     """
