@@ -20,5 +20,5 @@ def thumbnail(image_rgb: UInt8Array) -> Float32Array:
 
 
 def change(before: Float32Array, after: Float32Array) -> float:
-    """The largest difference between two thumbnails, in [0, 1], in any cell and colour: what happens in one place counts in full."""
+    """The largest difference of two thumbnails, in [0, 1], in any cell and colour: what happens in one place counts in full."""
     return float(np.abs(after - before).max())

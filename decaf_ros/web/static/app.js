@@ -293,8 +293,15 @@ function updateQuery(item, query) {
   setText(sentence, sentence.title);
   const stage = query.state === "running" && values("queries").stage;
   setText(item.querySelector(".state"), stage && stage !== "idle" ? stage.replaceAll("_", " ") : query.state);
-  setText(item.querySelector(".reason"), query.message);
+  setText(item.querySelector(".reason"), query.state === "waiting" ? lookText(query) : query.message);
   reconcile(item.querySelector(".objects"), query.objects, (object) => object.id, makeObject, updateObject);
+}
+
+/** What is told of a query that waits for what is not there yet. */
+function lookText(query) {
+  if (query.presence === null) return query.message;
+  const when = query.looked_s === null ? "Looked" : `Looked ${query.looked_s.toFixed(1)} s ago`;
+  return `${when}: ${Math.round(100 * query.presence)} % likely to be there`;
 }
 
 function makeObject(object) {
