@@ -26,7 +26,7 @@ from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.jobs import QueryState
 from decaf_ros.synthetic.table.catalogue import KINDS
 from decaf_ros.synthetic.table.episodes import MOST_ATTEMPTS, Episode
-from decaf_ros.synthetic.table.scene import Action, Scene
+from decaf_ros.synthetic.table.scene import ASPECT, Action, Scene
 
 HZ = 10.0
 ASKED_AT_S, PATIENCE_S = 1.0, 3.0
@@ -35,7 +35,7 @@ COMES_AFTER_S = (5.0, 30.0)
 TRACKED_FROM_IOU = 0.5
 LATENCY = Latency(query_s=1.0)
 STANDING = 4  # sentences whose cost is compared with that of one
-IN_VIEW, GLIMPSED = 0.8, 0.02  # visible shares: all of it, but for what the fingers hide, and anything
+GLIMPSED, _CLEAR = 0.02, 0.5  # visible shares: anything of it, and enough, though the fingers hide a part
 _BRINGING_S, _CLEARING_S = 5.0, 9.0  # that the arm takes for it, and to move another thing, about
 _WAIT_S = 600.0
 
@@ -49,7 +49,7 @@ class Arrival:
         expressions: sentences about what is not in view at the beginning; the first one's is thing 0, which comes, the others'
             never does.
         glimpsed_s: when the first of it can be seen.
-        in_view_s: when all of it can.
+        in_view_s: when it has come into view as a whole, but for what the fingers hide.
         distracted: whether the arm moves another thing before.
     """
 
@@ -92,14 +92,27 @@ def arrival_of(seed: int) -> Arrival:
         times_s = np.arange(0.0, drawn.scene.duration_s, 1 / HZ)
         late = times_s > ASKED_AT_S
         shares = np.array([episode.visible_fractions(float(time_s))[0] for time_s in times_s])
-        if shares.max() < IN_VIEW or (shares[~late] >= GLIMPSED).any():
+        whole = np.array(
+            [share >= _CLEAR and _is_whole(episode, time_s) for time_s, share in zip(times_s, shares, strict=True)]
+        )
+        if not whole.any() or (shares[~late] >= GLIMPSED).any():
             continue
-        glimpsed_s, in_view_s = (float(times_s[np.argmax(shares >= least)]) for least in (GLIMPSED, IN_VIEW))
+        glimpsed_s, in_view_s = (float(times_s[np.argmax(seen)]) for seen in (shares >= GLIMPSED, whole))
         comes_in_time = COMES_AFTER_S[0] <= in_view_s - ASKED_AT_S <= COMES_AFTER_S[1]
-        stays = (shares[times_s > in_view_s + IN_TIME_S] >= TRACKED_FROM_IOU).all()
+        stays = (shares[times_s > in_view_s] >= _CLEAR).all()
         if comes_in_time and stays and not episode.faults():
             return replace(drawn, glimpsed_s=glimpsed_s, in_view_s=in_view_s)
     raise AssertionError(f"{MOST_ATTEMPTS} arrivals of seed {seed} went wrong")
+
+
+def _is_whole(episode: Episode, time_s: float) -> bool:
+    """Whether no part of thing 0 lies outside of the image."""
+    camera, recording = episode.scene.camera, episode.recording
+    pose, world_from_camera = recording.poses_at(time_s)[0], camera.world_from_camera(time_s)
+    vertices = recording.shapes[0].mesh.vertices_n3 @ pose[:3, :3].T + pose[:3, 3]
+    right, down, ahead = ((vertices - world_from_camera[:3, 3]) @ world_from_camera[:3, :3]).T
+    half = ahead * math.tan(0.5 * camera.fov_y)
+    return bool(((np.abs(down) <= half) & (np.abs(right) <= half * ASPECT)).all())
 
 
 def await_arrival(arrival: Arrival, tracker: MaskTracker, grounder: Grounder) -> Wait:

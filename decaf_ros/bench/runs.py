@@ -15,7 +15,7 @@ from decaf_ros.bench.scripted import Outcome, Script, keeps_identity, play, scri
 from decaf_ros.bench.space import SpaceError, space_errors
 from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.held_out import HeldOutQuery, sample_queries
-from decaf_ros.evaluation.presence import PresenceScore, score_presence
+from decaf_ros.evaluation.presence import Answers, PresenceScore, ask_paths, score_presence
 from decaf_ros.evaluation.quality import QueryScore, TokenGrids, score_query, token_grids
 from decaf_ros.evaluation.setups import Setup, models_of
 
@@ -44,8 +44,13 @@ def score_queries(setup: Setup, queries: Sequence[HeldOutQuery], processes: int 
 
 
 def score_presences(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[PresenceScore]:
-    """What is said to the question whether there is such a thing; else as :func:`score_queries`."""
+    """How queries decide whether there is such a thing; else as :func:`score_queries`."""
     yield from _mapped(functools.partial(_score_presence, setup), queries, processes, _A_TIME)
+
+
+def ask_presences(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[Answers]:
+    """What the paths say to the question whether there is such a thing, and nothing else; else as :func:`score_queries`."""
+    yield from _mapped(functools.partial(_ask_paths, setup), queries, processes, _A_TIME)
 
 
 def measure_space(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Iterator[list[SpaceError]]:
@@ -107,7 +112,12 @@ def _grids_of(setup: Setup) -> TokenGrids:
 
 
 def _score_presence(setup: Setup, query: HeldOutQuery) -> PresenceScore:
-    return score_presence(query, models_of(setup).mllm)
+    models = models_of(setup)
+    return score_presence(query, models.mllm, models.tracker, setup.config)
+
+
+def _ask_paths(setup: Setup, query: HeldOutQuery) -> Answers:
+    return ask_paths(query, models_of(setup).mllm)
 
 
 def _measure_space(setup: Setup, seed: int) -> list[SpaceError]:

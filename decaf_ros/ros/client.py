@@ -115,6 +115,7 @@ class DecafClient:
         *,
         window_seconds: float = 0.0,
         replace: bool = True,
+        accept_doubtful: bool = False,
         wait_seconds: float = 0.0,
         timeout_s: float = 120.0,
     ) -> Query.Response:
@@ -128,7 +129,11 @@ class DecafClient:
             TimeoutError: no answer came.
         """
         request = Query.Request(
-            expression=expression, window_seconds=window_seconds, replace=replace, wait_seconds=wait_seconds
+            expression=expression,
+            window_seconds=window_seconds,
+            replace=replace,
+            accept_doubtful=accept_doubtful,
+            wait_seconds=wait_seconds,
         )
         return self.call("query", request, timeout_s + wait_seconds)
 
@@ -138,6 +143,7 @@ class DecafClient:
         *,
         window_seconds: float = 0.0,
         replace: bool = True,
+        accept_doubtful: bool = False,
         wait_seconds: float = 0.0,
         on_feedback: Callable[[TrackByLanguage.Feedback], None] = lambda feedback: None,
         timeout_s: float = 10.0,
@@ -145,7 +151,7 @@ class DecafClient:
         """Ask as :meth:`query` does, but as a goal, which tells how far it is, and can be cancelled.
 
         Args:
-            expression, window_seconds, replace, wait_seconds: see TrackByLanguage.
+            expression, window_seconds, replace, accept_doubtful, wait_seconds: see TrackByLanguage.
             on_feedback: called on the client's thread as in :meth:`subscribe`; not for feedback that the result has overtaken.
             timeout_s: for the goal to be accepted.
 
@@ -155,7 +161,11 @@ class DecafClient:
         if not self._tracking.wait_for_server(timeout_s):
             raise TimeoutError(f"there is no action {self.target}/track_by_language: is the node running, and configured?")
         request = TrackByLanguage.Goal(
-            expression=expression, window_seconds=window_seconds, replace=replace, wait_seconds=wait_seconds
+            expression=expression,
+            window_seconds=window_seconds,
+            replace=replace,
+            accept_doubtful=accept_doubtful,
+            wait_seconds=wait_seconds,
         )
         goal_id = self._tracking.new_goal_id()
 

@@ -54,6 +54,7 @@ class Grounding:
         tracklets: all that survived suppression, best first; the paper's candidates.
         objects: those above the threshold, merged into instances, best first; when none passed, the best one alone.
         confident: false when no tracklet passed the threshold.
+        doubted: by the language model nothing fits: presence is below ``min_presence``.
     """
 
     window: FrameWindow
@@ -62,6 +63,7 @@ class Grounding:
     tracklets: tuple[Tracklet, ...]
     objects: tuple[GroundedObject, ...]
     confident: bool
+    doubted: bool = False
 
     @property
     def guess(self) -> Guess | None:
@@ -141,7 +143,8 @@ class Grounder:
             tracklets = self._scored(candidates, features, attention.heat_thw, clock)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self.config.tracklet_threshold]
         objects = merge_same(passed or tracklets[:1], self.config.nms_iou, clock.check)
-        return Grounding(window, attention, tuple(found), tuple(tracklets), tuple(objects), confident=bool(passed))
+        doubted = attention.presence < self.config.min_presence  # never where it was not asked
+        return Grounding(window, attention, tuple(found), tuple(tracklets), tuple(objects), bool(passed), doubted)
 
     def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
         """What every object looks like on the key frame of its best tracklet."""

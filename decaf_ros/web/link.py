@@ -114,18 +114,20 @@ class NodeLink:
 
     # --- services ---
 
-    async def query(self, expression: str, replace: bool) -> dict[str, Any]:
+    async def query(self, expression: str, replace: bool, accept_doubtful: bool) -> dict[str, Any]:
         """Ask, and wait for the answer; every viewer sees it as the last one.
 
         Raises:
             NodeUnavailableError: there will be no answer, or it takes too long.
         """
-        response = await self._call("query", Query.Request(expression=expression, replace=replace), self._answer_s)
+        request = Query.Request(expression=expression, replace=replace, accept_doubtful=accept_doubtful)
+        response = await self._call("query", request, self._answer_s)
         answer = {
             "success": response.success,
             "message": response.message,
             "expression": expression,
             "object_name": response.object_name,
+            "presence": response.presence,
             "stages": [{"name": name.removesuffix("_ms"), "ms": getattr(response.latency, name)} for name in _STAGES],
             "total_ms": response.latency.total_ms,
         }
@@ -268,8 +270,8 @@ def _query_summary(query: QueryInfo, tracked: dict[int, TrackedObject], newest_n
         "object_name": query.object_name,
         "state": _QUERY_STATES.get(query.state, "unknown"),
         "message": query.message,
+        "presence": query.presence,
         "looked_s": round(max(0, newest_ns - looked_ns) / 1e9, 1) if looked_ns and newest_ns else None,
-        "presence": query.presence if math.isfinite(query.presence) else None,
         "objects": [_object_summary(object_id, query.query_id, tracked.get(object_id)) for object_id in query.object_ids],
     }
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from filmed_table import EXPRESSION, TABLE
+from filmed_table import EXPRESSION, MUG, TABLE
 from rosbags.rosbag2 import StoragePlugin
 from test_bags import IMAGE, START_NS, raw, write_bag
 
@@ -92,8 +92,24 @@ def test_there_is_a_heat_map_for_each_key_frame(results):
 
 def test_the_summary_says_what_was_asked_and_how_long_it_took(results):
     summary = json.loads((results / "summary.json").read_text())
-    assert (summary["expression"], summary["frames"]) == (EXPRESSION, FRAMES)
+    assert (summary["expression"], summary["frames"], summary["there"]) == (EXPRESSION, FRAMES, True)
     assert summary["latency_ms"]["prefill"] > 0
+
+
+def test_where_nothing_fits_only_heat_maps_are_written_and_the_status_says_so(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--out", str(out), "--key-frames", "2", "--threads", "1", "--min-presence", "1"]  # that nothing has
+    assert main(["segment", str(folder), EXPRESSION, *options]) == segment.NOT_THERE == 3
+    assert "nothing in the video fits" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"heat", "summary.json"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["there"], summary["objects"]) == (False, [])
+    assert 0.0 < summary["presence"] < 1.0
+    left, top, right, bottom = summary["guess"]["box_xyxy"]
+    truth = TABLE.view(summary["guess"]["stamp_ns"] * 1e-9).mask_of(MUG)
+    assert truth[top:bottom, left:right].sum() > 0.5 * truth.sum()
+    assert main(["segment", str(folder), EXPRESSION, *options, "--overwrite", "--accept-doubtful"]) == 0
+    assert json.loads((out / "summary.json").read_text())["objects"]
 
 
 def test_the_overlay_is_a_video_of_all_frames(results):

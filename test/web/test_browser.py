@@ -6,6 +6,7 @@ The table stands still, so the picture changes where and when a mask comes or go
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from harness import Camera, NodeProcess, Recorder, System, wait_until
 from page_process import PageProcess
 from sensor_msgs.msg import Image
 
+from decaf_ros.config import GroundingConfig
 from decaf_ros.ros.client import DecafClient
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: it is in the extra 'dev'")
@@ -188,6 +190,23 @@ def test_a_query_that_failed_can_be_removed(tab: playwright.Page, system: System
     assert system.client.list_queries().queries == []
 
 
+def test_what_is_not_there_is_told_and_its_best_guess_tracked_on_request(tab: playwright.Page, system: System) -> None:
+    system.client.reset()
+    assert system.client.set_parameter("min_presence", 1.0) == (True, "")  # that nothing has
+    try:
+        find(tab, EXPRESSION)
+        refused = tab.locator(".query[data-state=failed]", has_text="nothing in view fits")
+        refused.wait_for()
+        assert refused.locator(".query-head .state").inner_text() == "not there"
+        assert re.fullmatch(r"\d+ %", refused.locator(".likely").inner_text())
+        assert tab.locator(".object").count() == 0
+        refused.get_by_role("button", name="Track the best guess").click()
+        tab.locator(".query[data-state=active] .object").first.wait_for()
+        assert not tab.locator(".query[data-state=active] .guess").is_visible()
+    finally:
+        assert system.client.set_parameter("min_presence", GroundingConfig.min_presence) == (True, "")
+
+
 def test_text_is_never_markup(tab: playwright.Page, system: System) -> None:
     system.client.reset()
     find(tab, MARKUP)
@@ -202,7 +221,7 @@ def test_a_long_sentence_leaves_everything_within_reach(browser: playwright.Brow
     system.client.reset()
     with opened(browser, page, is_mobile=True, has_touch=True, viewport={"width": 390, "height": 800}) as tab:
         sentence = "theyellowboxontherightside" * 18
-        find(tab, sentence)
+        assert system.client.query(sentence, accept_doubtful=True).success  # that it means anything is not what is tested
         tab.locator(".query[data-state=active]", has_text=sentence).wait_for()
         for width in (1440, 901, 390, NARROW_PX):
             tab.set_viewport_size({"width": width, "height": 800})
@@ -371,18 +390,16 @@ def test_scores_that_are_no_numbers_are_shown_as_none(tab: playwright.Page) -> N
 def test_of_what_waits_it_is_told_when_it_looked_last_and_how_sure_it_was(tab: playwright.Page) -> None:
     node = {"name": "/decaf_node", "presence": "online", "restarts": 0}
     waits = {"expression": EXPRESSION, "object_name": "", "state": "waiting", "message": "nothing in view fits", "objects": []}
-    looked = [(1, None, None), (2, 0.124, 0.5), (3, 0.126, None)]
+    looked = [(1, None, None), (2, 0.124, 0.5)]
     queries = [waits | {"id": number, "presence": sure, "looked_s": ago} for number, sure, ago in looked]
     state = {"node": node, "queries": queries, "diagnostics": [], "questions": [], "answer": None, "remark": ""}
     tab.route_web_socket("**/live/*", lambda socket: socket.send(json.dumps(state)) if "state" in socket.url else None)
     tab.reload()
-    tab.locator(".query").nth(2).wait_for()
-    assert tab.locator(".query-head .state").all_inner_texts() == ["waiting"] * 3
-    assert tab.locator(".query .reason").all_inner_texts() == [  # the newest query comes first
-        "Looked: 13 % likely to be there",
-        "Looked 0.5 s ago: 12 % likely to be there",
-        "nothing in view fits",
-    ]
+    tab.locator(".query").nth(1).wait_for()
+    assert tab.locator(".query-head .state").all_inner_texts() == ["waiting"] * 2
+    reasons, likely = (tab.locator(f".query .{part}").all_inner_texts() for part in ("reason", "likely"))
+    assert reasons == ["Not there yet, looked 0.5 s ago", "nothing in view fits"], "the newest query comes first"
+    assert likely == ["12 %", ""]
 
 
 def test_the_page_goes_along_with_a_node_that_is_restarted(tab: playwright.Page, system: System, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeAlias
 
 from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
+from decaf_ros.session.errors import NothingFoundError, NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.session.jobs import Job, QueryRequest, QueryResult
 from decaf_ros.session.objects import FoundObject
@@ -108,11 +109,14 @@ def _ground_in(
     arrive: _Arrive,
 ) -> QueryResult:
     grounding = grounder.ground(snapshot.clip, job.expression, clock)
-    doubted = grounding.attention.presence < grounder.config.min_presence  # never where it was not asked
+    presence, doubted = grounding.attention.presence, grounding.doubted
+    if doubted and not accept_doubtful:
+        presence = _presence_by_name(desk, job, grounder, grounding)
+        doubted = not presence >= grounder.config.min_presence
     if doubted and not accept_doubtful:
         raise _not_there(grounding, job.expression)
     if not grounding.objects:
-        raise SessionError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
+        raise NothingFoundError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
     newest = snapshot.clip[-1].frame
     record = QueryRecord(
         job.query_id,
@@ -120,7 +124,7 @@ def _ground_in(
         grounding.attention.object_name,
         newest.stamp_ns,
         grounding.confident,
-        grounding.attention.presence,
+        presence,
         accept_doubtful,
         doubted,
     )
@@ -135,6 +139,16 @@ def _ground_in(
         segmentation = arrive(snapshot, record, found, clock.check)
     desk.teller.tell(desk.teller.listener.on_heat_map, heat)
     return QueryResult(record, segmentation, grounding, clock.latency_ms)
+
+
+def _presence_by_name(desk: Desk, job: Job, grounder: Grounder, grounding: Grounding) -> float:
+    """How likely it is that an object that is looked for again is there, by the name that it got; NaN for any other job.
+
+    What happened to it may be over, and its sentence true of nothing any more. Whether a find is it, its looks will tell.
+    """
+    known = (each.object_name for each in desk.session.queries if job.makes_way and each.query_id == job.query_id)
+    names = [f"the {name}" for name in known if name]
+    return grounder.attention.presences(grounding.window, names)[0] if names else math.nan
 
 
 def _not_there(grounding: Grounding, expression: str) -> NotThereError:

@@ -48,7 +48,7 @@ class StandingQueries:
         return min(over_in, 0.0 if self._likely else self._look_due_in(now))
 
     def step(self) -> None:
-        """Tell whose time is over, ask one that may be answered by now, or look."""
+        """Tell whose time is over; else look, and ask one that may be answered by now: at once, for it was just seen to be there."""
         now = self._desk.clock()
         standing = self._desk.queue.standing
         over = [job for job in standing if _patience(job).until <= now]
@@ -58,10 +58,10 @@ class StandingQueries:
         self._likely = [job for job in self._likely if job in standing and job not in over]
         if over:
             return
+        if not self._likely and self._look_due_in(now) <= 0:
+            self._look(standing)
         if self._likely:
             self._ask(self._likely.pop(0))
-        elif self._look_due_in(now) <= 0:
-            self._look(standing)
 
     # --- the query itself ---
 

@@ -12,7 +12,7 @@ import torch
 
 from decaf_ros.models.devices import give_memory_back
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.session.errors import NoFramesError, NotThereError, SessionError, SupersededError
+from decaf_ros.session.errors import NoFramesError, NothingFoundError, NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.jobs import Job, JobQueue, MakingWayError
 from decaf_ros.session.listener import Teller
@@ -92,7 +92,7 @@ class Desk:
         except (MakingWayError, SupersededError) as error:  # as if it had not begun
             if not self.queue.stand(job):
                 self.queue.fail(job, error)
-        except (NotThereError, NoFramesError) as error:
+        except (NoFramesError, NothingFoundError, NotThereError) as error:
             if not self.queue.stand(job, error):
                 self.queue.fail(job, error)
         except SessionError as error:
