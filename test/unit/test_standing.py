@@ -242,13 +242,17 @@ def test_it_stands_while_there_is_no_camera_and_when_the_stamps_go_back(table):
     table.engine.work()
     assert table.states == {job.query_id: QueryState.WAITING}
     table.film(1)
-    table.shy.there["the mug"] = 0.9
-    table.grey = 90
+    calls: list[int] = []
+
+    def jump() -> None:
+        calls.append(len(calls))
+        if len(calls) == 2:  # the query, after a look
+            table.engine.follow(lambda: Frame(0, "camera", np.zeros((6, 8, 3), dtype=np.uint8)))
+
+    table.shy.there["the mug"], table.grey, table.shy.meanwhile = 0.9, 90, jump
     table.film(1)
-    table.shy.meanwhile = lambda: table.engine.follow(lambda: Frame(0, "camera", np.zeros((6, 8, 3), dtype=np.uint8)))
-    table.engine.work()
+    assert len(calls) == 2
     assert table.states == {job.query_id: QueryState.WAITING}
-    table.shy.meanwhile = lambda: None
     table.film(2)
     assert job.future.result(timeout=0).record.expression == "the mug"
     blind = Table()

@@ -48,7 +48,7 @@ class StandingQueries:
         return min(over_in, 0.0 if self._likely else self._look_due_in(now))
 
     def step(self) -> None:
-        """Tell whose time is over; else look, and ask one that may be answered by now: at once, for it was just seen to be there."""
+        """Tell whose time is over; else look, and at once ask one that may be answered by now."""
         now = self._desk.clock()
         standing = self._desk.queue.standing
         over = [job for job in standing if _patience(job).until <= now]
