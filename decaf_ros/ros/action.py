@@ -145,7 +145,7 @@ class _Goal:
         """On the worker."""
         waiting = TrackByLanguage.Feedback(state=TrackByLanguage.Feedback.WAITING)
         waiting.last_look, waiting.presence = stamp_from_ns(look.stamp_ns), look.presence
-        with self._lock:
+        with self._lock, contextlib.suppress(RCLError, InvalidHandle):  # nobody may want it any more
             self._publish(waiting)
 
     def _publish(self, feedback: TrackByLanguage.Feedback) -> None:

@@ -304,7 +304,8 @@ class JobQueue:
                 return False
             self._running = None
             job.makes_way = True
-            job.patience.reason = reason or job.patience.reason
+            if reason is not None:  # it may hold on for hours, and its traceback would hold all that was looked at
+                job.patience.reason = reason.with_traceback(None)
             self._standing.append(job)
             return True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
@@ -144,6 +146,16 @@ def test_all_share_a_look_at_one_key_frame_and_when_the_scene_has_come_to_rest_a
     assert table.states == {mug.query_id: QueryState.WAITING, can.query_id: QueryState.ACTIVE}
     assert len(table.shy.clips) == 3, "only the one that may be answered is asked again"
     assert table.shy.clips == [1, 2, 1], "about what has been seen since the look"
+
+
+def test_nothing_is_kept_of_frames_that_went(table):
+    table.stand()
+    table.film(5)
+    frames = [weakref.ref(each.frame) for each in table.session.key_frames]
+    table.film(50)
+    assert set(table.states.values()) == {QueryState.WAITING}
+    gc.collect()
+    assert [each() for each in frames] == [None] * 5
 
 
 def test_looks_take_half_of_the_time_at_most(table):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from decaf_ros.datatypes import Float32Array, Frame
 from decaf_ros.session import scene
@@ -15,6 +17,13 @@ from decaf_ros.session.tasks.task import Activity, Desk
 _CHANGED = 0.03  # of the range of colours, in a cell of the image: more than a camera's noise
 _FIRST_PAUSE_SECONDS, _PAUSE_GROWTH = 0.5, 1.5
 _LARGEST_SHARE_OF_WINDOWS = 0.1  # of the worker's time
+
+
+class _Seen(NamedTuple):
+    """A key frame, which it does not keep: what was read of it is kept for as long."""
+
+    frame: weakref.ref[Frame]
+    thumbnail: Float32Array
 
 
 class StandingQueries:
@@ -31,8 +40,8 @@ class StandingQueries:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._likely: list[Job] = []
-        self._looked: tuple[Frame, Float32Array] | None = None
-        self._newest: tuple[Frame, Float32Array] | None = None
+        self._looked: _Seen | None = None
+        self._newest: _Seen | None = None
         self._at_rest = 0  # looks in a row that found the scene as it was
         self._happened = False  # something, since the whole window was looked at
         self._ended = self._rested = self._windows_rested = -math.inf
@@ -89,7 +98,7 @@ class StandingQueries:
         if not key_frames or self._desk.grounder is None:
             return math.inf
         frame = key_frames[-1].frame
-        if self._looked is not None and frame is self._looked[0]:
+        if self._looked is not None and self._looked.frame() is frame:
             return math.inf
         due = self._rested if self._has_changed(frame) else max(self._rested, self._ended + self._pause(self._at_rest))
         return due - now
@@ -110,7 +119,7 @@ class StandingQueries:
             return
         self._ended = self._desk.clock()
         took = self._ended - began
-        self._looked = frame, self._thumbnail(frame)
+        self._looked = self._see(frame)
         self._at_rest = 0 if changed else self._at_rest + 1
         if whole:
             self._happened = False
@@ -128,6 +137,8 @@ class StandingQueries:
         presences = grounder.attention.presences(window, [job.expression for job in standing])
         now = self._desk.clock()
         for job, presence in zip(standing, presences, strict=True):
+            if job.given_up:
+                continue
             patience = _patience(job)
             patience.last_look = Look(window.frames[-1].stamp_ns, presence)
             self._desk.teller.tell(patience.on_look, patience.last_look)
@@ -144,13 +155,13 @@ class StandingQueries:
 
     def _has_changed(self, frame: Frame) -> bool:
         """Whether the scene is another than at the last look."""
-        return self._looked is None or scene.change(self._looked[1], self._thumbnail(frame)) >= _CHANGED
+        return self._looked is None or scene.change(self._looked.thumbnail, self._see(frame).thumbnail) >= _CHANGED
 
-    def _thumbnail(self, frame: Frame) -> Float32Array:
-        """Of the newest key frame, which is asked for again and again."""
-        if self._newest is None or self._newest[0] is not frame:
-            self._newest = frame, scene.thumbnail(frame.image_rgb)
-        return self._newest[1]
+    def _see(self, frame: Frame) -> _Seen:
+        """The newest key frame, which is looked at again and again."""
+        if self._newest is None or self._newest.frame() is not frame:
+            self._newest = _Seen(weakref.ref(frame), scene.thumbnail(frame.image_rgb))
+        return self._newest
 
 
 def _patience(job: Job) -> Patience:
