@@ -114,7 +114,7 @@ class NodeLink:
 
     # --- services ---
 
-    async def query(self, expression: str, replace: bool, accept_doubtful: bool) -> dict[str, Any]:
+    async def query(self, expression: str, replace: bool, accept_doubtful: bool = False) -> dict[str, Any]:
         """Ask, and wait for the answer; every viewer sees it as the last one.
 
         Raises:
