@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 
+from decaf_ros.bench.arrivals import STANDING, Arrival, Wait, arrival_of, await_arrival, cost_of_waiting
 from decaf_ros.bench.scripted import Outcome, Script, keeps_identity, play, script_of
 from decaf_ros.bench.space import SpaceError, space_errors
 from decaf_ros.config import SessionConfig
@@ -88,6 +89,21 @@ def meet_doubles(setup: Setup, scripts: Sequence[Script], processes: int = 1) ->
     yield from _mapped(functools.partial(_meet_double, setup), scripts, processes)
 
 
+def draw_arrivals(seeds: Sequence[int], processes: int = 1) -> list[Arrival]:
+    """An arrival from each seed; see :func:`~decaf_ros.bench.arrivals.arrival_of`."""
+    return list(_mapped(arrival_of, seeds, processes))
+
+
+def await_arrivals(setup: Setup, arrivals: Sequence[Arrival], processes: int = 1) -> Iterator[Wait]:
+    """How waiting for each of them went; else as :func:`play_scripts`."""
+    yield from _mapped(functools.partial(_await, setup), arrivals, processes)
+
+
+def waiting_costs(setup: Setup, arrivals: Sequence[Arrival], processes: int = 1) -> Iterator[tuple[float, float]]:
+    """Seconds of CPU time that one sentence takes until each of them, and as many as are compared; else as above."""
+    yield from _mapped(functools.partial(_costs, setup), arrivals, processes)
+
+
 def _mapped(work: Callable[[_Item], _Result], items: Sequence[_Item], processes: int, at_once: int = 1) -> Iterator[_Result]:
     if processes == 1:
         yield from map(work, items)
@@ -146,3 +162,14 @@ def _play(setup: Setup, config: SessionConfig, script: Script) -> Outcome:
 def _meet_double(setup: Setup, script: Script) -> bool:
     models = models_of(setup)
     return keeps_identity(script, models.tracker, models.grounder)
+
+
+def _await(setup: Setup, arrival: Arrival) -> Wait:
+    models = models_of(setup)
+    return await_arrival(arrival, models.tracker, models.grounder)
+
+
+def _costs(setup: Setup, arrival: Arrival) -> tuple[float, float]:
+    models = models_of(setup)
+    one, several = (cost_of_waiting(arrival, models.tracker, models.grounder, count) for count in (1, STANDING))
+    return one, several

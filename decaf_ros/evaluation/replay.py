@@ -25,7 +25,7 @@ from decaf_ros.session.engine import Engine
 from decaf_ros.session.errors import SessionError
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder, Grounding
-from decaf_ros.session.jobs import Job, QueryRequest
+from decaf_ros.session.jobs import Job, QueryRequest, QueryState
 from decaf_ros.session.session import TrackingSession
 from decaf_ros.session.stages import StageClock
 
@@ -38,11 +38,13 @@ class Latency:
         query_s: seconds to answer a sentence, whatever it looks at,
         key_frame_s: and on top for each key frame.
         refresh_s: seconds to compute the heat maps anew.
+        look_s: seconds to ask whether there is such a thing, for each key frame.
     """
 
     query_s: float = 0.0
     key_frame_s: float = 0.1
     refresh_s: float = 0.1
+    look_s: float = 0.1
 
 
 @dataclass(eq=False)
@@ -98,6 +100,10 @@ class Replay:
             SessionError: as the engine.
         """
         return self._engine.query(request)
+
+    def queries(self) -> dict[int, QueryState]:
+        """How far each query got, by id."""
+        return {status.query_id: status.state for status in self._engine.queries()}
 
     def point_out(self, prompt: ObjectPrompt) -> None:
         """Follow an object by its prompt on the newest frame."""
@@ -236,6 +242,10 @@ class _SlowAttention:
     def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
         with self._replay.working(lambda latency: latency.refresh_s):
             return self._attention.refresh(frame, queries)
+
+    def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
+        with self._replay.working(lambda latency: latency.look_s * len(window)):
+            return self._attention.presences(window, expressions)
 
     def unread(self, window: FrameWindow) -> tuple[Frame, ...]:
         return ()

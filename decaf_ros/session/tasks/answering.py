@@ -10,7 +10,7 @@ from typing import TypeAlias
 from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
 from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
+from decaf_ros.session.errors import NothingFoundError, NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.session.jobs import Job, QueryRequest, QueryResult
 from decaf_ros.session.objects import FoundObject
@@ -20,6 +20,7 @@ from decaf_ros.session.stream import Snapshot
 from decaf_ros.session.tasks.task import Activity, Desk
 from decaf_ros.text import quoted
 
+_MARGIN_SECONDS = 0.05  # for a frame that comes between; less than lies between key frames
 _POLL_SECONDS = 0.05  # how often a query that waits for a frame looks whether it is still wanted
 
 _Arrive: TypeAlias = Callable[[Snapshot, QueryRecord, list[FoundObject], Callable[[], None]], Segmentation]
@@ -41,7 +42,16 @@ def find(desk: Desk, job: Job, request: QueryRequest) -> QueryResult:
     def join(snapshot: Snapshot, record: QueryRecord, found: list[FoundObject], check: Callable[[], None]) -> Segmentation:
         return desk.session.join(snapshot, record, found, request.replace, check)
 
-    return _ground(desk, job, request.window_seconds, request.accept_doubtful, join)
+    window_seconds = request.window_seconds
+    if job.patience is not None and job.patience.since_ns is not None:
+        window_seconds = _seconds_since(desk, job.patience.since_ns)
+    return _ground(desk, job, window_seconds, request.accept_doubtful, join)
+
+
+def _seconds_since(desk: Desk, stamp_ns: int) -> float:
+    """How far back a window reaches that begins with a key frame: a little further, for it may not be lost."""
+    latest = desk.session.latest
+    return max(0.0, (latest.frame.stamp_ns - stamp_ns) / 1e9 if latest is not None else 0.0) + _MARGIN_SECONDS
 
 
 def find_again(desk: Desk, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
@@ -82,7 +92,8 @@ def _ground(desk: Desk, job: Job, window_seconds: float | None, accept_doubtful:
         desk.session.check(snapshot)
 
     def enter(stage: str) -> None:
-        desk.activity = Activity(f"re-acquire: {stage}" if job.makes_way else stage, query_id=job.query_id)
+        is_own = job.makes_way and job.patience is None
+        desk.activity = Activity(f"re-acquire: {stage}" if is_own else stage, query_id=job.query_id)
         desk.teller.tell(job.on_stage, stage)
 
     with while_wanted(check):
@@ -109,7 +120,7 @@ def _ground_in(
     if doubted and not accept_doubtful:
         raise _not_there(grounding, job.expression)
     if not grounding.objects:
-        raise SessionError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
+        raise NothingFoundError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
     newest = snapshot.clip[-1].frame
     record = QueryRecord(
         job.query_id,
