@@ -79,9 +79,9 @@ def means(scores: Sequence[GrounderScore]) -> dict[str, float]:
     return dict(zip(NAMES, (len(scores), *np.mean(each, axis=0).tolist(), seconds, by_box), strict=True))
 
 
-def side_by_side(scores: Iterable[GrounderScore]) -> dict[GrounderName, dict[str, dict[str, float]]]:
+def side_by_side(scores: Iterable[GrounderScore]) -> dict[str, dict[str, dict[str, float]]]:
     """By grounder and row, in the order in which rows come, the figures of :func:`means`; "all" is the last row."""
-    rows: dict[GrounderName, dict[str, list[GrounderScore]]] = {name: {} for name in GROUNDERS}
+    rows: dict[str, dict[str, list[GrounderScore]]] = {name: {} for name in GROUNDERS}
     for score in scores:
         rows[score.grounder].setdefault(score.row, []).append(score)
     return {name: _with_all(by_row) for name, by_row in rows.items()}
