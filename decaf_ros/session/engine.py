@@ -212,9 +212,11 @@ class Engine:
                 f"wait_seconds is {request.wait_seconds:g}; it must lie between 0, to look once, and {longest:g} s "
                 f"(limit {limits.WAIT.name})"
             )
+        if not request.wait_seconds:
+            return
         grounder = self._desk.grounder
         never_refused = grounder is not None and grounder.config.min_presence <= 0
-        if request.wait_seconds and (request.accept_doubtful or never_refused):
+        if request.accept_doubtful or never_refused:
             cause = "accept_doubtful" if request.accept_doubtful else "the parameter min_presence 0"
             raise SessionError(
                 f"with {cause} the best guess is taken at once, so that there is nothing to wait for: "

@@ -37,9 +37,9 @@ class ShyGrounder(StubGrounder):
         self.meanwhile()
         return [self.there.get(each, 0.1) for each in expressions]
 
-    def ground(self, clip: Sequence, expression: str, clock: StageClock) -> SimpleNamespace:
+    def ground(self, clip: Sequence, expression: str, clock: StageClock, grounder: str | None = None) -> SimpleNamespace:
         self.clips.append(len(clip))
-        grounding = super().ground(clip, expression, clock)
+        grounding = super().ground(clip, expression, clock, grounder)
         if self.there.get(expression, 0.1) < 0.5:
             raise NotThereError(f"nothing in view fits {expression!r}", self.there.get(expression, 0.1), None)
         return grounding
