@@ -96,7 +96,7 @@ def test_what_takes_a_plain_reference_or_a_large_model_runs_only_when_it_is_name
         "ros",
     ]
     assert main(["bench", "--parts", "full-size", "tracker", "rollout"]) == 0
-    assert seen[9:] == ["rollout", "tracker", "full-size"]
+    assert seen[11:] == ["rollout", "tracker", "full-size"]
 
 
 @pytest.mark.parametrize(
