@@ -64,8 +64,12 @@ def video_map(
     Raises:
         ValueError: a rollout is not finite.
     """
-    clip_thw = normalise(_contrasted(object_thw, background_thw, VIDEO_KERNEL))
-    return clip_thw.repeat_interleave(temporal_stride, dim=0)[:frame_count]
+    return over_frames(_contrasted(object_thw, background_thw, VIDEO_KERNEL), temporal_stride, frame_count)
+
+
+def over_frames(map_thw: torch.Tensor, temporal_stride: int, frame_count: int) -> torch.Tensor:
+    """A map of the video path, normalised over the clip, one layer per frame; arguments and result as of :func:`video_map`."""
+    return normalise(map_thw).repeat_interleave(temporal_stride, dim=0)[:frame_count]
 
 
 def frame_map(object_thw: torch.Tensor, background_thw: torch.Tensor | None) -> torch.Tensor:
@@ -90,6 +94,15 @@ def complement(video_thw: torch.Tensor, frame_thw: torch.Tensor) -> torch.Tensor
     if video_thw.shape[0] != frame_thw.shape[0]:
         raise ValueError(f"the paths disagree on the number of frames: {video_thw.shape[0]} and {frame_thw.shape[0]}")
     return normalise((resize(video_thw, (frame_thw.shape[1], frame_thw.shape[2])) + frame_thw) / 2)
+
+
+def joined(video_thw: torch.Tensor | None, frame_thw: torch.Tensor | None) -> torch.Tensor:
+    """The heat map: both paths' maps as :func:`complement` joins them, or the one that there is, normalised over the clip."""
+    if video_thw is not None and frame_thw is not None:
+        return complement(video_thw, frame_thw)
+    alone = video_thw if video_thw is not None else frame_thw
+    assert alone is not None, "at least one path"
+    return normalise(alone)
 
 
 def resize(map_thw: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:

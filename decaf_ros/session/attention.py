@@ -65,47 +65,18 @@ class AttentionSource(Protocol):
         """Free the memory that all this takes, which costs time when somebody asks again."""
 
 
-class MllmAttention:
-    """The attention of a language model in this process.
+class PathReader:
+    """What sources have in common that ask a language model in this process: how it reads, and what of that is kept.
 
     Args:
         mllm: the language model.
-        config: which of its paths are fused, whether the background is subtracted, and how much of what was read is kept.
+        config: which of its paths are read, and how much of what was read is kept.
     """
 
     def __init__(self, mllm: VideoMllm, config: GroundingConfig | None = None) -> None:
         self._mllm = mllm
         self._config = config or GroundingConfig()
         self._memory = ReadMemory(self._config.prefix_cache_mb << 20)
-
-    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
-        """See :class:`AttentionSource`: the first half of the method."""
-        clock = clock or StageClock()
-        with clock.stage("prefill"):
-            prefixes = self._read(window, clock)
-            asked = {path: prefix.ask(prompts.object_prompt(expression)) for path, prefix in prefixes.items()}
-            clock.check()
-            answers = tuple(answer for reply in asked.values() for answer in reply.answers)
-            name = prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
-            replies = {path: self._with_background(prefixes[path], asked[path], name) for path in prefixes}
-        with clock.stage("rollout"):
-            rollouts = {path: prefixes[path].rollout(replies[path]).float().cpu() for path in prefixes}
-        with clock.stage("fusion"):
-            stride = prefixes["video"].temporal_stride if "video" in prefixes else 1
-            heat = fuse(rollouts, stride, len(window))
-        return Attention(heat, name, answers)
-
-    def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
-        """See :class:`AttentionSource`: the frame path alone."""
-        if not queries:
-            return []
-        prefix = self._mllm.read_frames(FrameWindow((frame,)), self._memory)
-        replies = [
-            self._with_background(prefix, prefix.ask(prompts.object_prompt(expression), answer=False), name)
-            for expression, name in queries
-        ]
-        rollouts = prefix.rollout([reply for pair in replies for reply in pair]).float().cpu()
-        return [fuse({"frame": maps}, 1, 1)[0] for maps in rollouts.split(len(replies[0]))]
 
     def prepare(self, window: FrameWindow, frame: Frame) -> None:
         """See :class:`AttentionSource`."""
@@ -122,12 +93,54 @@ class MllmAttention:
         self._memory.clear()
 
     def _read(self, window: FrameWindow, clock: StageClock) -> dict[str, VisualPrefix]:
+        """By path, "video" and "frame", those that are asked."""
         prefixes = {}
         for path, read in (("video", self._mllm.read_video), ("frame", self._mllm.read_frames)):
             if self._config.paths in (path, "both"):
                 prefixes[path] = read(window, self._memory)
                 clock.check()
         return prefixes
+
+    def _read_frame(self, frame: Frame) -> VisualPrefix:
+        """One new frame, on the frame path."""
+        return self._mllm.read_frames(FrameWindow((frame,)), self._memory)
+
+    def _settled(self, expression: str, answers: tuple[str, ...]) -> str:
+        """The name that the model settles on, given its answers; "" for none."""
+        return prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
+
+
+class MllmAttention(PathReader):
+    """The attention of a language model in this process: its paths are fused, and the background may be subtracted."""
+
+    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
+        """See :class:`AttentionSource`: the first half of the method."""
+        clock = clock or StageClock()
+        with clock.stage("prefill"):
+            prefixes = self._read(window, clock)
+            asked = {path: prefix.ask(prompts.object_prompt(expression)) for path, prefix in prefixes.items()}
+            clock.check()
+            answers = tuple(answer for reply in asked.values() for answer in reply.answers)
+            name = self._settled(expression, answers)
+            replies = {path: self._with_background(prefixes[path], asked[path], name) for path in prefixes}
+        with clock.stage("rollout"):
+            rollouts = {path: prefixes[path].rollout(replies[path]).float().cpu() for path in prefixes}
+        with clock.stage("fusion"):
+            stride = prefixes["video"].temporal_stride if "video" in prefixes else 1
+            heat = fuse(rollouts, stride, len(window))
+        return Attention(heat, name, answers)
+
+    def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
+        """See :class:`AttentionSource`: the frame path alone."""
+        if not queries:
+            return []
+        prefix = self._read_frame(frame)
+        replies = [
+            self._with_background(prefix, prefix.ask(prompts.object_prompt(expression), answer=False), name)
+            for expression, name in queries
+        ]
+        rollouts = prefix.rollout([reply for pair in replies for reply in pair]).float().cpu()
+        return [fuse({"frame": maps}, 1, 1)[0] for maps in rollouts.split(len(replies[0]))]
 
     def _with_background(self, prefix: VisualPrefix, asked: Reply, name: str) -> list[Reply]:
         if not self._config.contrast:
@@ -154,8 +167,4 @@ def fuse(rollouts: dict[str, torch.Tensor], temporal_stride: int, frame_count: i
 
     video = fusion.video_map(*pair("video"), temporal_stride, frame_count) if "video" in rollouts else None
     frame = fusion.frame_map(*pair("frame")) if "frame" in rollouts else None
-    if video is not None and frame is not None:
-        return fusion.complement(video, frame)
-    alone = video if video is not None else frame
-    assert alone is not None, "at least one path"
-    return fusion.normalise(alone)
+    return fusion.joined(video, frame)
