@@ -14,6 +14,9 @@ from decaf_ros.datatypes import BoolArray
 
 VIDEO_KERNEL = 3
 FRAME_KERNEL = 7
+NOT_FINITE = (
+    "the language model's attention is not finite: it overflows in its number format; use bfloat16 or float32 (parameter dtype)"
+)
 
 
 def smooth(map_thw: torch.Tensor, kernel_size: int, sigma: float = 1.0) -> torch.Tensor:
@@ -127,9 +130,6 @@ def coarse_masks(heat_thw: torch.Tensor, size_hw: tuple[int, int]) -> BoolArray:
 def _contrasted(object_thw: torch.Tensor, background_thw: torch.Tensor | None, kernel_size: int) -> torch.Tensor:
     for map_thw in (object_thw, background_thw):
         if map_thw is not None and not map_thw.isfinite().all():
-            raise ValueError(
-                "the language model's attention is not finite: it overflows in its number format; use bfloat16 or float32 "
-                "(parameter dtype)"
-            )
+            raise ValueError(NOT_FINITE)
     smoothed = smooth(object_thw, kernel_size)
     return smoothed if background_thw is None else contrast(smoothed, smooth(background_thw, kernel_size))
