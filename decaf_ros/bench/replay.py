@@ -16,6 +16,7 @@ from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.attention import Attention, AttentionSource
 from decaf_ros.session.engine import Engine
 from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.jobs import QueryRequest
 from decaf_ros.session.session import TrackingSession
 from decaf_ros.session.stages import StageClock
 
@@ -71,7 +72,7 @@ class Replay:
 
     def ask(self, expression: str) -> None:
         """Ask on the next occasion that the worker has."""
-        self._engine.query(expression)
+        self._engine.query(QueryRequest(expression))
 
     def point_out(self, prompt: ObjectPrompt) -> None:
         """Follow an object by its prompt on the newest frame, on the next occasion that the worker has."""

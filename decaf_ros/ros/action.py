@@ -104,9 +104,8 @@ class _Goal:
         self.request = dispatcher.ask(self._submit)
 
     def _submit(self) -> Job:
-        asked = self._handle.request
         with self._lock:  # so that the first stage is not told before the query is known to be queued
-            job = self._engine.query(asked.expression, asked.window_seconds or None, asked.replace, self._note_stage)
+            job = self._engine.query(replies.query_request(self._handle.request), self._note_stage)
             self._query_id = job.query_id
             self._publish(TrackByLanguage.Feedback(state=TrackByLanguage.Feedback.QUEUED))
         return job

@@ -1,4 +1,4 @@
-"""What services and actions answer, made from the results of the engine."""
+"""What services and actions ask of the engine, and what they answer, made from its results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decaf_ros.action import TrackByLanguage
 from decaf_ros.drawing import query_colour
 from decaf_ros.msg import QueryInfo, StageLatency
 from decaf_ros.ros.conversions import frame_header, mask_image, stamp_from_ns, tracked_object
-from decaf_ros.session.jobs import QueryResult, QueryState, QueryStatus
+from decaf_ros.session.jobs import QueryRequest, QueryResult, QueryState, QueryStatus
 from decaf_ros.srv import AddObject, Query, RerunQuery
 
 _STATES = {
@@ -17,6 +17,11 @@ _STATES = {
     QueryState.ACTIVE: QueryInfo.ACTIVE,
     QueryState.FAILED: QueryInfo.FAILED,
 }
+
+
+def query_request(asked: Query.Request | TrackByLanguage.Goal) -> QueryRequest:
+    """What a client asks for."""
+    return QueryRequest(asked.expression, asked.window_seconds or None, asked.replace)
 
 
 def fill_query(

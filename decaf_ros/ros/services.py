@@ -45,7 +45,7 @@ class Services:
 
     async def _query(self, request: Query.Request, response: Query.Response) -> Query.Response:
         def submit() -> Job:
-            return self._engine.query(request.expression, request.window_seconds or None, request.replace)
+            return self._engine.query(replies.query_request(request))
 
         await self._dispatcher.answer(self._dispatcher.ask(submit), response, replies.fill_query)
         return response

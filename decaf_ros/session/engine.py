@@ -10,13 +10,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 
 from decaf_ros import limits
 from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.session.busy import BusyShare
 from decaf_ros.session.errors import SessionError, UnknownIdError
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.session.jobs import Job, JobQueue, QueryState, QueryStatus
+from decaf_ros.session.jobs import Job, JobQueue, QueryRequest, QueryState, QueryStatus
 from decaf_ros.session.listener import Listener, Teller
 from decaf_ros.session.session import TrackingSession
 from decaf_ros.session.slot import Slot
@@ -105,33 +106,23 @@ class Engine:
 
     # --- who asks ---
 
-    def query(
-        self,
-        expression: str,
-        window_seconds: float | None = None,
-        replace: bool = True,
-        on_stage: Callable[[str], None] = lambda stage: None,
-    ) -> Job:
+    def query(self, request: QueryRequest, on_stage: Callable[[str], None] = lambda stage: None) -> Job:
         """Queue a query.
 
         Args:
-            expression: what to look for.
-            window_seconds: how far back to look; ``None`` for the session's window.
-            replace: whether it takes the place of all earlier queries when it succeeds.
+            request: what is asked for.
             on_stage: see :class:`Job`.
 
         Raises:
             SessionError: the sentence or the window is not acceptable, or too many queries wait or are active.
         """
-        expression = self._checked_text(expression, "expression")
-        if not expression:
+        request = replace(request, expression=self._checked_text(request.expression, "expression"))
+        if not request.expression:
             raise SessionError('the expression is empty: say what to look for, such as "the red mug"')
-        self._check_window(window_seconds)
-        self.require_room(active=not replace)
+        self._check_window(request.window_seconds)
+        self.require_room(active=not request.replace)
         query_id = self.session.new_query_id()
-        return self._put(
-            Job(query_id, expression, lambda job: answering.find(self._desk, job, window_seconds, replace), on_stage)
-        )
+        return self._put(Job(query_id, request.expression, lambda job: answering.find(self._desk, job, request), on_stage))
 
     def ask_again(self, query_id: int, on_stage: Callable[[str], None] = lambda stage: None) -> Job:
         """Queue a query that was answered before: objects that are found again keep their ids, others are added.

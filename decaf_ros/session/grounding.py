@@ -13,8 +13,8 @@ from decaf_ros.datatypes import BoolArray, FrameWindow, PointPrompt, Tracklet
 from decaf_ros.method import points, scoring
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack
 from decaf_ros.session.attention import Attention, AttentionSource
+from decaf_ros.session.candidates import Candidate, Contest
 from decaf_ros.session.frames import StoredFrame, window_of
-from decaf_ros.session.objects import NOT_FINITE
 from decaf_ros.session.stages import StageClock
 
 
@@ -71,31 +71,6 @@ class Grounding:
         return union
 
 
-@dataclass(eq=False)
-class _Candidate:
-    """A mask proposal that survived so far, its masks from its key frame to the frame at hand, and what carries it on."""
-
-    prompt: PointPrompt
-    predicted_iou: float
-    masks: list[BoolArray]
-    track: ObjectTrack | None = None
-
-    @property
-    def key_mask_hw(self) -> BoolArray:
-        """The proposal."""
-        return self.masks[0]
-
-    @property
-    def current_mask_hw(self) -> BoolArray:
-        """Where it is on the frame at hand."""
-        return self.masks[-1]
-
-    @property
-    def object_score(self) -> float:
-        """``s_obj``."""
-        return self.prompt.attention + self.predicted_iou
-
-
 @dataclass(frozen=True, eq=False)
 class Grounder:
     """DecAF: prompts the mask model where the language model looks. Stateless between calls.
@@ -127,7 +102,7 @@ class Grounder:
         with clock.stage("prompting"):
             found = points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
             features = [stored.features() for stored in clip]
-            candidates = self._candidates(features, found, clock)
+            candidates = self._contest.candidates(features, found, clock)
             tracklets = self._scored(candidates, features, attention.heat_thw, clock)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self.config.tracklet_threshold]
         objects = merge_same(passed or tracklets[:1], self.config.nms_iou, clock.check)
@@ -155,64 +130,23 @@ class Grounder:
                     tracks[slot] = self._condition(tracks[slot], stored.features(), given[index])
         return [track for track in tracks if track is not None]
 
+    @property
+    def _contest(self) -> Contest:
+        return Contest(self.tracker, self.config.nms_iou)
+
     def _condition(self, track: ObjectTrack | None, features: FrameFeatures, mask_hw: BoolArray) -> ObjectTrack:
         if track is None:
             return self.tracker.start_track(features, mask_hw)
         self.tracker.condition(track, features, mask_hw)
         return track
 
-    def _candidates(
-        self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt], clock: StageClock
-    ) -> list[_Candidate]:
-        """Masks that survive suppression on their own frame and against those found on earlier key frames.
-
-        Each survivor is carried forwards only, and only until a better one replaces it: all that the comparison needs. What
-        is left in the end has been carried to the end of the clip.
-        """
-        alive: list[_Candidate] = []
-        for key_index, here in enumerate(features):
-            clock.check()
-            tracks = [old.track for old in alive if old.track is not None]
-            if tracks:
-                for old, output in zip(alive, self.tracker.step(tracks, here, gated=False), strict=True):
-                    old.masks.append(output.mask_hw)
-            on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
-            if on_frame:
-                alive = self._compete(alive, self._proposals(here, on_frame, clock.check))
-                for newcomer in alive:
-                    if newcomer.track is None:
-                        newcomer.track = self.tracker.start_track(here, newcomer.key_mask_hw, reversible=True)
-        return alive
-
-    def _proposals(
-        self, features: FrameFeatures, on_frame: Sequence[PointPrompt], check: Callable[[], None]
-    ) -> list[_Candidate]:
-        proposals = self.tracker.propose(features, [prompt.xy_px for prompt in on_frame])
-        if not proposals.predicted_iou_p.isfinite().all():
-            raise ValueError(NOT_FINITE)
-        iou = proposals.predicted_iou_p.tolist()
-        scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
-        masks = proposals.masks_phw
-        return [
-            _Candidate(on_frame[i], iou[i], [masks[i].copy()])  # a view would keep the masks of all points
-            for i in points.suppress(masks, scores, self.config.nms_iou, check)
-        ]
-
-    def _compete(self, alive: list[_Candidate], newcomers: list[_Candidate]) -> list[_Candidate]:
-        """A newcomer replaces the old candidates that it overlaps if it is better than all of them, else it is dropped."""
-        for newcomer in newcomers:
-            rivals = [old for old in alive if points.mask_iou(old.current_mask_hw, newcomer.key_mask_hw) > self.config.nms_iou]
-            if all(newcomer.object_score > rival.object_score for rival in rivals):
-                alive = [old for old in alive if old not in rivals] + [newcomer]
-        return alive
-
     def _scored(
-        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor, clock: StageClock
+        self, candidates: Sequence[Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor, clock: StageClock
     ) -> list[Tracklet]:
         """Score the survivors by their masks over the whole clip, best first."""
         if not candidates:
             return []
-        masks = self._over_the_clip(candidates, features, clock)
+        masks = self._contest.over_the_clip(candidates, features, clock)
         agreements = []
         for mask in torch.from_numpy(masks)[:, None]:
             clock.check()
@@ -228,25 +162,6 @@ class Grounder:
             Tracklet(candidates[i].prompt, masks[i], candidates[i].predicted_iou, float(consistency[i]), float(scores[i]))
             for i in order
         ]
-
-    def _over_the_clip(
-        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], clock: StageClock
-    ) -> BoolArray:
-        """``(N, T, H, W)`` bool: their masks on all frames; before their key frames by going back, all together."""
-        masks = np.zeros((len(candidates), len(features), *candidates[0].key_mask_hw.shape), dtype=np.bool_)
-        going: dict[int, ObjectTrack] = {}
-        for index in reversed(range(len(features))):
-            clock.check()
-            if going:
-                outputs = self.tracker.step(list(going.values()), features[index], gated=False)
-                for row, output in zip(going, outputs, strict=True):
-                    masks[row, index] = output.mask_hw
-            for row, candidate in enumerate(candidates):
-                if candidate.prompt.key_index == index:
-                    masks[row, index:] = candidate.masks
-                    assert candidate.track is not None, "it was carried to the end"
-                    going[row] = self.tracker.turned_back(candidate.track)
-        return masks
 
 
 def merge_same(

@@ -19,6 +19,21 @@ from decaf_ros.session.roster import QueryRecord
 _FAILURES_KEPT = 32
 
 
+@dataclass(frozen=True)
+class QueryRequest:
+    """What somebody asks for.
+
+    Attributes:
+        expression: what to look for.
+        window_seconds: how far back to look; ``None`` for the session's window.
+        replace: whether it takes the place of all earlier queries when it succeeds.
+    """
+
+    expression: str
+    window_seconds: float | None = None
+    replace: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class QueryResult:
     """The answer to one query.

@@ -38,7 +38,7 @@ def model() -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def tracker(model) -> Sam2Tracker:
-    return Sam2Tracker(Sam2Network(model))
+    return Sam2Tracker(Sam2Network(model, as_official=True))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_removal_in_between_changes_nothing_for_those_that_stay(tracker, offic
 def test_a_lost_object_is_bit_equal_and_has_no_mask(model, video, views, features):
     blind = copy.deepcopy(model)
     blind.sam_mask_decoder.pred_obj_score_head.layers[-1].bias -= 100
-    official, tracker = predictor_of(blind), Sam2Tracker(Sam2Network(blind))
+    official, tracker = predictor_of(blind), Sam2Tracker(Sam2Network(blind, as_official=True))
     state = official.init_state(video)
     official.add_new_mask(state, 0, 1, views[0].mask_of(0))
     list(official.propagate_in_video(state, 0, max_frame_num_to_track=8))

@@ -18,7 +18,7 @@ from decaf_ros.datatypes import EventKind, Frame, FrameWindow, HeatMap, ObjectPr
 from decaf_ros.models.wanted import require_wanted
 from decaf_ros.session.engine import Engine
 from decaf_ros.session.errors import NoFramesError, SessionError, UnknownIdError
-from decaf_ros.session.jobs import Job, QueryState
+from decaf_ros.session.jobs import Job, QueryRequest, QueryState
 from decaf_ros.session.session import TrackingSession
 from decaf_ros.session.stages import StageClock
 
@@ -204,7 +204,7 @@ def test_heat_maps_are_of_key_frames_and_score_the_masks_that_were_on_them():
 def test_the_worker_rests_until_something_is_due(world):
     assert world.engine.work(), "heat maps"
     assert not world.engine.work()
-    world.engine.query("the mug")
+    world.engine.query(QueryRequest("the mug"))
     assert world.engine.work()
     assert not world.engine.work()
     world.track.presence = 0.1
@@ -216,7 +216,7 @@ def test_the_worker_rests_until_something_is_due(world):
 
 
 def test_a_query_that_waits_is_cancelled_at_once_and_one_asked_again_keeps_its_objects(world):
-    job = world.engine.query("the mug")
+    job = world.engine.query(QueryRequest("the mug"))
     again = world.engine.ask_again(1)
     assert [(each.query_id, each.state, each.object_ids) for each in world.engine.queries()] == [
         (1, QueryState.QUEUED, (1,)),
@@ -232,7 +232,7 @@ def test_a_query_that_waits_is_cancelled_at_once_and_one_asked_again_keeps_its_o
 
 
 def test_a_query_that_failed_is_listed_until_it_is_removed(world):
-    job = world.engine.query("the mug")
+    job = world.engine.query(QueryRequest("the mug"))
     world.engine.work()
     assert [(each.query_id, each.state) for each in world.engine.queries()] == [(1, QueryState.ACTIVE), (2, QueryState.FAILED)]
     assert job.future.exception(timeout=0) is not None
@@ -241,7 +241,9 @@ def test_a_query_that_failed_is_listed_until_it_is_removed(world):
         world.engine.remove_query(2)
 
 
-@pytest.mark.parametrize("ask", [lambda engine: engine.query("the mug"), lambda engine: engine.add_object(PROMPT, "mug")])
+@pytest.mark.parametrize(
+    "ask", [lambda engine: engine.query(QueryRequest("the mug")), lambda engine: engine.add_object(PROMPT, "mug")]
+)
 def test_what_is_asked_right_after_a_reset_waits_for_the_next_frame(world, ask):
     world.session.config = SessionConfig(frame_wait_seconds=60.0)
     world.engine.reset()
@@ -257,14 +259,14 @@ def test_what_is_asked_right_after_a_reset_waits_for_the_next_frame(world, ask):
 def test_without_a_camera_it_waits_as_long_as_it_is_told_and_no_longer_than_anybody_wants_the_answer(world):
     world.engine.reset()
     world.session.config = SessionConfig(frame_wait_seconds=0.1)
-    job = world.engine.query("the mug")
+    job = world.engine.query(QueryRequest("the mug"))
     begin = time.monotonic()
     world.engine.work()
     assert time.monotonic() - begin >= 0.1
     with pytest.raises(NoFramesError):
         job.future.result(timeout=0)
     world.session.config = SessionConfig(frame_wait_seconds=60.0)
-    job = world.engine.query("the mug")
+    job = world.engine.query(QueryRequest("the mug"))
     threading.Timer(0.1, lambda: world.engine.cancel(job.query_id)).start()
     world.engine.work()
     with pytest.raises(SessionError, match="was cancelled"):
@@ -274,7 +276,7 @@ def test_without_a_camera_it_waits_as_long_as_it_is_told_and_no_longer_than_anyb
 def test_a_query_that_is_removed_while_its_objects_catch_up_is_cancelled(world):
     world.grounder.finds = [NotedTrack()]
     world.grounder.meanwhile = lambda: [world.engine.follow(lambda number=number: frame(number)) for number in range(1, 6)]
-    job = world.engine.query("the mug", replace=True)
+    job = world.engine.query(QueryRequest("the mug", replace=True))
     removed = []
 
     def step() -> None:
@@ -291,9 +293,9 @@ def test_a_query_that_is_removed_while_its_objects_catch_up_is_cancelled(world):
 
 
 def test_whoever_waits_for_an_answer_when_the_engine_stops_learns_that_and_nothing_is_left(world):
-    world.engine.query("the mug")
+    world.engine.query(QueryRequest("the mug"))
     world.engine.work()  # fails
-    job = world.engine.query("the mug")
+    job = world.engine.query(QueryRequest("the mug"))
     world.grounder.meanwhile = world.engine.stop
     world.engine.work()
     with pytest.raises(SessionError, match="deactivated or shut down"):
@@ -322,18 +324,18 @@ def test_a_query_that_runs_takes_a_place_too(world):
 
     def ask() -> None:
         with pytest.raises(SessionError, match="max_queries"):
-            world.engine.query("the cup", replace=False)
+            world.engine.query(QueryRequest("the cup", replace=False))
         refused.append(True)
 
     world.grounder.meanwhile = ask
-    world.engine.query("the mug", replace=False)
+    world.engine.query(QueryRequest("the mug", replace=False))
     world.engine.work()
     assert refused
     assert len(world.session.queries) == 2
     world.grounder.meanwhile = lambda: None
     world.engine.ask_again(1)
     with pytest.raises(SessionError, match="2 queries are active already"):
-        world.engine.query("the cup", replace=False)
+        world.engine.query(QueryRequest("the cup", replace=False))
 
 
 def test_an_object_pointed_out_is_listed_with_the_frame_it_was_pointed_out_on(world):
@@ -345,15 +347,15 @@ def test_an_object_pointed_out_is_listed_with_the_frame_it_was_pointed_out_on(wo
 def test_too_many_queries_are_refused_with_the_way_out(world):
     world.session.config = type(world.session.config)(max_queries=1)
     with pytest.raises(SessionError, match=r"1 queries are active already \(parameter max_queries\): remove one"):
-        world.engine.query("the mug", replace=False)
-    world.engine.query("the mug", replace=True)
+        world.engine.query(QueryRequest("the mug", replace=False))
+    world.engine.query(QueryRequest("the mug", replace=True))
 
 
 def test_a_limit_that_was_rounded_to_float32_is_within_itself(world):
     world.session.config = SessionConfig(window_seconds=4.3)
-    world.engine.query("the mug", window_seconds=float(np.float32(4.3)))
+    world.engine.query(QueryRequest("the mug", window_seconds=float(np.float32(4.3))))
     with pytest.raises(SessionError, match=r"within the 4.3 s"):
-        world.engine.query("the mug", window_seconds=4.301)
+        world.engine.query(QueryRequest("the mug", window_seconds=4.301))
 
 
 def test_a_mask_that_attention_keeps_disputing_makes_attempts_as_rare_until_attention_agrees(world):
@@ -386,7 +388,7 @@ def test_an_attempt_makes_way_for_a_query_and_is_made_again_after_it(world):
     world.track.presence = 0.1
     world.film(5)
     jobs: list[Job] = []
-    world.grounder.meanwhile = lambda: jobs or jobs.append(world.engine.query("the cup"))
+    world.grounder.meanwhile = lambda: jobs or jobs.append(world.engine.query(QueryRequest("the cup")))
     world.film(1)
     assert len(world.grounder.asked) == 1
     assert not jobs[0].future.done()
@@ -401,7 +403,7 @@ def test_an_attempt_makes_way_for_a_query_and_is_made_again_after_it(world):
 
 
 def test_a_reset_answers_queries_that_wait_at_once_and_lists_none(world):
-    running, waiting = world.engine.query("the mug"), world.engine.query("the cup")
+    running, waiting = world.engine.query(QueryRequest("the mug")), world.engine.query(QueryRequest("the cup"))
     world.grounder.meanwhile = world.engine.reset
     world.engine.work()
     for job in (running, waiting):
@@ -412,12 +414,12 @@ def test_a_reset_answers_queries_that_wait_at_once_and_lists_none(world):
 
 
 def test_after_a_stop_nothing_is_taken_before_the_next_start(world):
-    late = world.engine.query("the mug")
+    late = world.engine.query(QueryRequest("the mug"))
     stale: list[int] = []
     world.engine.submit(lambda: stale.append(1) or frame(1))
     world.engine.stop()
     world.engine.submit(lambda: stale.append(2) or frame(2))
-    for ask in (lambda: world.engine.query("the cup"), late.future.result):
+    for ask in (lambda: world.engine.query(QueryRequest("the cup")), late.future.result):
         with pytest.raises(SessionError, match="deactivated or shut down"):
             ask()
     world.engine.start()
@@ -442,7 +444,7 @@ def test_a_listener_that_fails_costs_neither_answers_nor_threads():
             assert decoded.wait(30.0)
             while session.latest is None:
                 time.sleep(0.001)
-            answer = engine.query("the mug", on_stage=BrokenEars().hear).future.result(timeout=30.0)
+            answer = engine.query(QueryRequest("the mug"), on_stage=BrokenEars().hear).future.result(timeout=30.0)
             assert session.object_ids == {number + 1: answer.record.query_id}
     finally:
         engine.stop()
@@ -450,7 +452,7 @@ def test_a_listener_that_fails_costs_neither_answers_nor_threads():
 
 def test_heat_maps_make_way_for_a_query_and_come_right_after_it(world):
     jobs: list[Job] = []
-    world.grounder.meanwhile = lambda: jobs or jobs.append(world.engine.query("the cup"))
+    world.grounder.meanwhile = lambda: jobs or jobs.append(world.engine.query(QueryRequest("the cup")))
     world.film(1)
     assert (len(world.grounder.refreshed), world.ears.maps) == (1, [])
     assert not jobs[0].future.done()
@@ -481,7 +483,7 @@ def test_work_of_the_worker_s_own_is_given_up_at_its_next_step(world, give_up):
 
 def require_no_next_layer(world: World, interrupt: Callable[[Job], object], cause: str) -> None:
     """What happens while a model computes a layer of a query ends the query before the next one."""
-    job = world.engine.query("the cup")
+    job = world.engine.query(QueryRequest("the cup"))
 
     def layer() -> None:
         interrupt(job)
@@ -511,7 +513,7 @@ def test_what_the_worker_is_at_has_a_name_and_an_owner(world):
         assert 0 <= time.monotonic() - world.engine.activity.since < 60
 
     world.grounder.meanwhile = look
-    world.engine.query("the cup")
+    world.engine.query(QueryRequest("the cup"))
     world.film(2)  # the query, then the heat maps
     world.grounder.tracker.on_prompt = look
     world.engine.add_object(PROMPT, "mug")
@@ -523,7 +525,7 @@ def test_what_the_worker_is_at_has_a_name_and_an_owner(world):
     assert world.engine.activity.stage == "idle"
     world.engine.reset()
     world.session.config = SessionConfig(frame_wait_seconds=60.0)
-    job = world.engine.query("the cup")
+    job = world.engine.query(QueryRequest("the cup"))
     threading.Timer(0.1, lambda: (look(), world.engine.cancel(job.query_id))).start()
     world.engine.work()
     assert seen[-1] == ("waiting for an image", job.query_id)
@@ -553,7 +555,7 @@ def test_numbers_of_the_model_that_are_none_cost_an_object_its_sight_and_nothing
 
 
 def test_texts_are_measured_before_they_are_looked_at(world):
-    for ask in (world.engine.query, lambda text: world.engine.add_object(PROMPT, text)):
+    for ask in (lambda text: world.engine.query(QueryRequest(text)), lambda text: world.engine.add_object(PROMPT, text)):
         with pytest.raises(SessionError, match=r"has 1000000 characters, at most 500 are allowed \(parameter"):
             ask("\x07" * 1_000_000)
 
@@ -561,7 +563,7 @@ def test_texts_are_measured_before_they_are_looked_at(world):
 def test_a_full_queue_refuses_an_object_before_its_mask_is_decoded(world):
     world.session.config = SessionConfig(max_pending_queries=1)
     world.engine.require_room()
-    world.engine.query("the mug")
+    world.engine.query(QueryRequest("the mug"))
     with pytest.raises(SessionError, match="max_pending_queries"):
         world.engine.require_room()
 
@@ -610,7 +612,7 @@ def test_reading_ahead_makes_way_for_a_query_and_for_heat_maps_and_is_done_later
     world.session.config = replace(world.session.config, read_ahead="on", refresh_hz=0.0)
     world.film(10)
     world.grounder.reads_ahead = True
-    world.grounder.meanwhile = lambda: world.engine.query("the mug") if not world.engine.pending_queries else None
+    world.grounder.meanwhile = lambda: world.engine.query(QueryRequest("the mug")) if not world.engine.pending_queries else None
     world.engine.work()
     assert world.grounder.read == []
     world.grounder.meanwhile = lambda: None
@@ -659,7 +661,7 @@ def test_a_query_without_memory_on_the_device_fails_with_what_to_change_and_free
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     world.grounder.meanwhile = run_out
-    job = world.engine.query("the mug")
+    job = world.engine.query(QueryRequest("the mug"))
     world.engine.work()
     with pytest.raises(SessionError, match=r"batch_tokens.*prefix_cache_mb"):
         job.future.result(0)

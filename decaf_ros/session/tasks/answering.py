@@ -10,7 +10,7 @@ from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
 from decaf_ros.models.wanted import while_wanted
 from decaf_ros.session.errors import SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.session.jobs import Job, QueryResult
+from decaf_ros.session.jobs import Job, QueryRequest, QueryResult
 from decaf_ros.session.objects import FoundObject
 from decaf_ros.session.roster import QueryRecord
 from decaf_ros.session.stages import StageClock
@@ -23,22 +23,22 @@ _POLL_SECONDS = 0.05  # how often a query that waits for a frame looks whether i
 _Arrive: TypeAlias = Callable[[Snapshot, QueryRecord, list[FoundObject], Callable[[], None]], Segmentation]
 
 
-def find(desk: Desk, job: Job, window_seconds: float | None, replace: bool) -> QueryResult:
+def find(desk: Desk, job: Job, request: QueryRequest) -> QueryResult:
     """Answer a new query.
 
     Args:
         desk: of the worker.
         job: the query.
-        window_seconds: how far back to look; ``None`` for the session's window.
-        replace: whether it takes the place of all earlier ones.
+        request: what is asked for.
 
     Raises:
         SessionError: there is nothing to look at or with, nothing was found, or nobody wants the answer any more.
     """
-    join = desk.session.join
-    return _ground(
-        desk, job, window_seconds, lambda snapshot, record, found, check: join(snapshot, record, found, replace, check)
-    )
+
+    def join(snapshot: Snapshot, record: QueryRecord, found: list[FoundObject], check: Callable[[], None]) -> Segmentation:
+        return desk.session.join(snapshot, record, found, request.replace, check)
+
+    return _ground(desk, job, request.window_seconds, join)
 
 
 def find_again(desk: Desk, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
