@@ -6,7 +6,8 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,29 @@ from decaf_ros.config import GroundingConfig
 from decaf_ros.evaluation.datasets import DATASETS, DatasetVideo, read_dataset
 from decaf_ros.evaluation.entries import DatasetError
 from decaf_ros.evaluation.journal import Journal, JournalError, Record
-from decaf_ros.evaluation.runner import DecafSegmenter, Prediction, Segmenter, evaluate
-from decaf_ros.evaluation.setups import Setup, ablations
-from decaf_ros.evaluation.summary import HEADER, summary_rows, write_expressions, write_summary
+from decaf_ros.evaluation.methods import DECAF, METHODS
+from decaf_ros.evaluation.runner import (
+    ALL_OF_A_VIDEO_MB,
+    GroundingSegmenter,
+    Prediction,
+    Segmenter,
+    evaluate,
+    middle_frames,
+)
+from decaf_ros.evaluation.setups import Setup, ablations, grounder_of, setup_of
+from decaf_ros.evaluation.summary import HEADER, NOT_RUN, published_rows, summary_rows, write_expressions, write_summary
 from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.method.loc_head import Head
 from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.errors import ModelNotFound, PromptError
+from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.outputs import OutputFolder, alike
+from decaf_ros.session.loc_head import find_heads
 from decaf_ros.text import brief, escaped, quoted
 from decaf_ros.video import FrameSource, VideoError
 
-# What is typed, and the name in tables. Variants that read images alike stand together: models are loaded once for them.
+# DecAF's variants: what is typed, and the name in tables. Those that read images alike stand together: models are loaded once
+# for them.
 _VARIANTS = {
     "full": "full method",
     "object-only": "object prompt only, no contrast",
@@ -49,19 +62,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        config = GroundingConfig(point_threshold=arguments.point_threshold, tracklet_threshold=arguments.tracklet_threshold)
+        config = GroundingConfig(
+            point_threshold=arguments.point_threshold,
+            tracklet_threshold=arguments.tracklet_threshold,
+            prefix_cache_mb=ALL_OF_A_VIDEO_MB,
+        )
     except ValueError as error:
         parser.error(str(error))
     dataset = DATASETS[arguments.dataset]
     try:
-        videos = read_dataset(arguments.dataset, arguments.root, arguments.split)[: arguments.limit]
+        all_videos = read_dataset(arguments.dataset, arguments.root, arguments.split)
+        videos = all_videos[: arguments.limit]
         out = OutputFolder(arguments.out)
         for name in (_EXPRESSIONS, _SUMMARY, _PAGE):
             out.holds_file(name)  # what is in the way is seen before hours of work
         if arguments.save_masks or _without_truth(videos):
             _check_mask_names(videos)
         journal = Journal(out, _settings(arguments, config))
-        status = _run(arguments, config, videos, journal, out)
+        status = _run(arguments, config, videos, all_videos, journal, out)
         _publish(arguments, videos, journal, dataset.overall_of, out)
     except (DatasetError, JournalError, ModelNotFound, VideoError, OSError) as error:
         message = escaped(str(error), kept="\n")  # a dataset's layout has several lines
@@ -82,11 +100,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", help="such as valid_u or train (default: the dataset's usual one)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     parser.add_argument(
+        "--methods",
+        nargs="+",
+        type=_methods,
+        default=[[DECAF]],
+        metavar="METHOD",
+        help=f"what is evaluated: {', '.join(METHODS)} (default: {DECAF})",
+    )
+    parser.add_argument(
         "--variants",
         nargs="+",
         choices=(*_VARIANTS, "all"),
         default=["full"],
-        help="the method, or it with one part changed (default: full)",
+        help=f"{DECAF} as it is, or with one part changed (default: full)",
     )
     parser.add_argument("--limit", type=positive_int, metavar="N", help="the first N videos only")
     parser.add_argument(
@@ -134,41 +160,56 @@ def _run(
     arguments: argparse.Namespace,
     config: GroundingConfig,
     videos: Sequence[DatasetVideo],
+    all_videos: Sequence[DatasetVideo],
     journal: Journal,
     out: OutputFolder,
 ) -> int:
     """Add what the journal lacks; returns the exit status."""
-    setups = ablations(Setup(options=MllmOptions(frame_tokens=arguments.frame_tokens), config=config))
-    missing = {name: setups[name] for name in _chosen(arguments.variants) if _count_missing(videos, name, journal)}
+    full = Setup(options=MllmOptions(frame_tokens=arguments.frame_tokens), config=config)
+    missing = {name: setup for name, setup in _chosen(arguments, full).items() if _count_missing(videos, name, journal)}
     progress = _Progress(sum(_count_missing(videos, name, journal) for name in missing))
     try:
         for options, group in itertools.groupby(missing.items(), key=lambda item: item[1].options):
-            _run_variants(arguments, options, {name: setup.config for name, setup in group}, videos, journal, out, progress)
+            _run_setups(arguments, options, dict(group), videos, all_videos, journal, out, progress)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
-def _run_variants(
+def _run_setups(
     arguments: argparse.Namespace,
     options: MllmOptions,
-    configs: dict[str, GroundingConfig],
+    setups: Mapping[str, Setup],
     videos: Sequence[DatasetVideo],
+    all_videos: Sequence[DatasetVideo],
     journal: Journal,
     out: OutputFolder,
     progress: _Progress,
 ) -> None:
-    """Variants of one reading of the images. The models go when this returns, before the next ones are loaded."""
+    """Those of one reading of the images, by name. The models go when this returns, before the next ones are loaded.
+
+    Heads are found by sentences about all videos of the split, so that ``--limit`` does not change them.
+    """
     try:
         mllm, tracker = load_models(arguments, options)
     except ValueError as error:
         raise ModelNotFound(f"{arguments.mllm} cannot be read with these options: {error}") from error
-    for name, config in configs.items():
-        segmenter = _lenient(DecafSegmenter(mllm, tracker, config, arguments.key_frames))
+    for name, setup in setups.items():
+        if METHODS[setup.method].by_heads:
+            setup = replace(setup, heads=_found_heads(mllm, all_videos))
+            print(f"{name}: {', '.join(f'layer {layer} head {head}' for layer, head in setup.heads)}", file=sys.stderr)
+        segmenter = _lenient(GroundingSegmenter(grounder_of(setup, mllm, tracker), arguments.key_frames))
         folder = out.folder("masks", _slug(name)) if arguments.save_masks or _without_truth(videos) else None
         for record in evaluate(videos, name, segmenter, journal, arguments.key_frames, folder):
             progress.report(record)
+
+
+def _found_heads(mllm: VideoMllm, videos: Sequence[DatasetVideo]) -> tuple[Head, ...]:
+    try:
+        return find_heads(mllm, middle_frames(videos))
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
 
 
 def _lenient(segmenter: Segmenter) -> Segmenter:
@@ -185,12 +226,27 @@ def _lenient(segmenter: Segmenter) -> Segmenter:
     return segment
 
 
-def _chosen(variants: Sequence[str]) -> list[str]:
-    return [name for slug, name in _VARIANTS.items() if slug in variants or "all" in variants]
+def _methods(text: str) -> list[str]:
+    """An argument type: names of methods, with commas between them."""
+    names = text.split(",")
+    for name in names:
+        if name not in METHODS:
+            raise argparse.ArgumentTypeError(f"{quoted(name)} is no method; there are {', '.join(METHODS)}")
+    return names
 
 
-def _slug(variant: str) -> str:
-    return next(slug for slug, name in _VARIANTS.items() if name == variant)
+def _chosen(arguments: argparse.Namespace, full: Setup) -> dict[str, Setup]:
+    """What is asked for, by its name in tables."""
+    methods, variants = set(itertools.chain(*arguments.methods)), arguments.variants
+    of_decaf = [name for slug, name in _VARIANTS.items() if slug in variants or "all" in variants]
+    chosen = {name: ablations(full)[name] for name in of_decaf if DECAF in methods}
+    return chosen | {METHODS[name].title: setup_of(name, full) for name in METHODS if name in methods - {DECAF}}
+
+
+def _slug(title: str) -> str:
+    """What is typed for a name in tables."""
+    names = _VARIANTS | {name: method.title for name, method in METHODS.items() if name != DECAF}
+    return next(slug for slug, name in names.items() if name == title)
 
 
 def _count_missing(videos: Sequence[DatasetVideo], variant: str, journal: Journal) -> int:
@@ -230,7 +286,7 @@ def _publish(
 ) -> None:
     """Write and print what is known so far."""
     records = list(journal.records.values())
-    rows = summary_rows(arguments.dataset, records, overall_of)
+    rows = [*summary_rows(arguments.dataset, records, overall_of), *published_rows(arguments.dataset)]
     write_expressions(out, _EXPRESSIONS, records)
     write_summary(out, _SUMMARY, rows)
     total = sum(len(video.expressions) for video in videos)
@@ -238,8 +294,8 @@ def _publish(
 
 {markdown_table(HEADER, rows)}
 Percent. Models: {brief(arguments.mllm)} (language), {brief(arguments.tracker)} (masks). {total} sentences a variant when
-complete. Coarse masks are scored on the key frames, tracked masks on all frames. The paper's figures are of Qwen2.5-VL-7B and
-SAM 2 (Hiera-L).
+complete. Coarse masks are scored on the key frames, tracked masks on all frames. The paper's figures, DecAF's, are of
+Qwen2.5-VL-7B and SAM 2 (Hiera-L). What is "{NOT_RUN}" is of others' papers, with other models and protocols.
 """
     out.write_text(_PAGE, page)
     print(page)

@@ -33,6 +33,10 @@ class Record:
         seconds: time spent, with scoring.
         coarse: scores of the Otsu masks on the key frames; ``None`` without ground truth, as for ``masks``.
         masks: scores of the tracked masks on all frames.
+        robustness: R of the tracked masks; ``None`` also where it is not known what else is there.
+        found: whether a tracked mask holds anything, on any frame.
+        there: whether ground truth does, on any frame; ``None`` without.
+        presence: how likely the model held it that there is such a thing; ``None`` where it was not asked.
     """
 
     variant: str
@@ -45,6 +49,10 @@ class Record:
     seconds: float
     coarse: MaskScores | None
     masks: MaskScores | None
+    robustness: float | None = None
+    found: bool = True
+    there: bool | None = None
+    presence: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -182,6 +190,15 @@ def _scores(value: Any) -> MaskScores | None:
     return scores
 
 
+def _share(value: Any) -> float | None:
+    if value is None:
+        return None
+    share = _number(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share:g} does not lie between 0 and 1")
+    return share
+
+
 def _number(value: Any) -> float:
     if value is None:
         return math.nan
@@ -209,4 +226,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "seconds": _number,
     "coarse": _scores,
     "masks": _scores,
+    "robustness": _share,
+    "found": _truth,
+    "there": lambda value: None if value is None else _truth(value),
+    "presence": _share,
 }

@@ -16,7 +16,7 @@ from test_dataset_files import failing_only_by, json_values
 
 from decaf_ros.evaluation.journal import Journal, JournalError, Record
 from decaf_ros.evaluation.metrics import MaskScores
-from decaf_ros.evaluation.summary import summary_rows, write_expressions
+from decaf_ros.evaluation.summary import HEADER, summary_rows, write_expressions
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.outputs import OutputFolder
 
@@ -24,8 +24,18 @@ SETTINGS = {"dataset": "tiny"}
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 scores = st.floats(0, 1) | st.just(math.nan)
 pairs = st.none() | st.builds(MaskScores, scores, scores)
+shares = st.none() | st.floats(0, 1)
 records = st.builds(
-    Record, *[texts] * 6, confident=st.booleans(), seconds=st.floats(0) | st.just(math.nan), coarse=pairs, masks=pairs
+    Record,
+    *[texts] * 6,
+    confident=st.booleans(),
+    seconds=st.floats(0) | st.just(math.nan),
+    coarse=pairs,
+    masks=pairs,
+    robustness=shares,
+    found=st.booleans(),
+    there=st.none() | st.booleans(),
+    presence=shares,
 )
 
 
@@ -60,7 +70,7 @@ def use(out: OutputFolder) -> None:
     """As the command does: what was read is summed up, and written as tables."""
     records = list(Journal(out, SETTINGS).records.values())
     rows = summary_rows("mevis", records)
-    table = markdown_table(["a"] * 11, rows)
+    table = markdown_table(HEADER, rows)
     assert len(table.splitlines()) == 2 + len(rows)
     write_expressions(out, "expressions.csv", records)
 
