@@ -221,7 +221,10 @@ class MaskTracker(Protocol[_Features, _Track]):
         """
 
     def turned_back(self, track: _Track) -> _Track:
-        """The same object from the first frame of a reversible track, for steps back in time, knowing what came later."""
+        """The same object from the first frame of a reversible track, for steps back in time, knowing what came later.
+
+        Once only; the track itself goes on as before.
+        """
 
     def start_backwards(self, features: _Features, mask_hw: BoolArray, later: Sequence[_Features]) -> _Track:
         """A new object from its mask on a frame, for steps back in time, knowing the :attr:`reach` frames after that one."""

@@ -211,8 +211,13 @@ class Sam2Tracker:
         return Sam2Track.starting(self._span, _entry(self._network.memorise(features, mask_hw[None]), 0, time=0), reversible)
 
     def turned_back(self, track: Sam2Track) -> Sam2Track:
-        """The same object from the first frame of a reversible track, for steps back in time, as in the official predictor."""
-        return track.reversed()
+        """The same object from the first frame of a reversible track, for steps back in time, as in the official predictor.
+
+        The track itself goes on as before, but cannot be turned back again.
+        """
+        back = track.reversed()
+        track.forget_beginning()
+        return back
 
     @_in_line
     def start_backwards(self, features: Sam2Features, mask_hw: BoolArray, later: Sequence[Sam2Features]) -> Sam2Track:

@@ -57,14 +57,15 @@ class Contest:
         """Masks that survive suppression on their own frame and against those found on earlier key frames.
 
         Each survivor is carried forwards only, and only until a better one replaces it: all that the comparison needs. What
-        is left in the end has been carried to the end of the clip.
+        is left in the end has been carried to the end of the clip, by the gates of the mask model, if it has any, so that it
+        can be followed on.
         """
         alive: list[Candidate] = []
         for key_index, here in enumerate(features):
             clock.check()
             tracks = [old.track for old in alive if old.track is not None]
             if tracks:
-                for old, output in zip(alive, self.tracker.step(tracks, here, gated=False), strict=True):
+                for old, output in zip(alive, self.tracker.step(tracks, here), strict=True):
                     old.masks.append(output.mask_hw)
             on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
             if on_frame:

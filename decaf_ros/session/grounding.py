@@ -53,6 +53,8 @@ class Grounding:
         tracklets: all that survived suppression, best first; the paper's candidates.
         objects: those above the threshold, merged into instances, best first; when none passed, the best one alone.
         confident: false when no tracklet passed the threshold.
+        tracks: what carried the tracklets from their key frames to the end of the window. A track has one owner:
+            :meth:`Grounder.build_tracks` takes out those that are followed on.
     """
 
     window: FrameWindow
@@ -61,6 +63,7 @@ class Grounding:
     tracklets: tuple[Tracklet, ...]
     objects: tuple[GroundedObject, ...]
     confident: bool
+    tracks: dict[Tracklet, ObjectTrack] = field(default_factory=dict, repr=False)
 
     def union_masks(self) -> BoolArray:
         """``(T, H, W)`` bool: the paper's output, the union of the kept tracklets."""
@@ -103,10 +106,11 @@ class Grounder:
             found = points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
             features = [stored.features() for stored in clip]
             candidates = self._contest.candidates(features, found, clock)
-            tracklets = self._scored(candidates, features, attention.heat_thw, clock)
+            tracks = self._scored(candidates, features, attention.heat_thw, clock)
+        tracklets = tuple(tracks)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self.config.tracklet_threshold]
         objects = merge_same(passed or tracklets[:1], self.config.nms_iou, clock.check)
-        return Grounding(window, attention, tuple(found), tuple(tracklets), tuple(objects), confident=bool(passed))
+        return Grounding(window, attention, tuple(found), tracklets, tuple(objects), bool(passed), tracks)
 
     def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
         """What every object looks like on the key frame of its best tracklet."""
@@ -116,11 +120,24 @@ class Grounder:
     def build_tracks(
         self, grounding: Grounding, clip: Sequence[StoredFrame], clock: StageClock | None = None
     ) -> list[ObjectTrack]:
-        """Streaming memory for every object, carried from its first key frame to the last frame of the clip."""
-        clock = clock or StageClock()
-        masks = [found.conditioning_masks() for found in grounding.objects]
+        """Streaming memory for every object, carried from its first key frame to the last frame of the clip.
+
+        An object with a mask on one key frame goes on with what carried that; others begin anew.
+        """
+        carried = [self._carried(grounding, found) for found in grounding.objects]
+        masks = [found.conditioning_masks() for found, track in zip(grounding.objects, carried, strict=True) if track is None]
+        built = iter(self._from_masks(masks, clip, clock or StageClock()))
+        return [next(built) if track is None else track for track in carried]
+
+    def _carried(self, grounding: Grounding, found: GroundedObject) -> ObjectTrack | None:
+        return grounding.tracks.pop(found.tracklets[0], None) if len(found.conditioning_masks()) == 1 else None
+
+    def _from_masks(
+        self, masks: Sequence[dict[int, BoolArray]], clip: Sequence[StoredFrame], clock: StageClock
+    ) -> list[ObjectTrack]:
+        """A track for each object from its masks by key frame."""
         tracks: list[ObjectTrack | None] = [None] * len(masks)
-        for index, stored in enumerate(clip):
+        for index, stored in enumerate(clip if masks else ()):
             clock.check()
             going_on = [track for track, given in zip(tracks, masks, strict=True) if track is not None and index not in given]
             if going_on:
@@ -142,10 +159,10 @@ class Grounder:
 
     def _scored(
         self, candidates: Sequence[Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor, clock: StageClock
-    ) -> list[Tracklet]:
-        """Score the survivors by their masks over the whole clip, best first."""
+    ) -> dict[Tracklet, ObjectTrack]:
+        """Score the survivors by their masks over the whole clip, best first, with what carried them to its end."""
         if not candidates:
-            return []
+            return {}
         masks = self._contest.over_the_clip(candidates, features, clock)
         agreements = []
         for mask in torch.from_numpy(masks)[:, None]:
@@ -157,11 +174,12 @@ class Grounder:
             torch.tensor([candidate.predicted_iou for candidate in candidates]),
             consistency,
         )
-        order = scores.argsort(descending=True, stable=True).tolist()
-        return [
-            Tracklet(candidates[i].prompt, masks[i], candidates[i].predicted_iou, float(consistency[i]), float(scores[i]))
-            for i in order
-        ]
+        tracks: dict[Tracklet, ObjectTrack] = {}
+        for row in scores.argsort(descending=True, stable=True).tolist():
+            own, agreement, score = candidates[row], float(consistency[row]), float(scores[row])
+            assert own.track is not None, "it was carried to the end"
+            tracks[Tracklet(own.prompt, masks[row], own.predicted_iou, agreement, score)] = own.track
+        return tracks
 
 
 def merge_same(

@@ -2,17 +2,20 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
+from filmed_table import SCENE, FilmedTable
 
 from decaf_ros.config import GroundingConfig
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, PointPrompt, Tracklet
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.protocols import MaskProposals, Reply, TrackOutput
-from decaf_ros.session.attention import MllmAttention
+from decaf_ros.models.sam2_stream import Sam2Tracker
+from decaf_ros.session.attention import Attention, MllmAttention
 from decaf_ros.session.frames import StoredFrame
 from decaf_ros.session.grounding import Grounder, Grounding, merge_same
 
@@ -240,6 +243,30 @@ def test_tracks_are_carried_from_their_first_key_frame_to_the_last_frame(one):
     (track,) = method.build_tracks(grounding, clip)
     first = min(grounding.objects[0].conditioning_masks())
     assert track.seen == list(range(first, FRAMES))
+
+
+def test_an_object_of_one_key_frame_goes_on_as_if_it_had_begun_from_its_mask_there():
+    views = FilmedTable(SCENE, (48, 64)).views(14)
+    tracker = Sam2Tracker.load("embedded", image_size=64, memory_gating=True, motion_gating=True)
+    *clip, later = [StoredFrame(Frame(index * 10**8, "camera", view.image_rgb), tracker) for index, view in enumerate(views)]
+    heat = torch.zeros(len(clip), 12, 16)
+    heat[4] = F.adaptive_avg_pool2d(torch.from_numpy(views[4].mask_of(0)).float()[None], (12, 16))[0]
+
+    class Pointing(MllmAttention):
+        def attend(self, window: FrameWindow, expression: str, clock: object = None) -> Attention:
+            return Attention(heat / heat.max(), "it", ())
+
+    method = Grounder(Pointing(ToldMllm(World({}, {}))), tracker, GroundingConfig(tracklet_threshold=0.0))
+    grounding = method.ground(clip, "it")
+    [found] = grounding.objects
+    assert list(found.conditioning_masks()) == [4]
+    assert found.tracklets[0].masks_thw[4:].any(axis=(1, 2)).all()
+    anew = method.build_tracks(replace(grounding, tracks={}), clip)
+    carried = method.build_tracks(grounding, clip)
+    assert (len(grounding.tracks), carried[0].nbytes) == (len(grounding.tracklets) - 1, anew[0].nbytes)
+    [expected], [output] = (tracker.step(tracks, later.features()) for tracks in (anew, carried))
+    torch.testing.assert_close(output.logits_hw, expected.logits_hw, rtol=0, atol=1e-3)
+    assert output.mask_hw.any()
 
 
 def test_the_refreshed_map_is_the_frame_paths_and_points_at_the_body(one):
