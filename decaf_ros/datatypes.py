@@ -131,6 +131,21 @@ class PointPrompt:
     attention: float
 
 
+@dataclass(frozen=True)
+class BoxPrompt:
+    """One box query to SAM 2: what the language model answered when it was asked where something is.
+
+    Attributes:
+        key_index: index of its key frame in the window.
+        xyxy_px: ``(x_min, y_min, x_max, y_max)`` in pixels of the frame, inside of it.
+        attention: greatest value of the heat map in it, in [0, 1].
+    """
+
+    key_index: int
+    xyxy_px: tuple[float, float, float, float]
+    attention: float
+
+
 @dataclass(frozen=True, eq=False)
 class ObjectPrompt:
     """Where an object is on one frame, as somebody other than DecAF says: a person's click, a detector's box, a known mask.
@@ -173,14 +188,14 @@ class Tracklet:
     """A mask that was proposed on one key frame and propagated over the whole window.
 
     Attributes:
-        prompt: the point that proposed it.
+        prompt: the point or the box that proposed it.
         masks_thw: ``(T, H, W)`` bool, at the resolution of the camera image.
         predicted_iou: SAM 2's own estimate for the mask on the prompt's frame, in [0, 1].
         consistency: attention consistency ``s_ac``; positive values are divided by the window's largest.
         score: ``s_trk``, the mean of attention, predicted IoU and consistency.
     """
 
-    prompt: PointPrompt
+    prompt: PointPrompt | BoxPrompt
     masks_thw: BoolArray
     predicted_iou: float
     consistency: float
@@ -191,10 +206,25 @@ class Tracklet:
         _require_finite(self, "predicted_iou", "consistency", "score")
 
     @property
+    def grounder(self) -> str:
+        """Where it came from: "decaf" for a point, or "box"."""
+        return "box" if isinstance(self.prompt, BoxPrompt) else "decaf"
+
+    @property
     def key_mask_hw(self) -> BoolArray:
         """``(H, W)`` bool: the mask on its key frame."""
         mask: BoolArray = self.masks_thw[self.prompt.key_index]
         return mask
+
+
+def box_of(mask_hw: BoolArray) -> tuple[int, int, int, int]:
+    """Tight box ``(x_min, y_min, x_max, y_max)`` around a ``(H, W)`` bool mask, max exclusive; all 0 for an empty one."""
+    rows = np.flatnonzero(mask_hw.any(axis=1))
+    if rows.size == 0:
+        return 0, 0, 0, 0
+    y_min, y_max = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask_hw[y_min:y_max].any(axis=0))
+    return int(columns[0]), y_min, int(columns[-1]) + 1, y_max
 
 
 class Visibility(Enum):
@@ -270,12 +300,7 @@ class ObjectMask:
     @cached_property
     def box_xyxy(self) -> tuple[int, int, int, int]:
         """Tight box ``(x_min, y_min, x_max, y_max)`` in pixels, max exclusive; all 0 for an empty mask."""
-        rows = np.flatnonzero(self.mask_hw.any(axis=1))
-        if rows.size == 0:
-            return 0, 0, 0, 0
-        y_min, y_max = int(rows[0]), int(rows[-1]) + 1
-        columns = np.flatnonzero(self.mask_hw[y_min:y_max].any(axis=0))
-        return int(columns[0]), y_min, int(columns[-1]) + 1, y_max
+        return box_of(self.mask_hw)
 
     @property
     def box_slices(self) -> tuple[slice, slice]:

@@ -34,9 +34,9 @@ def main() -> None:
     parser.add_argument("--seed", type=whole_number, default=FIRST_SEED, help="as of decaf demo (default: %(default)s)")
     *present, absent = choose_queries(parser.parse_args().seed, KINDS, ANSWER_SECONDS + TRACKING_SECONDS)
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = run_node(present, OutputFolder(Path(folder)))
+        outcomes, absence = run_node(present, absent, OutputFolder(Path(folder)))
     _write_animation(outcomes[0])
-    sheet = _at_width(draw_sheet(outcomes, absent, look_again(outcomes, absent)), SHEET_WIDTH)
+    sheet = _at_width(draw_sheet(outcomes, absence, look_again(outcomes, absence)), SHEET_WIDTH)
     with OutputFolder(FOLDER).file(SHEET) as file:
         sheet.save(file, format="JPEG", quality=88, optimize=True)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from decaf_ros.config import SessionConfig
+from decaf_ros.config import GrounderName, SessionConfig
 from decaf_ros.datatypes import Frame, FrameWindow, HeatMap, ObjectMask, ObjectPrompt, Segmentation, TrackEvent, UInt8Array
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.attention import Attention, AttentionSource
@@ -117,8 +117,10 @@ class _SlowAttention:
     replay: Replay
     source: AttentionSource
 
-    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
-        attention = self.source.attend(window, expression, clock)
+    def attend(
+        self, window: FrameWindow, expression: str, clock: StageClock | None = None, grounder: GrounderName = "decaf"
+    ) -> Attention:
+        attention = self.source.attend(window, expression, clock, grounder)
         self._take(self.replay.latency.key_frame_s * len(window))
         return attention
 

@@ -1,8 +1,8 @@
 """``decaf demo``: a simulated camera and decaf_node as processes of their own, asked as a user asks, scored against the truth.
 
 The camera films a robot's table while the arm works. Three sentences about scenes that no model was trained on: two that mean a
-thing, and one that is true of nothing, of which the model is asked whether there is such a thing. The exit status is 1 if
-anything fails.
+thing, and one that is true of nothing, of which the node is to say that it is not there. The exit status is 1 if anything
+fails.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decaf_ros.cli import pick
-from decaf_ros.cli.demo_pictures import SecondLook, draw_sheet, look_again, write_video
-from decaf_ros.cli.demo_run import ANSWER_SECONDS, TRACKING_SECONDS, DemoError, Outcome, run_node, say
+from decaf_ros.cli.demo_pictures import draw_sheet, look_again, write_video
+from decaf_ros.cli.demo_run import ANSWER_SECONDS, TRACKING_SECONDS, Absence, DemoError, Outcome, run_node, say
 from decaf_ros.cli.demo_scenes import choose_queries, require_kinds
 from decaf_ros.cli.models import whole_number
-from decaf_ros.evaluation.held_out import HeldOutQuery
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.video import VideoError
@@ -48,18 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = OutputFolder(arguments.out)
         for name in _OUTPUTS:
             out.holds_file(name)  # what is in the way is seen at once
-        outcomes = run_node(present, out)
+        outcomes, absence = run_node(present, absent, out)
         write_video(out, outcomes)
         say("looking at the same key frames once more, step by step")
-        look = look_again(outcomes, absent)
-        out.write_png("contact_sheet.png", draw_sheet(outcomes, absent, look)[..., ::-1])
-        table = _table(outcomes, absent, look)
+        look = look_again(outcomes, absence)
+        out.write_png("contact_sheet.png", draw_sheet(outcomes, absence, look)[..., ::-1])
+        table = _table(outcomes, absence)
         out.write_text("results.md", table)
     except (DemoError, VideoError, OSError) as error:  # TimeoutError is an OSError
         print(f"decaf demo failed: {error}", file=sys.stderr)
         return 1
     print(f"\n{table}\n{arguments.out}/overlay.mp4, contact_sheet.png and results.md are written.")
-    return _verdict(outcomes)
+    return _verdict(outcomes, absence)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,26 +91,24 @@ def _kinds(text: str) -> tuple[str, str, str]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _table(outcomes: Sequence[Outcome], absent: HeldOutQuery, look: SecondLook) -> str:
-    told = [(outcome.query, outcome.cells()) for outcome in outcomes]
-    told.append((absent, [_NONE] * len(told[0][1])))
-    rows = [
-        [
-            query.sentence.text,
-            query.sentence.kind.replace("_", " "),
-            f"yes: {look.presence[query.sentence.text]:.1%}",
-            *cells,
-        ]
-        for query, cells in told
-    ]
+def _table(outcomes: Sequence[Outcome], absence: Absence) -> str:
+    rows = [[*_asked(outcome, "there"), *outcome.cells()] for outcome in outcomes]
+    rows.append([*_asked(absence, absence.verdict), *[_NONE] * len(outcomes[0].cells())])
     return markdown_table(_HEADER, rows)
 
 
-def _verdict(outcomes: Sequence[Outcome]) -> int:
+def _asked(asked: Outcome | Absence, verdict: str) -> list[str]:
+    kind = asked.query.sentence.kind.replace("_", " ")
+    return [asked.text, kind, f"{verdict}, presence {asked.response.presence:.1%}"]
+
+
+def _verdict(outcomes: Sequence[Outcome], absence: Absence) -> int:
     poor = [outcome for outcome in outcomes if outcome.scores.j_and_f < LEAST_J_AND_F]
     for outcome in poor:
         print(f'"{outcome.text}": J&F is below {LEAST_J_AND_F}', file=sys.stderr)
-    return 1 if poor else 0
+    if not absence.noticed:
+        print(f'"{absence.text}": {absence.verdict}, though there is none', file=sys.stderr)
+    return 1 if poor or not absence.noticed else 0
 
 
 if __name__ == "__main__":

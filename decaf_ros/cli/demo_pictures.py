@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from decaf_ros.cli.contact_sheet import AbsentRow, SheetRow, draw_contact_sheet
-from decaf_ros.cli.demo_run import CAMERA_HZ, TRACKING_SECONDS, DemoError, Outcome, truth_of
+from decaf_ros.cli.demo_run import CAMERA_HZ, TRACKING_SECONDS, Absence, DemoError, Outcome, truth_of
 from decaf_ros.cli.live_picture import draw_live
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import HeatMap, UInt8Array
-from decaf_ros.evaluation.held_out import HeldOutQuery
 from decaf_ros.imaging import stamp_to_ns
-from decaf_ros.models import prompts
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
 from decaf_ros.outputs import OutputFolder
@@ -30,12 +28,10 @@ class SecondLook:
     Attributes:
         groundings: the steps of each query.
         absent_heat: where the model looks for what is not there.
-        presence: by sentence, how likely the model holds it to be, in [0, 1], that there is such a thing.
     """
 
     groundings: list[Grounding]
     absent_heat: HeatMap
-    presence: dict[str, float]
 
 
 def write_video(out: OutputFolder, outcomes: Sequence[Outcome]) -> None:
@@ -58,20 +54,14 @@ def live_pictures(outcome: Outcome) -> Iterator[UInt8Array]:
         yield draw_live(frame.image_rgb, None if heat is None else recording.heat[heat].image_rgb, caption)
 
 
-def look_again(outcomes: Sequence[Outcome], absent: HeldOutQuery) -> SecondLook:
+def look_again(outcomes: Sequence[Outcome], absence: Absence) -> SecondLook:
     """Go through the steps on the key frames of each query; the last one's are asked for what is not there, too."""
-    tracker, mllm = Sam2Tracker.load("embedded"), load_mllm("embedded")
-    attention = MllmAttention(mllm)
+    tracker, attention = Sam2Tracker.load("embedded"), MllmAttention(load_mllm("embedded"))
     grounder = Grounder(attention, tracker)
-    clips = {outcome.text: _key_frames(outcome, tracker) for outcome in outcomes}
-    groundings = [grounder.ground(clip, text) for text, clip in clips.items()]
-    clips[absent.sentence.text] = clip = clips[outcomes[-1].text]
-    heat_hw = attention.attend(window_of(clip), absent.sentence.text).heat_thw[-1]
-    presence = {
-        text: mllm.read_video(window_of(clip)).probability_of_yes(prompts.presence_prompt(text))[0]
-        for text, clip in clips.items()
-    }
-    return SecondLook(groundings, HeatMap(clip[-1].frame, 1, heat_hw.numpy()), presence)
+    clips = [_key_frames(outcome, tracker) for outcome in outcomes]
+    groundings = [grounder.ground(clip, outcome.text) for outcome, clip in zip(outcomes, clips, strict=True)]
+    heat_hw = attention.attend(window_of(clips[-1]), absence.text).heat_thw[-1]
+    return SecondLook(groundings, HeatMap(clips[-1][-1].frame, 1, heat_hw.numpy()))
 
 
 def _key_frames(outcome: Outcome, tracker: Sam2Tracker) -> list[StoredFrame]:
@@ -87,11 +77,12 @@ def _key_frames(outcome: Outcome, tracker: Sam2Tracker) -> list[StoredFrame]:
     return clip
 
 
-def draw_sheet(outcomes: Sequence[Outcome], absent: HeldOutQuery, look: SecondLook) -> UInt8Array:
+def draw_sheet(outcomes: Sequence[Outcome], absence: Absence, look: SecondLook) -> UInt8Array:
     """The sheet, uint8 RGB."""
     first, *others = [_sheet_row(outcome, grounding) for outcome, grounding in zip(outcomes, look.groundings, strict=True)]
-    title = f'"{absent.sentence.text}"   there is none. Is it there?'
-    return draw_contact_sheet(first, others, AbsentRow(title, look.absent_heat, look.presence))
+    title = f'"{absence.text}"   there is none. The node: {absence.verdict}'
+    presence = {asked.text: asked.response.presence for asked in (*outcomes, absence)}
+    return draw_contact_sheet(first, others, AbsentRow(title, look.absent_heat, presence))
 
 
 def _sheet_row(outcome: Outcome, grounding: Grounding) -> SheetRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -77,17 +78,45 @@ class Outcome:
         ]
 
 
+@dataclass(frozen=True, eq=False)
+class Absence:
+    """What became of a sentence that is true of nothing.
+
+    Attributes:
+        query: sentence and scene.
+        response: the node's answer.
+    """
+
+    query: HeldOutQuery
+    response: Query.Response
+
+    @property
+    def text(self) -> str:
+        """The sentence."""
+        return self.query.sentence.text
+
+    @property
+    def noticed(self) -> bool:
+        """Whether the node refused it, as it should."""
+        return not self.response.success
+
+    @property
+    def verdict(self) -> str:
+        """What the node makes of it."""
+        return "not there" if self.noticed else "taken for there"
+
+
 def say(text: str) -> None:
     """What is going on, for who waits."""
     print(f"[decaf demo] {text}", flush=True)
 
 
-def run_node(queries: Sequence[HeldOutQuery], out: OutputFolder) -> list[Outcome]:
-    """Start the programs, ask all queries one after another, and stop the programs."""
+def run_node(queries: Sequence[HeldOutQuery], absent: HeldOutQuery, out: OutputFolder) -> tuple[list[Outcome], Absence]:
+    """Start the programs, ask all queries one after another and what is true of nothing last, and stop the programs."""
     say(f"starting the camera and decaf_node (logs in {out.path})")
     with camera_and_node(out) as (client, _):
         recorder = Recorder(client)
-        return [_ask(query, client, recorder) for query in queries]
+        return [_ask(query, client, recorder) for query in queries], _ask_in_vain(absent, client, recorder)
 
 
 @contextmanager
@@ -168,6 +197,19 @@ def _ask(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> Outcom
     )
     time.sleep(TRACKING_SECONDS)
     return _score(query, response, recorder.stop(), asked_ns)
+
+
+def _ask_in_vain(query: HeldOutQuery, client: DecafClient, recorder: Recorder) -> Absence:
+    """Ask for what is not there when it is time."""
+    text = query.sentence.text
+    show_until_asked(query, client, recorder)
+    say(f'asking for "{text}", of which there is none')
+    absence = Absence(query, client.query(text))
+    recorder.stop()
+    if absence.noticed and math.isnan(absence.response.presence):
+        raise DemoError(f'"{text}" was not answered: {brief(absence.response.message)}')
+    say(f"{absence.verdict}: presence {absence.response.presence:.1%}")
+    return absence
 
 
 def _score(query: HeldOutQuery, response: Query.Response, recording: Recording, asked_ns: int) -> Outcome:

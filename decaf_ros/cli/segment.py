@@ -15,10 +15,10 @@ from decaf_ros.bags import BagTopic, is_bag
 from decaf_ros.cli import MESSAGE_CHARACTERS
 from decaf_ros.cli.masks import LabelImages, MaskFiles, RunLengths
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
-from decaf_ros.config import GroundingConfig
+from decaf_ros.config import GROUNDERS, GroundingConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, Visibility
 from decaf_ros.drawing import colour_heat, draw_overlay
-from decaf_ros.models.errors import ModelNotFound, PromptError
+from decaf_ros.models.errors import ModelNotFound, NoBoxesError, PromptError
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.attention import MllmAttention
@@ -29,6 +29,8 @@ from decaf_ros.strict_json import to_json
 from decaf_ros.text import brief, checked_line, quoted
 from decaf_ros.video import FrameSource, VideoError, VideoWriter, open_frames
 
+NOT_THERE = 3
+"""The exit status where, by the language model, nothing in the recording fits the sentence. (2 is for wrong arguments.)"""
 _FOLDERS = ("masks", "heat")
 _FILES = ("masks.json", "overlay.mp4", "frames.csv", "summary.json")
 _NUMBERED = re.compile(r"[0-9]{6,}\.png")
@@ -40,23 +42,31 @@ class SegmentError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Segment a video; returns the exit status: 0, or 1 when the models, the video or the folder cannot be used."""
+    """Segment a video.
+
+    Returns:
+        The exit status: 0, 1 when the models, the video or the folder cannot be used, or :data:`NOT_THERE`.
+    """
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
         arguments.expression = checked_line(arguments.expression, "expression")
-        config = GroundingConfig(tracklet_threshold=arguments.tracklet_threshold)
+        config = GroundingConfig(
+            grounder=arguments.grounder,
+            tracklet_threshold=arguments.tracklet_threshold,
+            min_presence=arguments.min_presence,
+        )
     except ValueError as error:
         parser.error(str(error))
     if not arguments.expression:
         parser.error('the expression is empty: say what to look for, such as "the red mug"')
     try:
         summary = _segment(arguments, config)
-    except (SegmentError, ModelNotFound, VideoError, OSError) as error:
+    except (SegmentError, ModelNotFound, NoBoxesError, VideoError, OSError) as error:
         print(f"decaf segment: {brief(error, MESSAGE_CHARACTERS)}", file=sys.stderr)
         return 1
     _report(summary, arguments.out)
-    return 0
+    return 0 if summary["there"] else NOT_THERE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="decaf segment",
         description="Masks of what a sentence refers to, on every frame of a video.",
         epilog="DIR then holds masks/ (16-bit PNG, pixel = object id) or masks.json (COCO run lengths), heat/ (heat maps of "
-        "the key frames), overlay.mp4, frames.csv (stamps) and summary.json.",
+        "the key frames), overlay.mp4, frames.csv (stamps) and summary.json. Where nothing in the video fits, it holds heat/ "
+        f"and summary.json alone, and the exit status is {NOT_THERE}.",
     )
     parser.add_argument("video", type=Path, help="a video file, a folder of images in the order of their names, or a rosbag2")
     parser.add_argument("expression", help='what to look for, such as "the red mug"')
@@ -76,11 +87,26 @@ def _parser() -> argparse.ArgumentParser:
         "--key-frames", type=positive_int, default=16, help="frames that the sentence is judged by (default: %(default)s)"
     )
     parser.add_argument(
+        "--grounder",
+        choices=GROUNDERS,
+        default=GroundingConfig.grounder,
+        help="where candidates come from: points where the language model looks (decaf), boxes that it answers with (box), or "
+        "both (default: %(default)s)",
+    )
+    parser.add_argument(
         "--tracklet-threshold",
         type=float,
         default=GroundingConfig.tracklet_threshold,
         help="score from which an object is kept; the best one always is (default: %(default)s)",
     )
+    parser.add_argument(
+        "--min-presence",
+        type=float,
+        default=GroundingConfig.min_presence,
+        help="probability that anything fits, by the language model, below which nothing does; 0 does not ask "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--accept-doubtful", action="store_true", help="follow the best guess even where nothing fits")
     add_model_options(parser)
     return parser
 
@@ -103,16 +129,22 @@ def _segment(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str
     with out.video("overlay.mp4", source.frames_per_second) as attempt:  # which leaves no file
         attempt.open(source.read(0, 1)[0].size_hw)
     mllm, tracker = load_models(arguments)
+    if config.grounder != "decaf":
+        mllm.box_format()  # or nothing goes
     _remove_earlier_results(out)
-    with out.video("overlay.mp4", source.frames_per_second) as overlay:
-        clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
-        grounder = Grounder(MllmAttention(mllm, config), tracker, config)
-        try:
-            grounded = ground_video(source, arguments.expression, grounder, tracker, arguments.key_frames, clock)
-        except PromptError as error:
-            raise SegmentError(str(error)) from error
-        masks = _MASK_FILES[arguments.masks](out)
-        summary = _write(out, overlay, masks, source, grounded, tracker, arguments.expression)
+    clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
+    grounder = Grounder(MllmAttention(mllm, config), tracker, config)
+    try:
+        grounded = ground_video(source, arguments.expression, grounder, tracker, arguments.key_frames, clock)
+    except PromptError as error:
+        raise SegmentError(str(error)) from error
+    there = arguments.accept_doubtful or not grounded.grounding.doubted
+    summary = _summary(source, grounded, arguments.expression) | {"there": there}
+    _write_heat_maps(out.folder("heat"), grounded)
+    if there:
+        with out.video("overlay.mp4", source.frames_per_second) as overlay:
+            masks = _MASK_FILES[arguments.masks](out)
+            summary["objects"] = _write(out, overlay, masks, source, grounded, tracker, arguments.expression)
     summary["latency_ms"] = {stage: round(value, 1) for stage, value in clock.latency_ms.items()}
     out.write_text("summary.json", to_json(summary, indent=2) + "\n")  # the last one: with it, all is there
     return summary
@@ -165,9 +197,8 @@ def _write(
     grounded: GroundedVideo,
     tracker: MaskTracker,
     expression: str,
-) -> dict[str, Any]:
-    """Write masks, heat maps, stamps and the overlay video; return what there is to say about them."""
-    _write_heat_maps(out.folder("heat"), grounded)
+) -> list[dict[str, Any]]:
+    """Write masks, stamps and the overlay video; return what there is to say about each object."""
     frames_seen: Counter[int] = Counter()
     with out.text("frames.csv") as stamps:
         rows = csv.writer(stamps, lineterminator="\n")
@@ -178,19 +209,30 @@ def _write(
             overlay.write(draw_overlay(segmentation, {QUERY_ID: expression}))
             frames_seen.update(each.object_id for each in segmentation.objects if each.visibility is Visibility.VISIBLE)
     masks.finish()
-    grounding = grounded.grounding
-    objects = [
-        {"object_id": number, "score": round(found.score, 4), "frames_visible": frames_seen[number]}
-        for number, found in enumerate(grounding.objects, 1)
+    return [
+        {
+            "object_id": number,
+            "score": round(found.score, 4),
+            "grounder": found.grounder,
+            "frames_visible": frames_seen[number],
+        }
+        for number, found in enumerate(grounded.grounding.objects, 1)
     ]
+
+
+def _summary(source: FrameSource, grounded: GroundedVideo, expression: str) -> dict[str, Any]:
+    grounding = grounded.grounding
+    guess = grounding.guess if grounding.doubted else None
     return {
         "expression": expression,
         "object_name": grounding.attention.object_name,
         "confident": grounding.confident,
+        "presence": round(grounding.attention.presence, 4),
+        "guess": guess and {"box_xyxy": guess.box_xyxy, "score": round(guess.score, 4), "stamp_ns": guess.stamp_ns},
         "frames": len(source),
         "frames_per_second": source.frames_per_second,
         "key_frames": list(grounded.key_indices),
-        "objects": objects,
+        "objects": [],
     }
 
 
@@ -209,6 +251,11 @@ def _with_progress(segmentations: Iterator[Segmentation], count: int) -> Iterato
 
 
 def _report(summary: dict[str, Any], folder: Path) -> None:
+    if not summary["there"]:
+        likely = f"that there is such a thing is {summary['presence']:.1%} likely by the language model"
+        print(f"{quoted(summary['expression'])}: nothing in the video fits, {likely}; heat maps are in {folder}")
+        print("--accept-doubtful follows the best guess, --min-presence moves the limit")
+        return
     name = brief(summary["object_name"] or "unnamed")
     print(f"{quoted(summary['expression'])}: {name}, {len(summary['objects'])} object(s), results in {folder}")
     if not summary["objects"]:

@@ -150,11 +150,12 @@ def episode_of(seed: int) -> Episode:
     return sample_episode(require_held_out(seed))
 
 
-def render_clip(query: HeldOutQuery) -> Clip:
-    """Render the query's clip."""
+def render_clip(query: HeldOutQuery, indices: Sequence[int] = range(CLIP_FRAMES)) -> Clip:
+    """Render the query's clip, or some of its frames: :data:`KEY_INDICES` are those that a query looks at."""
     episode, target = episode_of(query.seed), query.sentence.target
-    views = [episode.render(time_s, SIZE_HW) for time_s in query.times_s]
-    frames = [_frame(time_s, view) for time_s, view in zip(query.times_s, views, strict=True)]
+    times_s = [query.times_s[index] for index in indices]
+    views = [episode.render(time_s, SIZE_HW) for time_s in times_s]
+    frames = [_frame(time_s, view) for time_s, view in zip(times_s, views, strict=True)]
     truth = [np.zeros(SIZE_HW, np.bool_) if target is None else view.mask_of(target) for view in views]
     return Clip(FramesInMemory(frames, CLIP_HZ), np.stack(truth))
 

@@ -156,25 +156,26 @@ class Reading:
         return _with_layers(self.cache, [(layer.keys, layer.values) for layer in _layers(self.cache)])
 
     def rows(self) -> list[Reading]:
-        """Each conversation on its own, with memory of its own: a view would keep that of all."""
+        """Each conversation on its own; see :meth:`row`."""
+        return [self.row(row) for row in range(len(self))]
+
+    def row(self, row: int) -> Reading:
+        """One conversation on its own, with memory of its own: a view would keep that of all."""
         if len(self) == 1:
-            return [self]
-        return [
-            Reading(
-                self.input_ids_bn[row : row + 1],
-                partial(_row_of, self.positions, row),
-                self.grid_tokens,
-                _with_layers(
-                    self.cache,
-                    [(layer.keys[row : row + 1].clone(), layer.values[row : row + 1].clone()) for layer in _layers(self.cache)],
-                ),
-                [queries_bhnd[row : row + 1].clone() for queries_bhnd in self.queries],
-                self.scaling,
-                [saliency_bh[row : row + 1].clone() for saliency_bh in self.saliency],
-                None if self.hidden_bvd is None else self.hidden_bvd[row : row + 1].clone(),
-            )
-            for row in range(len(self))
-        ]
+            return self
+        return Reading(
+            self.input_ids_bn[row : row + 1],
+            partial(_row_of, self.positions, row),
+            self.grid_tokens,
+            _with_layers(
+                self.cache,
+                [(layer.keys[row : row + 1].clone(), layer.values[row : row + 1].clone()) for layer in _layers(self.cache)],
+            ),
+            [queries_bhnd[row : row + 1].clone() for queries_bhnd in self.queries],
+            self.scaling,
+            [saliency_bh[row : row + 1].clone() for saliency_bh in self.saliency],
+            None if self.hidden_bvd is None else self.hidden_bvd[row : row + 1].clone(),
+        )
 
 
 def joined_cache(readings: Sequence[Reading]) -> Cache:
@@ -318,7 +319,8 @@ class ChatModel:
         ids_bn = self._tokenized(self._rendered(None, prompt), add_special_tokens=True)[None]
         positions_bn = torch.arange(ids_bn.shape[1], device=ids_bn.device)[None]
         cache = DynamicCache(config=self.model.config)
-        return self._texts(self._decode(self._next_logits(ids_bn, positions_bn, cache), ids_bn, positions_bn, cache))[0]
+        logits_bv = self._next_logits(ids_bn, positions_bn, cache)
+        return self._texts(self._decode(logits_bv, ids_bn, positions_bn, cache, self.options.max_new_tokens))[0]
 
     @torch.inference_mode()
     def prefill(self, conversations: Conversations) -> Reading:
@@ -359,7 +361,15 @@ class ChatModel:
             logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
         if not answer:
             return ("",) * len(ids_bn), record.layers
-        return tuple(self._texts(self._decode(logits_bv, _said(read, ids_bn), positions, cache))), record.layers
+        answers_bn = self._decode(logits_bv, _said(read, ids_bn), positions, cache, self.options.max_new_tokens)
+        return tuple(self._texts(answers_bn)), record.layers
+
+    @torch.inference_mode()
+    def say(self, read: Sequence[Reading], tail_ids: torch.Tensor, max_new_tokens: int) -> tuple[str, ...]:
+        """As the answers of :meth:`ask`, of up to so many tokens; nothing is recorded."""
+        ids_bn, positions, cache = self._behind(read, tail_ids)
+        logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
+        return tuple(self._texts(self._decode(logits_bv, _said(read, ids_bn), positions, cache, max_new_tokens)))
 
     @torch.inference_mode()
     def share_of_yes(self, read: Sequence[Reading], tail_ids: torch.Tensor) -> torch.Tensor:
@@ -391,7 +401,7 @@ class ChatModel:
         """
         ids_bn, positions, cache = self._behind(read, tail_ids)
         logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
-        answers_bn = self._decode(logits_bv, _said(read, ids_bn), positions, cache)
+        answers_bn = self._decode(logits_bv, _said(read, ids_bn), positions, cache, self.options.max_new_tokens)
         ids_bn, positions, cache = self._behind(read, torch.cat([ids_bn, answers_bn], dim=1))
         hidden_bnd = self._last_hidden(ids_bn, positions[..., read[0].tokens :], cache)
         rows = (hidden_vd for each in read if each.hidden_bvd is not None for hidden_vd in each.hidden_bvd)
@@ -434,19 +444,21 @@ class ChatModel:
     def _texts(self, answers_bn: torch.Tensor) -> list[str]:
         return self.tokenizer.batch_decode(answers_bn, skip_special_tokens=True)
 
-    def _decode(self, logits_bv: torch.Tensor, said_bn: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
+    def _decode(
+        self, logits_bv: torch.Tensor, said_bn: torch.Tensor, positions: torch.Tensor, cache: Cache, max_new_tokens: int
+    ) -> torch.Tensor:
         """``(B, n)`` tokens of greedy answers, from the logits after the prompt, until all have ended or the limit is reached.
 
         An answer that ends before others is filled up with tokens that end it.
         """
         ended_b = torch.zeros(len(logits_bv), dtype=torch.bool, device=logits_bv.device)
         prompt_tokens = said_bn.shape[1]
-        for step in range(1, self.options.max_new_tokens + 1):
+        for step in range(1, max_new_tokens + 1):
             scores_bv = self._adjusted(said_bn, logits_bv.float())  # type: ignore[arg-type]
             token_b = scores_bv.argmax(dim=-1).where(~ended_b, self._eos_ids[0])
             said_bn = torch.cat([said_bn, token_b[:, None]], dim=1)
             ended_b |= torch.isin(token_b, self._eos_ids)
-            if step == self.options.max_new_tokens or ended_b.all():
+            if step == max_new_tokens or ended_b.all():
                 break
             logits_bv = self._next_logits(token_b[:, None], positions[..., -1:] + step, cache)
         return said_bn[:, prompt_tokens:]

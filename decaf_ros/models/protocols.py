@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, ObjectPrompt
+from decaf_ros.models.boxes import BoxFormat
 from decaf_ros.models.read_memory import ReadMemory
 
 
@@ -81,6 +82,21 @@ class VisualPrefix(Protocol):
             ValueError: the model has no token for yes or for no.
         """
 
+    def say(self, prompt: str, conversations: Sequence[int], max_new_tokens: int) -> tuple[str, ...]:
+        """Put a prompt behind some of the conversations, and decode an answer of some length to each; nothing is kept.
+
+        Args:
+            prompt: as for :meth:`ask`.
+            conversations: which ones, from 0 on.
+            max_new_tokens: length of an answer, at most, in place of what the model's options say.
+
+        Returns:
+            The answers, in the order of the conversations.
+
+        Raises:
+            PromptError: as :meth:`ask`.
+        """
+
     def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
         """Attention rollout from each prompt's last token to the visual tokens (DecAF, section 3.3).
 
@@ -138,6 +154,13 @@ class VideoMllm(Protocol):
 
     def complete(self, prompt: str) -> str:
         """Answer a prompt without images."""
+
+    def box_format(self) -> BoxFormat:
+        """How it writes the boxes that it is asked for on the frame path, as JSON; takes no time.
+
+        Raises:
+            NoBoxesError: it was not taught to.
+        """
 
 
 class FrameFeatures(Protocol):

@@ -17,6 +17,7 @@ from transformers.video_utils import VideoMetadata
 
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter, FrameLayout, common_tokens, in_batches, require_fit
+from decaf_ros.models.boxes import BoxFormat
 from decaf_ros.models.chat_model import Conversations, MllmOptions, Reading
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.read_memory import ReadMemory
@@ -73,6 +74,10 @@ class Qwen25Vl(ChatAdapter):
             require_fit(part, sizes)
             if not isinstance(part.size["longest_edge"], int):
                 raise ValueError(f"{type(part).__name__} names no longest_edge, the most pixels of an image")
+
+    def box_format(self) -> BoxFormat:
+        """Pixels of the image as the model gets it."""
+        return BoxFormat(self._cell_px)
 
     def _video_grid_thw(self, window: FrameWindow) -> tuple[int, int, int]:
         return self._steps(window), *self._video_grid(window)

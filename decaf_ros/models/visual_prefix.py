@@ -61,6 +61,14 @@ class CachedVisualPrefix:
             tail_ids = self._chat.tail_ids(self._medium, prompt)
             return tuple(self._chat.share_of_yes(self._read, tail_ids).tolist())
 
+    def say(self, prompt: str, conversations: Sequence[int], max_new_tokens: int) -> tuple[str, ...]:
+        """Answers of some length, of some conversations only; see the protocol."""
+        with self._chat.device_queue():
+            tail_ids = self._chat.tail_ids(self._medium, prompt)
+            rows = [(reading, row) for reading in self._read for row in range(len(reading))]
+            read = [reading.row(row) for reading, row in (rows[each] for each in conversations)]
+            return self._chat.say(read, tail_ids, max_new_tokens) if read else ()
+
     @torch.inference_mode()
     def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
         """``(len(replies), T', H', W')`` float32 on the CPU; see the protocol."""

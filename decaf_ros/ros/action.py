@@ -58,7 +58,7 @@ class TrackAction:
     async def _execute(self, handle: ServerGoalHandle) -> TrackByLanguage.Result:
         goal, result = self._goals[_key(handle)], TrackByLanguage.Result()
         try:
-            await self._dispatcher.answer(goal.request, result, replies.fill_query)
+            await self._dispatcher.answer(goal.request, result, replies.fill_query, replies.refuse_query)
         finally:
             del self._goals[_key(handle)]
         goal.end(result.success)

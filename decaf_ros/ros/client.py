@@ -110,14 +110,27 @@ class DecafClient:
         return self._executor.create_task(work)
 
     def query(
-        self, expression: str, *, window_seconds: float = 0.0, replace: bool = True, timeout_s: float = 120.0
+        self,
+        expression: str,
+        *,
+        window_seconds: float = 0.0,
+        replace: bool = True,
+        accept_doubtful: bool = False,
+        grounder: str = "",
+        timeout_s: float = 120.0,
     ) -> Query.Response:
         """Ask for what an expression refers to, and wait for the answer; a failure is told in the answer.
 
         Raises:
             TimeoutError: no answer came.
         """
-        request = Query.Request(expression=expression, window_seconds=window_seconds, replace=replace)
+        request = Query.Request(
+            expression=expression,
+            window_seconds=window_seconds,
+            replace=replace,
+            accept_doubtful=accept_doubtful,
+            grounder=grounder,
+        )
         return self.call("query", request, timeout_s)
 
     def track(
@@ -126,13 +139,15 @@ class DecafClient:
         *,
         window_seconds: float = 0.0,
         replace: bool = True,
+        accept_doubtful: bool = False,
+        grounder: str = "",
         on_feedback: Callable[[TrackByLanguage.Feedback], None] = lambda feedback: None,
         timeout_s: float = 10.0,
     ) -> Goal:
         """Ask as :meth:`query` does, but as a goal, which tells how far it is, and can be cancelled.
 
         Args:
-            expression, window_seconds, replace: see TrackByLanguage.
+            expression, window_seconds, replace, accept_doubtful, grounder: see TrackByLanguage.
             on_feedback: called on the client's thread as in :meth:`subscribe`; not for feedback that the result has overtaken.
             timeout_s: for the goal to be accepted.
 
@@ -141,7 +156,13 @@ class DecafClient:
         """
         if not self._tracking.wait_for_server(timeout_s):
             raise TimeoutError(f"there is no action {self.target}/track_by_language: is the node running, and configured?")
-        request = TrackByLanguage.Goal(expression=expression, window_seconds=window_seconds, replace=replace)
+        request = TrackByLanguage.Goal(
+            expression=expression,
+            window_seconds=window_seconds,
+            replace=replace,
+            accept_doubtful=accept_doubtful,
+            grounder=grounder,
+        )
         goal_id = self._tracking.new_goal_id()
 
         async def send() -> tuple[ClientGoalHandle[Any, Any, Any], Future[Any]]:

@@ -105,9 +105,14 @@ def mask_image(mask_hw: BoolArray, header: Header) -> Image:
     return image_from_array(mask_pixels(mask_hw), "mono8", header)
 
 
+def region(box_xyxy: tuple[int, int, int, int]) -> RegionOfInterest:
+    """A box ``(x_min, y_min, x_max, y_max)`` in pixels, max exclusive."""
+    x_min, y_min, x_max, y_max = box_xyxy
+    return RegionOfInterest(x_offset=x_min, y_offset=y_min, width=x_max - x_min, height=y_max - y_min)
+
+
 def tracked_object(tracked: ObjectMask) -> TrackedObject:
     """One object as a message, without its mask."""
-    x_min, y_min, x_max, y_max = tracked.box_xyxy
     return TrackedObject(
         id=tracked.object_id,
         query_id=tracked.query_id,
@@ -116,7 +121,7 @@ def tracked_object(tracked: ObjectMask) -> TrackedObject:
         score=tracked.score,
         presence=tracked.presence,
         attention_consistency=tracked.attention_consistency,
-        box=RegionOfInterest(x_offset=x_min, y_offset=y_min, width=x_max - x_min, height=y_max - y_min),
+        box=region(tracked.box_xyxy),
         pixel_count=tracked.pixel_count,
     )
 

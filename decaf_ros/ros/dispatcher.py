@@ -11,6 +11,7 @@ from typing import Any
 from rclpy.node import Node
 
 from decaf_ros.ros.futures import completed
+from decaf_ros.ros.replies import refuse
 from decaf_ros.session.engine import Engine
 from decaf_ros.session.errors import NoFramesError, SessionError
 from decaf_ros.session.jobs import Job, QueryResult
@@ -71,21 +72,28 @@ class Dispatcher:
         self.unanswered.add(request)
         return request
 
-    async def answer(self, request: Request, response: Any, fill: Callable[[Any, QueryResult, float], None]) -> None:
+    async def answer(
+        self,
+        request: Request,
+        response: Any,
+        fill: Callable[[Any, QueryResult, float], None],
+        refuse: Callable[[Any, SessionError], None] = refuse,
+    ) -> None:
         """Write the engine's answer once it comes; no thread waits for it.
 
         Args:
             request: what was asked.
-            response: changed in place; ``query_id`` tells which query it was, ``message`` the reason when there is no result.
+            response: changed in place; ``query_id`` tells which query it was.
             fill: writes the result into the response; also gets the milliseconds since the request came.
+            refuse: writes the reason into the response when there is no result.
         """
         response.query_id = request.query_id
         try:
             result = await completed(self.node, request.future)
         except NoFramesError as error:
-            response.message = f"{error}: {self.camera_hint()}"
+            refuse(response, NoFramesError(f"{error}: {self.camera_hint()}"))
         except SessionError as error:
-            response.message = str(error)
+            refuse(response, error)
         else:
             fill(response, result, (time.monotonic() - request.arrived) * 1e3)
         finally:

@@ -13,7 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from decaf_ros import limits
-from decaf_ros.config import GroundingConfig, SessionConfig
+from decaf_ros.config import GROUNDERS, GroundingConfig, SessionConfig
 from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.ros.images import DEFAULT_MAX_PIXELS, IMAGE_TRANSPORTS
 from decaf_ros.text import brief, quoted
@@ -239,6 +239,12 @@ SETTINGS = (
     Setting("max_objects", SessionConfig.max_objects, "Objects followed at a time.", (1, 65535)),
     # GroundingConfig
     Setting(
+        "grounder",
+        GroundingConfig.grounder,
+        "Where candidates come from: decaf (points where the model looks), box (boxes that it answers with), or both.",
+        choices=GROUNDERS,
+    ),
+    Setting(
         "paths",
         GroundingConfig.paths,
         "Attention paths that are fused; video and frame alone are ablations.",
@@ -255,6 +261,12 @@ SETTINGS = (
         "tracklet_threshold",
         GroundingConfig.tracklet_threshold,
         "Score above which a tracklet becomes an object; if none passes, the best one does.",
+        (0.0, 1.0),
+    ),
+    Setting(
+        "min_presence",
+        GroundingConfig.min_presence,
+        "Probability, by the language model, that anything fits, below which a query finds nothing; 0 does not ask.",
         (0.0, 1.0),
     ),
     Setting("nms_iou", GroundingConfig.nms_iou, "IoU above which two masks are the same object.", (0.0, 1.0)),

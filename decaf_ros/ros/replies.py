@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from std_msgs.msg import ColorRGBA
 
 from decaf_ros.action import TrackByLanguage
 from decaf_ros.drawing import query_colour
 from decaf_ros.msg import QueryInfo, StageLatency
-from decaf_ros.ros.conversions import frame_header, mask_image, stamp_from_ns, tracked_object
+from decaf_ros.ros.conversions import frame_header, mask_image, region, stamp_from_ns, tracked_object
+from decaf_ros.session.errors import NotThereError, SessionError
 from decaf_ros.session.jobs import QueryRequest, QueryResult, QueryState, QueryStatus
 from decaf_ros.srv import AddObject, Query, RerunQuery
 
@@ -21,7 +25,13 @@ _STATES = {
 
 def query_request(asked: Query.Request | TrackByLanguage.Goal) -> QueryRequest:
     """What a client asks for."""
-    return QueryRequest(asked.expression, asked.window_seconds or None, asked.replace)
+    return QueryRequest(
+        asked.expression,
+        asked.window_seconds or None,
+        asked.replace,
+        asked.accept_doubtful,
+        grounder=asked.grounder or None,
+    )
 
 
 def fill_query(
@@ -37,8 +47,12 @@ def fill_query(
     record, frame = result.record, result.segmentation.frame
     header = frame_header(frame)
     response.success = True
-    if not record.confident:
+    if record.doubted:
+        response.message = "by the language model nothing in view fits (parameter min_presence); the best guess is tracked"
+    elif not record.confident:
         response.message = "no candidate passed the score threshold (parameter tracklet_threshold); the best one is tracked"
+    response.presence = record.presence
+    response.grounder = record.grounder
     response.object_name = record.object_name
     response.objects = [tracked_object(tracked) for tracked in result.segmentation.objects]
     response.masks = [mask_image(tracked.mask_hw, header) for tracked in result.segmentation.objects]
@@ -46,6 +60,23 @@ def fill_query(
     response.reference_stamp = stamp_from_ns(record.reference_stamp_ns)
     stages = {f"{stage}_ms": milliseconds for stage, milliseconds in result.latency_ms.items()}
     response.latency = StageLatency(**stages, total_ms=total_ms)
+
+
+def refuse(response: Any, error: SessionError) -> None:
+    """Write why there is no result into any response; changed in place."""
+    response.message = str(error)
+
+
+def refuse_query(response: Query.Response | RerunQuery.Response | TrackByLanguage.Result, error: SessionError) -> None:
+    """Write why a query found nothing and, where nothing fits, how sure that is and what comes nearest; changed in place."""
+    refuse(response, error)
+    response.presence = math.nan
+    if isinstance(error, NotThereError):
+        response.presence = error.presence
+        if error.guess is not None:
+            response.guess_box = region(error.guess.box_xyxy)
+            response.guess_score = error.guess.score
+            response.guess_stamp = stamp_from_ns(error.guess.stamp_ns)
 
 
 def fill_added(response: AddObject.Response, result: QueryResult, _: float) -> None:
@@ -65,6 +96,7 @@ def query_info(query: QueryStatus) -> QueryInfo:
         object_name=query.object_name,
         state=_STATES[query.state],
         message=query.message,
+        presence=query.presence,
         object_ids=query.object_ids,
         reference_stamp=stamp_from_ns(query.reference_stamp_ns),
         color=ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=1.0),

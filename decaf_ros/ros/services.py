@@ -47,12 +47,12 @@ class Services:
         def submit() -> Job:
             return self._engine.query(replies.query_request(request))
 
-        await self._dispatcher.answer(self._dispatcher.ask(submit), response, replies.fill_query)
+        await self._dispatcher.answer(self._dispatcher.ask(submit), response, replies.fill_query, replies.refuse_query)
         return response
 
     async def _rerun_query(self, request: RerunQuery.Request, response: RerunQuery.Response) -> RerunQuery.Response:
         asked = self._dispatcher.ask(lambda: self._engine.ask_again(request.query_id))
-        await self._dispatcher.answer(asked, response, replies.fill_query)
+        await self._dispatcher.answer(asked, response, replies.fill_query, replies.refuse_query)
         return response
 
     async def _add_object(self, request: AddObject.Request, response: AddObject.Response) -> AddObject.Response:

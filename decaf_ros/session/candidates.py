@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
-from decaf_ros.datatypes import BoolArray, PointPrompt
+from decaf_ros.datatypes import BoolArray, BoxPrompt, ObjectPrompt, PointPrompt
 from decaf_ros.method import points
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack
 from decaf_ros.session.objects import NOT_FINITE
 from decaf_ros.session.stages import StageClock
+
+Prompt: TypeAlias = PointPrompt | BoxPrompt
 
 
 @dataclass(eq=False)
 class Candidate:
     """A mask proposal that survived so far, its masks from its key frame to the frame at hand, and what carries it on."""
 
-    prompt: PointPrompt
+    prompt: Prompt
     predicted_iou: float
     masks: list[BoolArray]
     track: ObjectTrack | None = None
@@ -51,9 +55,7 @@ class Contest:
     tracker: MaskTracker
     nms_iou: float
 
-    def candidates(
-        self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt], clock: StageClock
-    ) -> list[Candidate]:
+    def candidates(self, features: Sequence[FrameFeatures], prompted: Sequence[Prompt], clock: StageClock) -> list[Candidate]:
         """Masks that survive suppression on their own frame and against those found on earlier key frames.
 
         Each survivor is carried forwards only, and only until a better one replaces it: all that the comparison needs. What
@@ -75,18 +77,25 @@ class Contest:
                         newcomer.track = self.tracker.start_track(here, newcomer.key_mask_hw, reversible=True)
         return alive
 
-    def _proposals(
-        self, features: FrameFeatures, on_frame: Sequence[PointPrompt], check: Callable[[], None]
-    ) -> list[Candidate]:
-        proposals = self.tracker.propose(features, [prompt.xy_px for prompt in on_frame])
-        if not proposals.predicted_iou_p.isfinite().all():
+    def _proposals(self, features: FrameFeatures, on_frame: Sequence[Prompt], check: Callable[[], None]) -> list[Candidate]:
+        """What is left of the masks of one frame: all points are asked about in one batch, and each box for itself."""
+        by_point = [prompt for prompt in on_frame if isinstance(prompt, PointPrompt)]
+        by_box = [prompt for prompt in on_frame if isinstance(prompt, BoxPrompt)]
+        masks, iou = [], []
+        if by_point:
+            proposals = self.tracker.propose(features, [prompt.xy_px for prompt in by_point])
+            masks, iou = [proposals.masks_phw], proposals.predicted_iou_p.tolist()
+        for prompt in by_box:
+            _, output = self.tracker.prompt(features, ObjectPrompt(box_xyxy_px=prompt.xyxy_px))
+            masks, iou = [*masks, output.mask_hw[None]], [*iou, output.predicted_iou]
+        if not all(map(math.isfinite, iou)):
             raise ValueError(NOT_FINITE)
-        iou = proposals.predicted_iou_p.tolist()
-        scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
-        masks = proposals.masks_phw
+        prompts: list[Prompt] = [*by_point, *by_box]
+        scores = [prompt.attention + value for prompt, value in zip(prompts, iou, strict=True)]
+        masks_phw = np.concatenate(masks) if len(masks) > 1 else masks[0]
         return [
-            Candidate(on_frame[i], iou[i], [masks[i].copy()])  # a view would keep the masks of all points
-            for i in points.suppress(masks, scores, self.nms_iou, check)
+            Candidate(prompts[i], iou[i], [masks_phw[i].copy()])  # a view would keep the masks of all points
+            for i in points.suppress(masks_phw, scores, self.nms_iou, check)
         ]
 
     def _compete(self, alive: list[Candidate], newcomers: list[Candidate]) -> list[Candidate]:

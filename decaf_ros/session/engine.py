@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from decaf_ros import limits
+from decaf_ros.config import GrounderName, checked_grounder
 from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.session.busy import BusyShare
 from decaf_ros.session.errors import SessionError, UnknownIdError
@@ -114,15 +115,18 @@ class Engine:
             on_stage: see :class:`Job`.
 
         Raises:
-            SessionError: the sentence or the window is not acceptable, or too many queries wait or are active.
+            SessionError: the sentence, the window or the grounder is not acceptable, or too many queries wait or are active.
         """
         request = replace(request, expression=self._checked_text(request.expression, "expression"))
         if not request.expression:
             raise SessionError('the expression is empty: say what to look for, such as "the red mug"')
         self._check_window(request.window_seconds)
+        grounder = self._checked_grounder(request.grounder)
         self.require_room(active=not request.replace)
         query_id = self.session.new_query_id()
-        return self._put(Job(query_id, request.expression, lambda job: answering.find(self._desk, job, request), on_stage))
+        job = Job(query_id, request.expression, lambda job: answering.find(self._desk, job, request), on_stage)
+        job.grounder = grounder
+        return self._put(job)
 
     def ask_again(self, query_id: int, on_stage: Callable[[str], None] = lambda stage: None) -> Job:
         """Queue a query that was answered before: objects that are found again keep their ids, others are added.
@@ -136,9 +140,9 @@ class Engine:
             raise self._unknown(query_id)
         if not record.expression:
             raise SessionError(f"query {query_id} is an object that was pointed out: there is no sentence to ask again")
-        return self._put(
-            Job(query_id, record.expression, lambda job: answering.find_again(self._desk, job, None, add_new=True), on_stage)
-        )
+        job = Job(query_id, record.expression, lambda job: answering.find_again(self._desk, job, None, add_new=True), on_stage)
+        job.grounder = record.asked_grounder
+        return self._put(job)
 
     def add_object(self, prompt: ObjectPrompt, label: str, stamp_ns: int | None = None) -> Job:
         """Queue an object that somebody points out, on the newest frame or on one of the past that is kept.
@@ -174,6 +178,12 @@ class Engine:
             return checked_line(given, what)
         except ValueError as error:
             raise SessionError(str(error)) from error
+
+    def _checked_grounder(self, name: str | None) -> GrounderName | None:
+        try:
+            return None if name is None else checked_grounder(name)
+        except ValueError as error:
+            raise SessionError(f"{error}; it may be left empty for the node's parameter") from error
 
     def _check_window(self, window_seconds: float | None) -> None:
         longest = self.session.config.window_seconds
@@ -246,6 +256,7 @@ class Engine:
                 object_name=record.object_name,
                 object_ids=tuple(sorted(followed[record.query_id])),
                 reference_stamp_ns=record.reference_stamp_ns,
+                presence=record.presence,
             )
         return tuple(sorted(statuses.values(), key=lambda status: status.query_id))
 

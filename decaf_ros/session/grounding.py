@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from decaf_ros.config import GroundingConfig
-from decaf_ros.datatypes import BoolArray, FrameWindow, PointPrompt, Tracklet
+from decaf_ros.config import GrounderName, GroundingConfig
+from decaf_ros.datatypes import BoolArray, FrameWindow, PointPrompt, Tracklet, box_of
 from decaf_ros.method import points, scoring
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack
 from decaf_ros.session.attention import Attention, AttentionSource
 from decaf_ros.session.candidates import Candidate, Contest
+from decaf_ros.session.errors import Guess
 from decaf_ros.session.frames import StoredFrame, window_of
 from decaf_ros.session.stages import StageClock
 
@@ -34,6 +35,11 @@ class GroundedObject:
         """Score of the best tracklet."""
         return self.tracklets[0].score
 
+    @property
+    def grounder(self) -> str:
+        """Where the best tracklet came from: "decaf" or "box"."""
+        return self.tracklets[0].grounder
+
     def conditioning_masks(self) -> dict[int, BoolArray]:
         """Masks ``(H, W)`` by key frame index from which SAM 2 tracks on; the better tracklet wins a shared key frame."""
         masks: dict[int, BoolArray] = {}
@@ -53,6 +59,7 @@ class Grounding:
         tracklets: all that survived suppression, best first; the paper's candidates.
         objects: those above the threshold, merged into instances, best first; when none passed, the best one alone.
         confident: false when no tracklet passed the threshold.
+        doubted: by the language model nothing fits: presence is below ``min_presence``.
         tracks: what carried the tracklets from their key frames to the end of the window. A track has one owner:
             :meth:`Grounder.build_tracks` takes out those that are followed on.
     """
@@ -63,7 +70,22 @@ class Grounding:
     tracklets: tuple[Tracklet, ...]
     objects: tuple[GroundedObject, ...]
     confident: bool
+    doubted: bool = False
     tracks: dict[Tracklet, ObjectTrack] = field(default_factory=dict, repr=False)
+
+    @property
+    def grounder(self) -> str:
+        """Where the best object came from: "decaf" or "box"; "" where there is none."""
+        return self.objects[0].grounder if self.objects else ""
+
+    @property
+    def guess(self) -> Guess | None:
+        """The best object as a box, on the newest key frame that shows it; ``None`` where there is none."""
+        for tracklet in self.objects[0].tracklets[:1] if self.objects else ():
+            for frame, mask_hw in zip(reversed(self.window.frames), tracklet.masks_thw[::-1], strict=True):
+                if mask_hw.any():
+                    return Guess(box_of(mask_hw), tracklet.score, frame.stamp_ns)
+        return None
 
     def union_masks(self) -> BoolArray:
         """``(T, H, W)`` bool: the paper's output, the union of the kept tracklets."""
@@ -88,29 +110,43 @@ class Grounder:
     tracker: MaskTracker
     config: GroundingConfig = field(default_factory=GroundingConfig)
 
-    def ground(self, clip: Sequence[StoredFrame], expression: str, clock: StageClock | None = None) -> Grounding:
+    def ground(
+        self,
+        clip: Sequence[StoredFrame],
+        expression: str,
+        clock: StageClock | None = None,
+        grounder: GrounderName | None = None,
+    ) -> Grounding:
         """Find what the expression refers to.
 
         Args:
             clip: key frames, oldest first.
             expression: the sentence.
             clock: told about stages; takes their time.
+            grounder: where candidates come from; ``None`` for what ``config`` says.
 
         Raises:
+            NoBoxesError: boxes are asked for, and the language model was not taught to answer with any.
             ValueError: attention or masks are not finite; the message names the way out.
         """
+        grounder = grounder or self.config.grounder
         clock = clock or StageClock()
         window = window_of(list(clip))
-        attention = self.attention.attend(window, expression, clock)
+        attention = self.attention.attend(window, expression, clock, grounder)
         with clock.stage("prompting"):
-            found = points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
+            found = (
+                points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
+                if grounder != "box"
+                else []
+            )
             features = [stored.features() for stored in clip]
-            candidates = self._contest.candidates(features, found, clock)
+            candidates = self._contest.candidates(features, [*found, *attention.boxes], clock)
             tracks = self._scored(candidates, features, attention.heat_thw, clock)
         tracklets = tuple(tracks)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self.config.tracklet_threshold]
         objects = merge_same(passed or tracklets[:1], self.config.nms_iou, clock.check)
-        return Grounding(window, attention, tuple(found), tracklets, tuple(objects), bool(passed), tracks)
+        doubted = attention.presence < self.config.min_presence  # never where it was not asked
+        return Grounding(window, attention, tuple(found), tracklets, tuple(objects), bool(passed), doubted, tracks)
 
     def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
         """What every object looks like on the key frame of its best tracklet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,8 +12,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from decaf_ros.config import GrounderName
 from decaf_ros.datatypes import Segmentation
-from decaf_ros.session.errors import SessionError, SupersededError
+from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounding
 from decaf_ros.session.roster import QueryRecord
 
@@ -27,11 +29,15 @@ class QueryRequest:
         expression: what to look for.
         window_seconds: how far back to look; ``None`` for the session's window.
         replace: whether it takes the place of all earlier queries when it succeeds.
+        accept_doubtful: whether the best guess is followed even where, by the language model, nothing fits.
+        grounder: where candidates come from, one of ``config.GROUNDERS``; ``None`` for what the settings say.
     """
 
     expression: str
     window_seconds: float | None = None
     replace: bool = True
+    accept_doubtful: bool = False
+    grounder: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +78,7 @@ class QueryStatus:
         message: why it failed, else "".
         object_ids: its objects that are still followed.
         reference_stamp_ns: stamp of the newest key frame that it looked at; 0 before it was answered.
+        presence: how likely the language model holds it that there is such a thing, in [0, 1]; NaN before it was asked.
     """
 
     query_id: int
@@ -81,6 +88,7 @@ class QueryStatus:
     message: str = ""
     object_ids: tuple[int, ...] = ()
     reference_stamp_ns: int = 0
+    presence: float = math.nan
 
 
 class MakingWayError(SessionError):
@@ -99,6 +107,7 @@ class Job:
         future: completed with the result or a :class:`SessionError`.
         given_up: why nobody wants the result any more, and the worker stops at the next step; "" while somebody does.
         makes_way: whether it is the worker's own, and abandoned for any other that waits.
+        grounder: of a query, see :class:`QueryRequest`.
     """
 
     query_id: int
@@ -108,6 +117,7 @@ class Job:
     future: Future[QueryResult] = field(default_factory=Future)
     given_up: str = ""
     makes_way: bool = False
+    grounder: GrounderName | None = None
 
 
 class JobQueue:
@@ -220,7 +230,10 @@ class JobQueue:
         with self._changed:
             self._running = None
             if not job.given_up:  # else somebody wanted it gone
-                self._failed.append(QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error)))
+                presence = error.presence if isinstance(error, NotThereError) else math.nan
+                self._failed.append(
+                    QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error), presence=presence)
+                )
         job.future.set_exception(error)
 
     @contextmanager

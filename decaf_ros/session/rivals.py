@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from decaf_ros.config import GrounderName
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.method import fusion
 from decaf_ros.models import prompts
@@ -21,11 +22,20 @@ from decaf_ros.session.stages import StageClock
 class RivalAttention(PathReader):
     """Implements :class:`~decaf_ros.session.attention.AttentionSource` but for the map of a path."""
 
-    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
-        """See :class:`~decaf_ros.session.attention.AttentionSource`."""
+    def attend(
+        self, window: FrameWindow, expression: str, clock: StageClock | None = None, grounder: GrounderName = "decaf"
+    ) -> Attention:
+        """See :class:`~decaf_ros.session.attention.AttentionSource`.
+
+        Raises:
+            ValueError: boxes are asked for, which are no matter of a heat map.
+        """
+        if grounder != "decaf":
+            raise ValueError(f"{type(self).__name__} gives a heat map and no boxes")
         clock, prompt = clock or StageClock(), prompts.object_prompt(expression)
         with clock.stage("prefill"):
             prefixes = self._read(window, clock)
+            there = self._presence(prefixes, expression)
         with clock.stage("rollout"):
             looks = {path: self._look(prefix, prompt) for path, prefix in prefixes.items()}
             clock.check()
@@ -37,7 +47,7 @@ class RivalAttention(PathReader):
             video = fusion.over_frames(maps["video"], stride, len(window)) if "video" in maps else None
             frame = fusion.normalise(maps["frame"], per_frame=True) if "frame" in maps else None
             heat_thw = fusion.joined(video, frame)
-        return Attention(heat_thw, name, answers)
+        return Attention(heat_thw, name, answers, there)
 
     def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
         """See :class:`~decaf_ros.session.attention.AttentionSource`: the frame path alone."""

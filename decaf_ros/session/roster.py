@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from decaf_ros.config import SessionConfig
+from decaf_ros.config import GrounderName, SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, ObjectMask, Segmentation, TrackEvent
 from decaf_ros.models.protocols import TrackOutput
 from decaf_ros.session.errors import SessionError, UnknownIdError
@@ -31,6 +32,11 @@ class QueryRecord:
         object_name: the label the language model gave; "" for none.
         reference_stamp_ns: stamp of the newest key frame that it looked at.
         confident: false when no tracklet passed the threshold and the best was taken.
+        presence: how likely it is, by the language model, that there is such a thing, in [0, 1]; NaN when it was not asked.
+        accept_doubtful: whether whoever asked wants the best guess even where, by the language model, nothing fits.
+        doubted: whether that was so: its presence was below ``min_presence``.
+        grounder: where its best object came from: "decaf" or "box"; "" for an object that was pointed out.
+        asked_grounder: where whoever asked wants candidates to come from; ``None`` for what the settings say.
     """
 
     query_id: int
@@ -38,6 +44,11 @@ class QueryRecord:
     object_name: str
     reference_stamp_ns: int
     confident: bool
+    presence: float = math.nan
+    accept_doubtful: bool = False
+    doubted: bool = False
+    grounder: str = ""
+    asked_grounder: GrounderName | None = None
 
 
 class Roster:

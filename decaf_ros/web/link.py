@@ -112,18 +112,20 @@ class NodeLink:
 
     # --- services ---
 
-    async def query(self, expression: str, replace: bool) -> dict[str, Any]:
+    async def query(self, expression: str, replace: bool, accept_doubtful: bool) -> dict[str, Any]:
         """Ask, and wait for the answer; every viewer sees it as the last one.
 
         Raises:
             NodeUnavailableError: there will be no answer, or it takes too long.
         """
-        response = await self._call("query", Query.Request(expression=expression, replace=replace), self._answer_s)
+        request = Query.Request(expression=expression, replace=replace, accept_doubtful=accept_doubtful)
+        response = await self._call("query", request, self._answer_s)
         answer = {
             "success": response.success,
             "message": response.message,
             "expression": expression,
             "object_name": response.object_name,
+            "presence": response.presence,
             "stages": [{"name": name.removesuffix("_ms"), "ms": getattr(response.latency, name)} for name in _STAGES],
             "total_ms": response.latency.total_ms,
         }
@@ -259,6 +261,7 @@ def _query_summary(query: QueryInfo, tracked: dict[int, TrackedObject]) -> dict[
         "object_name": query.object_name,
         "state": _QUERY_STATES.get(query.state, "unknown"),
         "message": query.message,
+        "presence": query.presence,
         "objects": [_object_summary(object_id, query.query_id, tracked.get(object_id)) for object_id in query.object_ids],
     }
 

@@ -23,18 +23,19 @@ class Questions:
     Who does not want to wait gets an id at once, and finds the outcome by it in :meth:`summary`.
 
     Args:
-        ask: sends an expression, and whether it takes the place of the others, to the node; waits for the answer.
+        ask: sends an expression, whether it takes the place of the others, and whether the best guess is followed where nothing
+            fits, to the node; waits for the answer.
         limit: of questions under way.
     """
 
-    def __init__(self, ask: Callable[[str, bool], Awaitable[dict[str, Any]]], limit: int) -> None:
+    def __init__(self, ask: Callable[[str, bool, bool], Awaitable[dict[str, Any]]], limit: int) -> None:
         self._ask = ask
         self._limit = limit
         self._waiting = 0
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._outcomes: dict[str, dict[str, Any]] = {}
 
-    async def ask(self, expression: str, replace: bool) -> dict[str, Any]:
+    async def ask(self, expression: str, replace: bool, accept_doubtful: bool = False) -> dict[str, Any]:
         """Ask, and wait for the answer.
 
         Raises:
@@ -44,11 +45,11 @@ class Questions:
         self._require_room()
         self._waiting += 1
         try:
-            return await self._ask(expression, replace)
+            return await self._ask(expression, replace, accept_doubtful)
         finally:
             self._waiting -= 1
 
-    def put(self, expression: str, replace: bool) -> str:
+    def put(self, expression: str, replace: bool, accept_doubtful: bool = False) -> str:
         """Begin to ask; the id of the question.
 
         Raises:
@@ -56,7 +57,7 @@ class Questions:
         """
         self._require_room()
         question = secrets.token_hex(_ID_BYTES)
-        self._under_way[question] = asyncio.create_task(self._answer(question, expression, replace))
+        self._under_way[question] = asyncio.create_task(self._answer(question, expression, replace, accept_doubtful))
         return question
 
     def summary(self) -> list[dict[str, Any]]:
@@ -79,10 +80,10 @@ class Questions:
                 f"{self._limit} questions are under way, and decaf_web takes no more (--max-questions): wait for an answer"
             )
 
-    async def _answer(self, question: str, expression: str, replace: bool) -> None:
+    async def _answer(self, question: str, expression: str, replace: bool, accept_doubtful: bool) -> None:
         outcome = {"success": False, "message": "decaf_web failed: its output says more"}
         try:
-            answer = await self._ask(expression, replace)
+            answer = await self._ask(expression, replace, accept_doubtful)
             outcome = {"success": answer["success"], "message": answer["message"]}
         except NodeUnavailableError as error:
             outcome["message"] = str(error)

@@ -10,7 +10,8 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -30,6 +31,7 @@ _STATE_PERIOD_SECONDS = 0.2
 _STATE_SILENCE_SECONDS = 2.0
 _HEARTBEAT_SECONDS = 20.0
 _MAX_ID = 2**32 - 1
+_Fields: TypeAlias = Mapping[str, Callable[[Any], Any]]
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,16 @@ class _Page:
     # --- services ---
 
     async def _ask(self, request: web.Request) -> web.Response:
-        body = await _read_body(request, {"expression": _as_text, "replace": _as_flag})
+        body = await _read_body(request, _QUESTION, _DOUBTS)
         try:
-            question = self._questions.put(body["expression"], body["replace"])
+            question = self._questions.put(**body)
         except TooManyQuestionsError as error:
             return _failure(error, 429)
         return _json({"id": question}, status=202)
 
     async def _query(self, request: web.Request) -> web.Response:
-        body = await _read_body(request, {"expression": _as_text, "replace": _as_flag})
-        return await _answer(self._questions.ask(body["expression"], body["replace"]))
+        body = await _read_body(request, _QUESTION, _DOUBTS)
+        return await _answer(self._questions.ask(**body))
 
     async def _remove_object(self, request: web.Request) -> web.Response:
         body = await _read_body(request, {"object_id": _as_id})
@@ -237,8 +239,8 @@ def _json(content: dict[str, Any], status: int = 200) -> web.Response:
     return web.json_response(content, status=status, dumps=to_json)
 
 
-async def _read_body(request: web.Request, fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
-    """The fields of a JSON object, checked. Other sites' forms cannot send this content type."""
+async def _read_body(request: web.Request, fields: _Fields, more: _Fields = MappingProxyType({})) -> dict[str, Any]:
+    """The fields of a JSON object, checked; ``more`` may be left out. Other sites' forms cannot send this content type."""
     if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
         raise web.HTTPUnsupportedMediaType(text="the content type must be application/json, in UTF-8\n")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -251,10 +253,11 @@ async def _read_body(request: web.Request, fields: Mapping[str, Callable[[Any], 
         raise web.HTTPBadRequest(text=f"the body is not JSON: {brief(error)}\n") from error
     except (web.RequestPayloadError, HttpProcessingError) as error:
         raise web.HTTPBadRequest(text="the body is not what its header promises\n") from error
-    if not isinstance(body, dict) or set(body) != set(fields):
-        raise web.HTTPBadRequest(text=f"the body must be an object with {', '.join(fields) or 'no fields'}\n")
+    if not isinstance(body, dict) or not set(fields) <= set(body) <= set(fields) | set(more):
+        left_out = f" and, if you like, {', '.join(more)}" if more else ""
+        raise web.HTTPBadRequest(text=f"the body must be an object with {', '.join(fields) or 'no fields'}{left_out}\n")
     try:
-        return {name: check(body[name]) for name, check in fields.items()}
+        return {name: check(body[name]) for name, check in {**fields, **more}.items() if name in body}
     except ValueError as error:
         raise web.HTTPBadRequest(text=f"{error}\n") from error
 
@@ -274,7 +277,7 @@ def _is_unicode(text: str) -> bool:
 
 def _as_flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("replace must be true or false")
+        raise ValueError("replace and accept_doubtful must be true or false")
     return value
 
 
@@ -282,3 +285,7 @@ def _as_id(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= _MAX_ID:
         raise ValueError(f"the id must be a whole number from 0 to {_MAX_ID}")
     return value
+
+
+_QUESTION: _Fields = {"expression": _as_text, "replace": _as_flag}
+_DOUBTS: _Fields = {"accept_doubtful": _as_flag}

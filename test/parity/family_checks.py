@@ -81,9 +81,11 @@ def check_logits(untouched: PreTrainedModel, tapped: PreTrainedModel, whole: Who
 
 
 @torch.inference_mode()
-def generated(eager: PreTrainedModel, processor: ProcessorMixin, inputs: Mapping[str, torch.Tensor]) -> str:
+def generated(
+    eager: PreTrainedModel, processor: ProcessorMixin, inputs: Mapping[str, torch.Tensor], max_new_tokens: int = 8
+) -> str:
     """What transformers' own loop answers."""
-    ids = eager.generate(**inputs, do_sample=False, max_new_tokens=8)
+    ids = eager.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
     return processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
@@ -105,6 +107,21 @@ def check_answers(
         assert all(reply.answers)
     with pytest.raises(PromptError, match="control token"):
         prefix.ask(f"find the {getattr(processor, f'{medium}_token')} .")
+
+
+def check_say(
+    adapter: VideoMllm, eager: PreTrainedModel, processor: ProcessorMixin, whole: WholePrompt, window: FrameWindow
+) -> None:
+    """Long answers about some of the frames are those of ``generate`` on the whole prompt, and leave no trace."""
+    prefix = adapter.read_frames(window)
+    before, said, after = prefix.ask(OBJECT), prefix.say(BACKGROUND, (0, 2), 20), prefix.ask(OBJECT)
+    parts = [conversations("image", window)[index] for index in (0, 2)]
+    expected = [generated(eager, processor, whole("image", part, prefix.grid_thw[1:], BACKGROUND).inputs, 20) for part in parts]
+    assert said == tuple(expected)
+    assert any(len(answer.split()) > MllmOptions().max_new_tokens for answer in said), "longer than others"
+    assert prefix.say(BACKGROUND, (), 20) == ()
+    assert before.answers == after.answers
+    assert torch.equal(prefix.rollout([before]), prefix.rollout([after]))
 
 
 def check_work(adapter: VideoMllm, model: PreTrainedModel, medium: str, window: FrameWindow) -> None:

@@ -22,6 +22,7 @@ from tiny_internvl3 import tiny_model, tiny_processor, whole_prompt
 
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window
 from decaf_ros.models.chat_model import MllmOptions
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.internvl3 import InternVl3
 from decaf_ros.models.mllm import load_mllm
 
@@ -113,3 +114,8 @@ def test_it_is_recognised_from_its_configuration(processor, tmp_path):
     tiny_model(processor).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert type(load_mllm(str(tmp_path))) is InternVl3
+
+
+def test_it_was_not_taught_to_answer_with_boxes_as_json(processor):
+    with pytest.raises(NoBoxesError, match=r"family internvl were not taught.*grounder decaf"):
+        InternVl3(tiny_model(processor), processor).box_format()

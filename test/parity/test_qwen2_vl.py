@@ -20,6 +20,7 @@ from family_checks import (
 from tiny_qwen2_vl import tiny_qwen2, tiny_qwen2_processor
 
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, whole_prompt
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.qwen2_vl import Qwen2Vl
 
@@ -87,3 +88,8 @@ def test_it_is_recognised_from_its_configuration(processor, tmp_path):
     tiny_qwen2(processor).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert type(load_mllm(str(tmp_path))) is Qwen2Vl
+
+
+def test_it_was_not_taught_to_answer_with_boxes_as_json(processor):
+    with pytest.raises(NoBoxesError, match=r"family qwen2_vl were not taught.*grounder decaf"):
+        Qwen2Vl(tiny_qwen2(processor), processor).box_format()

@@ -77,6 +77,10 @@ def test_logits_and_answers_are_those_of_the_untouched_model(processor, eager, w
     check_work(adapter, tapped, medium, random_window(1, SIZE_HW))
 
 
+def test_boxes_count_thousandths_whatever_the_image(processor):
+    assert Qwen3Vl(tiny_qwen3(processor), processor).box_format().span_wh((6, 10)) == (1000, 1000)
+
+
 def test_the_visual_tokens_of_a_video_are_apart(processor, whole):
     """The premise of the other tests: between the steps stands their time."""
     tokens = whole("video", random_window(4, SIZE_HW), (2, 3), OBJECT).grid_tokens

@@ -9,15 +9,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
+import numpy as np
 import pytest
 from harness import wait_until
 
 from decaf_ros.cli import demo, demo_run
+from decaf_ros.cli.demo_run import Absence
 from decaf_ros.cli.main import main
 from decaf_ros.evaluation.held_out import HeldOutQuery
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.processes import ChildProcess
+from decaf_ros.srv import Query
 from decaf_ros.synthetic.table.wordings import Sentence
 from decaf_ros.video import VideoError
 
@@ -87,9 +90,37 @@ def test_what_went_wrong_is_said(
     status: int,
     said: str,
 ) -> None:
-    monkeypatch.setattr(demo, "run_node", lambda present, out: _raise(error))
+    monkeypatch.setattr(demo, "run_node", lambda present, absent, out: _raise(error))
     assert main(["demo", "--out", str(tmp_path)]) == status
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("success", "status", "verdict"), [(False, 0, "not there"), (True, 1, "taken for there")])
+def test_what_is_not_there_must_be_refused(
+    queries: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    success: bool,
+    status: int,
+    verdict: str,
+) -> None:
+    found = SimpleNamespace(
+        query=QUERY,
+        text="the red mug",
+        response=Query.Response(success=True, presence=0.9),
+        scores=SimpleNamespace(j_and_f=0.8),
+        cells=lambda: ["mug", "0.8"],
+    )
+    absence = Absence(QUERY, Query.Response(success=success, presence=0.125))
+    monkeypatch.setattr(demo, "run_node", lambda present, absent, out: ([found, found], absence))
+    monkeypatch.setattr(demo, "write_video", lambda out, outcomes: None)
+    monkeypatch.setattr(demo, "look_again", lambda outcomes, absence: None)
+    monkeypatch.setattr(demo, "draw_sheet", lambda outcomes, absence, look: np.zeros((2, 2, 3), np.uint8))
+    assert main(["demo", "--out", str(tmp_path)]) == status
+    *_, last = (tmp_path / "results.md").read_text().splitlines()
+    assert f"{verdict}, presence 12.5%" in last
+    assert ("though there is none" in capsys.readouterr().err) == success
 
 
 def test_results_that_cannot_be_written_are_said(

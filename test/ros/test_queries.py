@@ -6,11 +6,13 @@ import re
 
 import numpy as np
 import pytest
+from action_msgs.msg import GoalStatus
 from filmed_table import BOX, EXPRESSION, MUG, OTHER_EXPRESSION, TABLE
 from geometry_msgs.msg import Point
 from harness import Recorder, System, pixels, stamps_of, wait_until
 from sensor_msgs.msg import Image, RegionOfInterest
 
+from decaf_ros.config import GroundingConfig
 from decaf_ros.drawing import query_colour
 from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.msg import QueryInfo, TrackedObject, TrackedObjectArray, TrackEvent
@@ -66,7 +68,10 @@ def _centre(corners: tuple[int, int, int, int]) -> Point:
 
 def _overlap(system: System, answer: AddObject.Response, thing: int) -> float:
     """IoU of the object's box and the thing's true one."""
-    truth, box = _true_box(system, stamp_to_ns(answer.object_stamp), thing), answer.object.box
+    return _iou_of_boxes(_true_box(system, stamp_to_ns(answer.object_stamp), thing), answer.object.box)
+
+
+def _iou_of_boxes(truth: tuple[int, int, int, int], box: RegionOfInterest) -> float:
     masks = np.zeros((2, HEIGHT, WIDTH), dtype=np.bool_)
     masks[0, truth[1] : truth[3], truth[0] : truth[2]] = True
     masks[1, box.y_offset : box.y_offset + box.height, box.x_offset : box.x_offset + box.width] = True
@@ -226,6 +231,42 @@ def _common(a: Recorder, b: Recorder) -> list[tuple[np.ndarray, np.ndarray]]:
     by_stamp = {stamp_to_ns(image.header.stamp): image for image in a.messages}
     pairs = [(by_stamp.get(stamp_to_ns(image.header.stamp)), image) for image in b.messages]
     return [(pixels(one), pixels(other)) for one, other in pairs if one is not None]
+
+
+def test_what_is_not_there_is_refused_with_a_guess_that_is_followed_on_request(system: System) -> None:
+    client, events = system.client, Recorder(system.client, "~/events", TrackEvent)
+    followed = system.require_good_answer()
+    assert 0.0 < followed.presence < 1.0
+    ids = {tracked.id for tracked in followed.objects}
+    wait_until(lambda: ids <= _heard_of(events, TrackEvent.FOUND), "the objects' first events")
+    assert client.set_parameter("min_presence", 1.0) == (True, "")  # that nothing has
+    try:
+        refused = system.ask(OTHER_EXPRESSION)
+        status, aborted = client.track(OTHER_EXPRESSION).wait()
+        assert status == GoalStatus.STATUS_ABORTED
+        for each in (refused, aborted):
+            assert (each.success, each.objects) == (False, [])
+            assert f"nothing in view fits '{OTHER_EXPRESSION}'" in each.message
+            assert 0.0 < each.presence < 1.0
+            assert _iou_of_boxes(_true_box(system, stamp_to_ns(each.guess_stamp), BOX), each.guess_box) > 0.5
+            assert 0.0 < each.guess_score <= 1.0
+        listed = {query.query_id: query for query in client.list_queries().queries}
+        assert listed[refused.query_id].state == QueryInfo.FAILED
+        assert listed[refused.query_id].presence == refused.presence
+        assert set(listed[followed.query_id].object_ids) == ids, "nothing has changed"
+
+        taken = system.ask(OTHER_EXPRESSION, replace=False, accept_doubtful=True)
+        assert taken.success, taken.message
+        assert "nothing in view fits" in taken.message
+        found = ids | {tracked.id for tracked in taken.objects}
+        wait_until(lambda: found <= _heard_of(events, TrackEvent.FOUND), "its event")
+        assert _heard_of(events, TrackEvent.FOUND) == found, "none of those that were refused"
+        assert _heard_of(events, TrackEvent.REMOVED) == set()
+
+        assert client.set_parameter("min_presence", 0.0) == (True, "")
+        assert np.isnan(system.ask().presence), "nobody asks"
+    finally:
+        assert client.set_parameter("min_presence", GroundingConfig.min_presence) == (True, "")
 
 
 def test_more_queries_than_allowed_are_refused(system: System) -> None:

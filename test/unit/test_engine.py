@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +16,15 @@ from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, FrameWindow, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import require_wanted
 from decaf_ros.session.engine import Engine
-from decaf_ros.session.errors import NoFramesError, SessionError, UnknownIdError
+from decaf_ros.session.errors import Guess, NoFramesError, NotThereError, SessionError, UnknownIdError
 from decaf_ros.session.jobs import Job, QueryRequest, QueryState
 from decaf_ros.session.session import TrackingSession
 from decaf_ros.session.stages import StageClock
 
+GUESS = Guess((0, 0, 8, 6), 0.9, 0)
 PROMPT = ObjectPrompt(mask_hw=np.ones((6, 8), dtype=np.bool_))
 
 
@@ -31,22 +34,27 @@ class StubGrounder:
     def __init__(self, engine_time: list[float], tracker: NotingTracker) -> None:
         self.attention, self.tracker = self, tracker
         self.asked: list[float] = []
+        self.grounders: list[str | None] = []
         self.refreshed: list[tuple[int, int]] = []
         self.finds: list[NotedTrack] = []
         self.map = torch.tensor([[1.0, 0.9, 0.0]])
+        self.presence = math.nan
         self.meanwhile: Callable[[], object] = lambda: None
         self.reads_ahead, self.reading_takes = False, 0.0
         self.read: list[int] = []
         self._time = engine_time
 
-    def ground(self, clip: Sequence, expression: str, clock: StageClock) -> SimpleNamespace:
+    def ground(self, clip: Sequence, expression: str, clock: StageClock, grounder: str | None) -> SimpleNamespace:
         self.asked.append(self._time[0])
+        self.grounders.append(grounder)
         with clock.stage("prefill"):
             self.meanwhile()
             clock.check()
         objects = [SimpleNamespace(score=1.0, tracklets=[SimpleNamespace(masks_thw=[each.mask_hw])]) for each in self.finds]
-        attention = SimpleNamespace(object_name="mug", heat_thw=self.map[None])
-        return SimpleNamespace(objects=objects, attention=attention, confident=True)
+        attention = SimpleNamespace(object_name="mug", heat_thw=self.map[None], presence=self.presence)
+        doubted, guess = self.presence < 0.5, GUESS if objects else None
+        told = {"confident": True, "doubted": doubted, "guess": guess, "grounder": "box"}
+        return SimpleNamespace(objects=objects, attention=attention, **told)
 
     def build_tracks(self, *_: object) -> list[NotedTrack]:
         return self.finds
@@ -229,6 +237,65 @@ def test_a_query_that_waits_is_cancelled_at_once_and_one_asked_again_keeps_its_o
     with pytest.raises(SessionError, match="nothing was found"):
         again.future.result(timeout=0)
     assert world.session.object_ids == {1: 1}
+
+
+def test_a_query_is_asked_again_by_the_grounder_that_it_was_asked_by(world):
+    found = NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))
+    world.grounder.finds = [found]
+    asked = world.engine.query(QueryRequest("the mug", grounder="both"))
+    world.engine.work()
+    assert asked.future.result(timeout=0).record.grounder == "box"
+    world.engine.ask_again(asked.query_id)
+    world.engine.work()
+    found.presence = 0.1
+    world.film(12)
+    assert len(world.grounder.grounders) > 2, "the object was lost, and looked for"
+    assert set(world.grounder.grounders) == {"both"}
+
+
+def test_a_grounder_that_is_none_or_that_the_model_cannot_be_is_refused(world):
+    with pytest.raises(SessionError, match=r"grounder must be one of decaf, box, both, got 'boxes'.*left empty"):
+        world.engine.query(QueryRequest("the mug", grounder="boxes"))
+
+    def refuse() -> None:
+        raise NoBoxesError("it was not taught to")
+
+    world.grounder.meanwhile = refuse
+    job = world.engine.query(QueryRequest("the mug", grounder="box"))
+    world.engine.work()
+    with pytest.raises(SessionError, match=r"^it was not taught to$"):
+        job.future.result(timeout=0)
+
+
+def test_what_is_not_there_changes_no_track_and_the_best_guess_is_followed_on_request(world):
+    world.grounder.finds, world.grounder.presence = [NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))], 0.03
+    refused = world.engine.query(QueryRequest("the purple elephant"))
+    world.engine.work()
+    error = refused.future.exception(timeout=0)
+    assert isinstance(error, NotThereError)
+    assert (error.presence, error.guess) == (0.03, GUESS)
+    assert "nothing in view fits 'the purple elephant'" in str(error)
+    assert "3.0%" in str(error)
+    assert world.session.object_ids == {1: 1}
+    assert [each.kind for each in world.ears.events] == [EventKind.FOUND], "of the first object alone"
+    _, listed = world.engine.queries()
+    assert (listed.state, listed.presence, listed.object_ids) == (QueryState.FAILED, 0.03, ())
+
+    taken = world.engine.query(QueryRequest("the purple elephant", replace=False, accept_doubtful=True))
+    world.engine.work()
+    assert taken.future.result(timeout=0).record.doubted
+    assert world.session.object_ids == {1: 1, 2: taken.query_id}
+    assert world.engine.queries()[-1].presence == 0.03
+
+
+@pytest.mark.parametrize(("presence", "reacquired"), [(0.49, 0), (0.5, 1), (math.nan, 1)])
+def test_an_object_is_found_again_only_where_there_is_such_a_thing(world, presence, reacquired):
+    found_again = NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))
+    world.grounder.finds, world.grounder.presence = [found_again], presence
+    world.track.presence = 0.1
+    world.film(12)
+    assert len(world.grounder.asked) > 0
+    assert world.session.reacquired == reacquired
 
 
 def test_a_query_that_failed_is_listed_until_it_is_removed(world):

@@ -1,14 +1,56 @@
-"""Areas under the curve by hand, and what is asked."""
+"""How answers become one presence, what a threshold makes of it, and how both are chosen: all by hand."""
 
 import math
+import shutil
+from itertools import chain
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from decaf_ros.method.presence import combined_presence
 
 pytest.importorskip("mujoco", reason="needs MuJoCo: the extra sim")
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 
+from decaf_ros.config import GroundingConfig
 from decaf_ros.evaluation.held_out import AT_REST, ROWS
-from decaf_ros.evaluation.presence import PresenceScore, area_under_curve, curves_of, presence_counts, shares_of
+from decaf_ros.evaluation.presence import (
+    Answers,
+    PresenceScore,
+    area_under_curve,
+    cost_of,
+    curves_of,
+    decisions_of,
+    is_right,
+    presence_counts,
+    shares_of,
+    wrong_of,
+)
+from tools import fit_presence
+
+KINDS = ("held", "colour", "colour", "absent", "near_miss", "near_miss")
+PRESENCES = (0.9, 0.4, 0.8, 0.1, 0.6, 0.2)
+
+
+def test_presence_is_the_mean_of_the_paths_log_odds():
+    # Odds of 9 and of 4: their geometric mean is 6.
+    assert combined_presence([0.9], [0.8], 0.5, 1.0) == pytest.approx(6 / 7)
+    assert combined_presence([0.9], [0.8], 1.0, 1.0) == pytest.approx(0.9)
+    # The likeliest two of four frames have a mean of .8.
+    assert combined_presence([0.5], [0.1, 0.9, 0.7, 0.2], 0.0, 0.5) == pytest.approx(0.8)
+    assert combined_presence([0.5], [0.1, 0.9, 0.7, 0.2], 0.0, 0.05) == pytest.approx(0.9), "one at least"
+
+
+def test_a_path_that_was_not_asked_has_no_say():
+    assert combined_presence([0.3], [], video_share=0.0) == pytest.approx(0.3)
+    assert combined_presence([], [0.2], video_share=1.0) == pytest.approx(0.2)
+    assert math.isnan(combined_presence([], []))
+
+
+def test_no_path_is_so_sure_that_the_other_does_not_matter():
+    assert 0.0 < combined_presence([0.0], [0.0]) < combined_presence([0.0], [0.5]) < combined_presence([0.0], [0.9999]) < 1.0
+    assert combined_presence([1.0], [0.0], 0.5, 1.0) == pytest.approx(0.5)
 
 
 def test_the_area_counts_pairs_in_the_right_order_and_ties_by_half():
@@ -19,19 +61,55 @@ def test_the_area_counts_pairs_in_the_right_order_and_ties_by_half():
 
 
 def test_present_sentences_of_all_kinds_stand_against_each_kind_of_absent_ones():
-    scores = [PresenceScore("held", 0.9), PresenceScore("colour", 0.4)]
-    scores += [PresenceScore("absent", 0.1), PresenceScore("near_miss", 0.6)]
-    assert {name: (row["queries"], row["auc"]) for name, row in curves_of(scores).items()} == {
+    curves = curves_of(("held", "colour", "absent", "near_miss"), (0.9, 0.4, 0.1, 0.6))
+    assert {name: (row["queries"], row["auc"]) for name, row in curves.items()} == {
         "absent": (1, 1.0),
         "near_miss": (1, 0.5),
         "all": (2, 0.75),
     }
-    assert {kind: row["yes"] for kind, row in shares_of(scores).items()} == {
-        "colour": 0.0,
-        "held": 1.0,
-        "absent": 0.0,
-        "near_miss": 1.0,
-    }
+
+
+def test_a_threshold_refuses_some_that_are_there_and_accepts_some_that_are_not():
+    decided = decisions_of(KINDS, PRESENCES, 0.5)
+    assert decided == pytest.approx(
+        {
+            "balanced_accuracy": (2 / 3 + 2 / 3) / 2,
+            "present_refused": 1 / 3,
+            "absent_accepted": 0.0,
+            "near_misses_accepted": 0.5,
+        }
+    )
+    assert decisions_of(KINDS, PRESENCES, 0.4)["present_refused"] == 0.0, "a value of the threshold itself is enough"
+    shares = shares_of(KINDS, PRESENCES, 0.5)
+    assert (shares["colour"]["accepted"], shares["colour"]["probability"]) == (0.5, pytest.approx(0.6))
+
+
+def score(presence: float, right: bool, seconds: float = 1.0, asking_seconds: float = 0.02) -> PresenceScore:
+    return PresenceScore(Answers("held", (), ()), presence, right, seconds, asking_seconds)
+
+
+def test_what_is_refused_is_not_followed_wrongly():
+    scores = [score(0.9, right=True), score(0.9, right=False), score(0.1, right=False), score(0.1, right=True)]
+    assert wrong_of(scores, 0.5) == {"without": 0.5, "with": 0.25, "ratio": 0.5}
+    costs = [score(0.9, True, 1.0, 0.01), score(0.9, True, 2.0, 0.06), score(0.9, True, 4.0, 0.2)]
+    assert cost_of(costs) == pytest.approx({"ms": 60.0, "share": 0.03})
+
+
+def test_an_object_is_right_where_it_covers_what_is_meant_over_all_frames():
+    truth = np.zeros((2, 4, 4), np.bool_)
+    truth[:, :2, :2] = True
+    half = truth.copy()
+    half[1] = False  # 4 of 8 pixels
+    less = half.copy()
+    less[0, 3, 3] = True  # 4 of 9
+
+    def found(masks: np.ndarray) -> SimpleNamespace:
+        return SimpleNamespace(objects=[SimpleNamespace(tracklets=[SimpleNamespace(masks_thw=masks)])])
+
+    assert is_right(found(half), truth)
+    assert not is_right(found(less), truth)
+    assert not is_right(found(half), np.zeros_like(truth)), "nothing is meant"
+    assert not is_right(SimpleNamespace(objects=[]), truth)
 
 
 def test_half_of_what_is_asked_is_true_of_nothing_and_half_of_that_a_near_miss():
@@ -39,3 +117,34 @@ def test_half_of_what_is_asked_is_true_of_nothing_and_half_of_that_a_near_miss()
     assert (counts["absent"], counts["near_miss"]) == (50, 50)
     assert sum(counts[row] for row in ROWS if row != AT_REST) == 100
     assert AT_REST not in counts
+
+
+def test_the_path_that_knows_decides_and_the_threshold_lies_between():
+    """The video path is sure of all, one frame of four of each present thing; else frames say anything."""
+    rng = np.random.default_rng(0)
+    there = [Answers("held", (0.9,), tuple(rng.random(4))) for _ in range(50)]
+    nothing = [Answers("near_miss", (0.3,), tuple(rng.random(4))) for _ in range(50)]
+    chosen = fit_presence.fit(there + nothing)
+    kinds = [each.kind for each in chain(there, nothing)]
+    presences = fit_presence.presences_of(there + nothing, chosen.video_share, chosen.likeliest_share)
+    assert decisions_of(kinds, presences, chosen.min_presence)["balanced_accuracy"] == 1.0
+
+
+def test_the_threshold_refuses_few_true_sentences_whatever_else_it_lets_pass():
+    # All but one in 20 of the present lie above all others; that one lies low, and more than 1 in 25 must not be refused.
+    kinds, presences = ["held"] * 20 + ["absent"] * 20, [0.105] + [0.9] * 19 + [0.5] * 20
+    assert fit_presence.threshold(kinds, presences) <= 0.1
+    assert fit_presence.threshold(["held"] * 40 + kinds, [0.9] * 40 + presences) > 0.5, "1 in 60 may be"
+
+
+def test_what_is_chosen_is_written_where_it_is_read(tmp_path):
+    for name in fit_presence.WRITTEN:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(fit_presence.ROOT / name, tmp_path / name)
+    fit_presence.write(fit_presence.Fit(0.75, 0.125, 0.42), tmp_path)
+    method, config, example = ((tmp_path / name).read_text() for name in fit_presence.WRITTEN)
+    assert "\nVIDEO_SHARE = 0.75\n" in method
+    assert "\nLIKELIEST_SHARE = 0.125\n" in method
+    assert "\n    min_presence: float = 0.42\n" in config
+    assert "\n    min_presence: 0.42\n" in example
+    assert f"min_presence: {GroundingConfig.min_presence}\n" in (fit_presence.ROOT / "config/decaf.yaml").read_text()

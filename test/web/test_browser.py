@@ -6,6 +6,7 @@ The table stands still, so the picture changes where and when a mask comes or go
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from harness import Camera, NodeProcess, Recorder, System, wait_until
 from page_process import PageProcess
 from sensor_msgs.msg import Image
 
+from decaf_ros.config import GroundingConfig
 from decaf_ros.ros.client import DecafClient
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: it is in the extra 'dev'")
@@ -188,6 +190,23 @@ def test_a_query_that_failed_can_be_removed(tab: playwright.Page, system: System
     assert system.client.list_queries().queries == []
 
 
+def test_what_is_not_there_is_told_and_its_best_guess_tracked_on_request(tab: playwright.Page, system: System) -> None:
+    system.client.reset()
+    assert system.client.set_parameter("min_presence", 1.0) == (True, "")  # that nothing has
+    try:
+        find(tab, EXPRESSION)
+        refused = tab.locator(".query[data-state=failed]", has_text="nothing in view fits")
+        refused.wait_for()
+        assert refused.locator(".query-head .state").inner_text() == "not there"
+        assert re.fullmatch(r"\d+ %", refused.locator(".likely").inner_text())
+        assert tab.locator(".object").count() == 0
+        refused.get_by_role("button", name="Track the best guess").click()
+        tab.locator(".query[data-state=active] .object").first.wait_for()
+        assert not tab.locator(".query[data-state=active] .guess").is_visible()
+    finally:
+        assert system.client.set_parameter("min_presence", GroundingConfig.min_presence) == (True, "")
+
+
 def test_text_is_never_markup(tab: playwright.Page, system: System) -> None:
     system.client.reset()
     find(tab, MARKUP)
@@ -202,7 +221,7 @@ def test_a_long_sentence_leaves_everything_within_reach(browser: playwright.Brow
     system.client.reset()
     with opened(browser, page, is_mobile=True, has_touch=True, viewport={"width": 390, "height": 800}) as tab:
         sentence = "theyellowboxontherightside" * 18
-        find(tab, sentence)
+        assert system.client.query(sentence, accept_doubtful=True).success  # that it means anything is not what is tested
         tab.locator(".query[data-state=active]", has_text=sentence).wait_for()
         for width in (1440, 901, 390, NARROW_PX):
             tab.set_viewport_size({"width": width, "height": 800})

@@ -21,6 +21,7 @@ from harness import Camera, NodeProcess, Recorder, System, wait_until
 from page_process import TIMEOUT_S, PageProcess
 from sensor_msgs.msg import Image
 
+from decaf_ros.config import GroundingConfig
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.web.main import main
 
@@ -87,6 +88,22 @@ def test_services_and_state(page: PageProcess, system: System) -> None:
     assert system.client.list_queries().queries == []
     assert page.post("reset").json()["success"]
     assert page.state(lambda state: not state["queries"], "nothing")["answer"] is None
+
+
+def test_what_is_not_there_is_shown_and_followed_on_request(page: PageProcess, system: System) -> None:
+    system.client.reset()
+    assert system.client.set_parameter("min_presence", 1.0) == (True, "")  # that nothing has
+    try:
+        with system.camera.filming():
+            system.wait_for_mask("a mask before the query", TIMEOUT_S)
+            refused = page.post("query", expression=EXPRESSION, replace=True).json()
+            assert (refused["success"], 0 < refused["presence"] < 1) == (False, True)
+            (query,) = page.state(lambda state: state["queries"], "the query that failed")["queries"]
+            assert (query["state"], query["objects"]) == ("failed", [])
+            assert query["presence"] == refused["presence"]
+            assert page.post("query", expression=EXPRESSION, replace=True, accept_doubtful=True).json()["success"]
+    finally:
+        assert system.client.set_parameter("min_presence", GroundingConfig.min_presence) == (True, "")
 
 
 def test_the_first_state_is_that_of_now(page: PageProcess, system: System) -> None:

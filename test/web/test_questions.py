@@ -16,7 +16,7 @@ def test_no_more_are_under_way_than_may_be() -> None:
     async def check() -> None:
         go_on = asyncio.Event()
 
-        async def ask(expression: str, replace: bool) -> dict[str, Any]:
+        async def ask(expression: str, replace: bool, accept_doubtful: bool) -> dict[str, Any]:
             await go_on.wait()
             return {"success": True, "message": expression}
 

@@ -26,6 +26,11 @@ PARTS = (
         (Option("ablation-queries", 60, "for each variant", quick=4),),
     ),
     Part(
+        "grounders",
+        "points where the language model looks, beside boxes that it answers with",
+        (Option("grounder-queries", 60, "by each grounder", quick=2),),
+    ),
+    Part(
         "tracking",
         "what becomes of objects that go out of sight, or meet their doubles",
         (

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.session.errors import SessionError, SupersededError
-from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
+from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.session.jobs import Job, QueryRequest, QueryResult
 from decaf_ros.session.objects import FoundObject
 from decaf_ros.session.roster import QueryRecord
@@ -32,21 +33,27 @@ def find(desk: Desk, job: Job, request: QueryRequest) -> QueryResult:
         request: what is asked for.
 
     Raises:
+        NotThereError: by the language model nothing fits, and the request does not take what is doubtful.
         SessionError: there is nothing to look at or with, nothing was found, or nobody wants the answer any more.
     """
 
     def join(snapshot: Snapshot, record: QueryRecord, found: list[FoundObject], check: Callable[[], None]) -> Segmentation:
         return desk.session.join(snapshot, record, found, request.replace, check)
 
-    return _ground(desk, job, request.window_seconds, join)
+    return _ground(desk, job, request.window_seconds, request.accept_doubtful, join)
 
 
 def find_again(desk: Desk, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
-    """Answer a query anew, with the objects it has; others become its objects, too, if ``add_new``. Else as :func:`find`."""
-    rejoin = desk.session.rejoin
-    return _ground(
-        desk, job, window_seconds, lambda snapshot, record, found, check: rejoin(snapshot, record, found, add_new, check)
-    )
+    """Answer a query anew, with the objects it has; others become its objects, too, if ``add_new``. Else as :func:`find`.
+
+    What is doubtful it takes if it did so when it was asked first.
+    """
+
+    def rejoin(snapshot: Snapshot, record: QueryRecord, found: list[FoundObject], check: Callable[[], None]) -> Segmentation:
+        return desk.session.rejoin(snapshot, record, found, add_new, check)
+
+    accept_doubtful = any(each.query_id == job.query_id and each.accept_doubtful for each in desk.session.queries)
+    return _ground(desk, job, window_seconds, accept_doubtful, rejoin)
 
 
 def point_out(desk: Desk, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: int | None) -> QueryResult:
@@ -60,7 +67,7 @@ def point_out(desk: Desk, job: Job, prompt: ObjectPrompt, label: str, stamp_ns: 
     return QueryResult(record, segmentation, None, clock.latency_ms)
 
 
-def _ground(desk: Desk, job: Job, window_seconds: float | None, arrive: _Arrive) -> QueryResult:
+def _ground(desk: Desk, job: Job, window_seconds: float | None, accept_doubtful: bool, arrive: _Arrive) -> QueryResult:
     if desk.grounder is None:
         raise SessionError("no language model is loaded; see the log and diagnostics for the reason")
     _await_frame(desk, job)
@@ -78,16 +85,39 @@ def _ground(desk: Desk, job: Job, window_seconds: float | None, arrive: _Arrive)
         desk.teller.tell(job.on_stage, stage)
 
     with while_wanted(check):
-        return _ground_in(desk, snapshot, job, grounder, StageClock(enter, check), arrive)
+        return _ground_in(desk, snapshot, job, grounder, StageClock(enter, check), accept_doubtful, arrive)
 
 
-def _ground_in(desk: Desk, snapshot: Snapshot, job: Job, grounder: Grounder, clock: StageClock, arrive: _Arrive) -> QueryResult:
-    grounding = grounder.ground(snapshot.clip, job.expression, clock)
+def _ground_in(
+    desk: Desk,
+    snapshot: Snapshot,
+    job: Job,
+    grounder: Grounder,
+    clock: StageClock,
+    accept_doubtful: bool,
+    arrive: _Arrive,
+) -> QueryResult:
+    try:
+        grounding = grounder.ground(snapshot.clip, job.expression, clock, job.grounder)
+    except NoBoxesError as error:
+        raise SessionError(str(error)) from error
+    if grounding.doubted and not accept_doubtful:
+        raise _not_there(grounding, job.expression)
     if not grounding.objects:
         raise SessionError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
     newest = snapshot.clip[-1].frame
-    name, confident = grounding.attention.object_name, grounding.confident
-    record = QueryRecord(job.query_id, job.expression, name, newest.stamp_ns, confident)
+    record = QueryRecord(
+        job.query_id,
+        job.expression,
+        grounding.attention.object_name,
+        newest.stamp_ns,
+        grounding.confident,
+        grounding.attention.presence,
+        accept_doubtful,
+        grounding.doubted,
+        grounding.grounder,
+        job.grounder,
+    )
     heat = HeatMap(newest, job.query_id, grounding.attention.heat_thw[-1].numpy())
     with clock.stage("catch_up"):
         tracks = grounder.build_tracks(grounding, snapshot.clip, clock)
@@ -99,6 +129,16 @@ def _ground_in(desk: Desk, snapshot: Snapshot, job: Job, grounder: Grounder, clo
         segmentation = arrive(snapshot, record, found, clock.check)
     desk.teller.tell(desk.teller.listener.on_heat_map, heat)
     return QueryResult(record, segmentation, grounding, clock.latency_ms)
+
+
+def _not_there(grounding: Grounding, expression: str) -> NotThereError:
+    presence = grounding.attention.presence
+    return NotThereError(
+        f"nothing in view fits {quoted(expression)}: by the language model it is {presence:.1%} likely that there is such a "
+        "thing, less than parameter min_presence; ask with accept_doubtful to follow the best guess",
+        presence,
+        grounding.guess,
+    )
 
 
 def _await_frame(desk: Desk, job: Job) -> None:

@@ -210,13 +210,16 @@ const questions = new Map();
 let posting = 0;
 
 /** Ask without waiting: a browser has few connections, and whoever waits for six answers could not even reset. */
-async function ask(event) {
+function ask(event) {
   event.preventDefault();
-  const expression = byId("expression").value;
-  const replace = byId("ask").elements.mode.value === "replace";
+  put({ expression: byId("expression").value, replace: byId("ask").elements.mode.value === "replace" });
+}
+
+async function put(question) {
+  const { expression } = question;
   posting += 1;
   showAsking();
-  const { id } = await call("ask", { expression, replace });
+  const { id } = await call("ask", question);
   posting -= 1;
   if (id) questions.set(id, { expression, since: performance.now() });
   settle(state.questions);
@@ -280,11 +283,18 @@ function makeQuery(query) {
     "div",
     { name: "query-head" },
     element("span", { name: "sentence" }),
+    element("span", { name: "likely", title: "How likely it is, by the language model, that there is such a thing" }),
     element("span", { name: "state" }),
     removeButton(`Remove this query: ${queryName(query)}`, () => call("remove_query", { query_id: query.id })),
   );
-  return element("li", { name: "query" }, head, element("p", { name: "reason" }), element("ol", { name: "objects" }));
+  const guess = element("button", { name: "guess quiet", text: "Track the best guess" });
+  guess.type = "button";
+  guess.addEventListener("click", () => put({ expression: query.expression, replace: false, accept_doubtful: true }));
+  return element("li", { name: "query" }, head, element("p", { name: "reason" }), guess, element("ol", { name: "objects" }));
 }
+
+/** Whether it failed because nothing in view fits it: only then there is a presence. */
+const isNotThere = (query) => query.state === "failed" && typeof query.presence === "number";
 
 function updateQuery(item, query) {
   item.dataset.state = query.state;
@@ -292,7 +302,10 @@ function updateQuery(item, query) {
   sentence.title = queryName(query);
   setText(sentence, sentence.title);
   const stage = query.state === "running" && values("queries").stage;
-  setText(item.querySelector(".state"), stage && stage !== "idle" ? stage.replaceAll("_", " ") : query.state);
+  const state = isNotThere(query) ? "not there" : query.state;
+  setText(item.querySelector(".state"), stage && stage !== "idle" ? stage.replaceAll("_", " ") : state);
+  setText(item.querySelector(".likely"), typeof query.presence === "number" ? `${Math.round(100 * query.presence)} %` : "");
+  item.querySelector(".guess").hidden = !isNotThere(query);
   setText(item.querySelector(".reason"), query.message);
   reconcile(item.querySelector(".objects"), query.objects, (object) => object.id, makeObject, updateObject);
 }
