@@ -34,7 +34,7 @@ from decaf_ros.evaluation.summary import HEADER, NOT_RUN, published_rows, summar
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.method.loc_head import Head
 from decaf_ros.models.chat_model import MllmOptions
-from decaf_ros.models.errors import ModelNotFound, PromptError
+from decaf_ros.models.errors import ModelNotFound, NoBoxesError, PromptError
 from decaf_ros.models.protocols import VideoMllm
 from decaf_ros.outputs import OutputFolder, alike
 from decaf_ros.session.loc_head import find_heads
@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = GroundingConfig(
             point_threshold=arguments.point_threshold,
             tracklet_threshold=arguments.tracklet_threshold,
+            min_presence=arguments.min_presence,
             prefix_cache_mb=ALL_OF_A_VIDEO_MB,
         )
     except ValueError as error:
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         journal = Journal(out, _settings(arguments, config))
         status = _run(arguments, config, videos, all_videos, journal, out)
         _publish(arguments, videos, journal, dataset.overall_of, out)
-    except (DatasetError, JournalError, ModelNotFound, VideoError, OSError) as error:
+    except (DatasetError, JournalError, ModelNotFound, NoBoxesError, VideoError, OSError) as error:
         message = escaped(str(error), kept="\n")  # a dataset's layout has several lines
         print(f"decaf evaluate: {message}", file=sys.stderr)
         return 1
@@ -123,6 +124,14 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(GroundingConfig, f"{name}_threshold")
         parser.add_argument(f"--{name}-threshold", type=float, default=default, help="(default: %(default)s)")
     parser.add_argument(
+        "--min-presence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="probability that there is such a thing, by the language model, below which nothing is found; the node's is "
+        f"{GroundingConfig.min_presence:g} (default: 0, it is not asked, as in the paper)",
+    )
+    parser.add_argument(
         "--frame-tokens",
         type=positive_int,
         default=_FRAME_TOKENS,
@@ -146,6 +155,7 @@ def _settings(arguments: argparse.Namespace, config: GroundingConfig) -> dict[st
         "frame_tokens": arguments.frame_tokens,
         "point_threshold": config.point_threshold,
         "tracklet_threshold": config.tracklet_threshold,
+        "min_presence": config.min_presence,
     }
 
 

@@ -42,6 +42,8 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     DECAF: Method("full method"),
+    "box": Method("boxes", grounding={"grounder": "box"}),
+    "both": Method("full method and boxes", grounding={"grounder": "both"}),
     "loc-head": Method("Loc-Head", LocHeadAttention, by_heads=True),
     "tam": Method("TAM", lambda mllm, config, _: TamAttention(mllm, config), options={"hidden_states": True}),
 }

@@ -6,6 +6,7 @@ model takes key frames to lie half a second apart, whatever the rate of the data
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,14 +83,14 @@ class GroundingSegmenter:
             self._key_indices = tuple(uniform_selection(range(len(source)), self._key_frames))
             self._clip = [StoredFrame(source.read(index, index + 1)[0], self._tracker) for index in self._key_indices]
         grounding = self._grounder.ground(self._clip, expression)
+        attention, size_hw = grounding.attention, grounding.window.size_hw
+        coarse = coarse_masks(attention.heat_thw, size_hw)
         grounded = GroundedVideo(self._key_indices, grounding)
-        return Prediction(
-            self._key_indices,
-            coarse_masks(grounding.attention.heat_thw, grounding.window.size_hw),
-            (segmentation.union_hw() for segmentation in segment_video(source, grounded, self._tracker)),
-            grounding.attention.object_name,
-            grounding.confident,
-        )
+        masks = (segmentation.union_hw() for segmentation in segment_video(source, grounded, self._tracker))
+        if grounding.doubted:
+            coarse, masks = np.zeros_like(coarse), (np.zeros(size_hw, np.bool_) for _ in range(len(source)))
+        presence = None if math.isnan(attention.presence) else attention.presence
+        return Prediction(self._key_indices, coarse, masks, attention.object_name, grounding.confident, presence)
 
 
 def evaluate(

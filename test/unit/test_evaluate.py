@@ -387,6 +387,7 @@ class TestCommand:
         of_the_clip = [window for window in windows if window.frames[0].size_hw == MEVIS_HW]  # not the trial at loading
         assert len(of_the_clip) == 1
         assert 0 <= float(rows[0]["J"]) <= 100
+        assert {row["presence"] for row in rows} == {""}  # it is not asked
         summary = (out / "summary.md").read_text()
         assert re.search(r"\| video path only +\| overall +\| 2 ", summary)
         assert (out / "masks/video-only/clip/0/00002.png").exists()
@@ -399,27 +400,34 @@ class TestCommand:
     def test_other_methods_stand_beside_it_by_their_own_names(self, mevis, tmp_path, capsys):
         out = tmp_path / "out"
         arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(out), "--key-frames", "2", "--threads", "1"]
-        assert command.main([*arguments, "--methods", "loc-head,tam", "--save-masks"]) == 0
+        assert command.main([*arguments, "--methods", "box,loc-head,tam", "--save-masks"]) == 0
         with (out / "expressions.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [(row["variant"], row["expression_id"], row["there"]) for row in rows] == [
-            *(("Loc-Head", number, "True") for number in "01"),
-            *(("TAM", number, "True") for number in "01"),
+            (method, number, "True") for method in ("boxes", "Loc-Head", "TAM") for number in "01"
         ]
         # The same sentence twice: nothing of the first answer may leak into the second.
-        assert rows[0]["coarse J"] == rows[1]["coarse J"]
-        assert rows[2]["coarse J"] == rows[3]["coarse J"]
-        assert rows[0]["object_name"] == rows[2]["object_name"] != ""
+        assert [row["coarse J"] for row in rows[::2]] == [row["coarse J"] for row in rows[1::2]]
+        assert rows[2]["object_name"] == rows[4]["object_name"] != ""
         assert re.search(r"Loc-Head: layer [2-5] head [0-3], layer", capsys.readouterr().err)
-        assert {path.name for path in (out / "masks").iterdir()} == {"loc-head", "tam"}
+        assert {path.name for path in (out / "masks").iterdir()} == {"box", "loc-head", "tam"}
         assert "| AgentRVOS, SAM 3, GPT-5" in (out / "summary.md").read_text()
-        assert command.main([*arguments, "--methods", "tam", "loc-head"]) == 0
+        assert command.main([*arguments, "--methods", "tam", "loc-head,box"]) == 0
         assert "of" not in capsys.readouterr().err  # all is there
+
+    def test_what_the_model_says_is_not_there_has_no_mask(self, mevis, tmp_path):
+        out = tmp_path / "out"
+        arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(out), "--key-frames", "2", "--threads", "1"]
+        assert command.main([*arguments, "--variants", "video-only", "--min-presence", "1"]) == 0  # never as sure as that
+        with (out / "expressions.csv").open() as file:
+            (row, _) = csv.DictReader(file)
+        assert 0 < float(row["presence"]) < 1
+        assert (row["there"], row["found"], row["coarse J"], row["J"]) == ("True", "False", "0.0", "0.0")
 
     def test_a_method_that_is_none_is_named(self, mevis, tmp_path, capsys):
         with pytest.raises(SystemExit):
             command.main(["--dataset", "mevis", "--root", str(mevis), "--out", str(tmp_path), "--methods", "decaf,loc"])
-        assert "'loc' is no method; there are decaf, loc-head, tam" in capsys.readouterr().err
+        assert "'loc' is no method; there are decaf, box, both, loc-head, tam" in capsys.readouterr().err
 
     def test_an_interrupted_command_says_so_sums_up_and_goes_on(self, mevis, tmp_path, capsys, monkeypatch):
         configs = []
