@@ -98,6 +98,8 @@ class SessionConfig:
         same_object_likeness: cosine similarity of appearances from which a find is the object that was lost; -1 takes any.
         max_expression_length: longest sentence accepted, in characters.
         max_pending_queries: queries that may wait; more are refused.
+        max_standing_queries: queries that may look again and again for what is not there yet; more are refused.
+        standing_longest_pause_seconds: what the pause between their looks grows to while the scene does not change.
         max_queries: queries that may be active at a time; more are refused.
         max_objects: objects tracked at a time; a query that would exceed it keeps the best.
     """
@@ -120,6 +122,8 @@ class SessionConfig:
     same_object_likeness: float = 0.97
     max_expression_length: int = 500
     max_pending_queries: int = 8
+    max_standing_queries: int = 8
+    standing_longest_pause_seconds: float = 5.0
     max_queries: int = 16
     max_objects: int = 32
 
@@ -142,6 +146,8 @@ class SessionConfig:
         _check_range(self, "same_object_likeness", -1.0, 1.0)
         _check_range(self, "max_expression_length", 1, 100_000)
         _check_range(self, "max_pending_queries", 1, 1000)
+        _check_range(self, "max_standing_queries", 0, 1000)
+        _check_range(self, "standing_longest_pause_seconds", 0.0, 3600.0)
         _check_range(self, "max_queries", 1, 1000)
         _check_range(self, "max_objects", 1, 65535)
 

@@ -119,7 +119,7 @@ INTERFACES = (
     Interface(Kind.SERVICE, "~/rerun_query", "ask a query again: objects that are found again keep their ids"),
     Interface(Kind.SERVICE, "~/remove_object", "stop tracking one object"),
     Interface(Kind.SERVICE, "~/remove_query", "forget a query with its objects, or cancel it"),
-    Interface(Kind.SERVICE, "~/list_queries", "what is queued, running, active or failed, and why"),
+    Interface(Kind.SERVICE, "~/list_queries", "what is queued, running, waiting, active or failed, and why"),
     Interface(Kind.SERVICE, "~/reset", "forget all queries, objects and frames"),
     Interface(Kind.SERVICE, "~/change_state", "lifecycle: configure, activate, deactivate, clean up, shut down"),
     Interface(Kind.SERVICE, "~/get_state", "lifecycle: the state"),

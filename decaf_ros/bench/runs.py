@@ -10,13 +10,17 @@ from typing import TypeVar
 
 import torch
 
+from decaf_ros.bench.arrivals import STANDING, Arrival, Wait, arrival_of, await_arrival, cost_of_waiting
 from decaf_ros.bench.scripted import Outcome, Script, keeps_identity, play, script_of
 from decaf_ros.bench.space import SpaceError, space_errors
 from decaf_ros.config import SessionConfig
 from decaf_ros.evaluation.grounders import GrounderScore, score_grounders
 from decaf_ros.evaluation.held_out import HeldOutQuery, sample_queries
+from decaf_ros.evaluation.live import LiveAsker
+from decaf_ros.evaluation.live_table import LiveQueryScore, score_live_query
 from decaf_ros.evaluation.presence import Answers, PresenceScore, ask_paths, score_presence
 from decaf_ros.evaluation.quality import QueryScore, TokenGrids, score_query, token_grids
+from decaf_ros.evaluation.replay import Latency
 from decaf_ros.evaluation.setups import Setup, models_of
 
 _Item = TypeVar("_Item")
@@ -58,6 +62,13 @@ def ask_presences(setup: Setup, queries: Sequence[HeldOutQuery], processes: int 
     yield from _mapped(functools.partial(_ask_paths, setup), queries, processes, _A_TIME)
 
 
+def score_live_queries(
+    setup: Setup, latency: Latency, queries: Sequence[HeldOutQuery], processes: int = 1
+) -> Iterator[LiveQueryScore]:
+    """How queries fare that are asked while the camera films; what one takes is simulated. Else as :func:`score_queries`."""
+    yield from _mapped(functools.partial(_score_live, setup, latency), queries, processes, _A_TIME)
+
+
 def measure_space(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Iterator[list[SpaceError]]:
     """How far off objects are in space, by scene; else as :func:`score_queries`."""
     yield from _mapped(functools.partial(_measure_space, setup), seeds, processes)
@@ -76,6 +87,21 @@ def play_scripts(setup: Setup, config: SessionConfig, scripts: Sequence[Script],
 def meet_doubles(setup: Setup, scripts: Sequence[Script], processes: int = 1) -> Iterator[bool]:
     """Whether a thing is still itself after its double has passed; else as :func:`play_scripts`."""
     yield from _mapped(functools.partial(_meet_double, setup), scripts, processes)
+
+
+def draw_arrivals(seeds: Sequence[int], processes: int = 1) -> list[Arrival]:
+    """An arrival from each seed; see :func:`~decaf_ros.bench.arrivals.arrival_of`."""
+    return list(_mapped(arrival_of, seeds, processes))
+
+
+def await_arrivals(setup: Setup, arrivals: Sequence[Arrival], processes: int = 1) -> Iterator[Wait]:
+    """How waiting for each of them went; else as :func:`play_scripts`."""
+    yield from _mapped(functools.partial(_await, setup), arrivals, processes)
+
+
+def waiting_costs(setup: Setup, arrivals: Sequence[Arrival], processes: int = 1) -> Iterator[tuple[float, float]]:
+    """Seconds of CPU time that one sentence takes until each of them, and as many as are compared; else as above."""
+    yield from _mapped(functools.partial(_costs, setup), arrivals, processes)
 
 
 def _mapped(work: Callable[[_Item], _Result], items: Sequence[_Item], processes: int, at_once: int = 1) -> Iterator[_Result]:
@@ -115,6 +141,11 @@ def _ask_paths(setup: Setup, query: HeldOutQuery) -> Answers:
     return ask_paths(query, models_of(setup).mllm)
 
 
+def _score_live(setup: Setup, latency: Latency, query: HeldOutQuery) -> LiveQueryScore:
+    models = models_of(setup)
+    return score_live_query(query, LiveAsker(models.tracker, models.grounder, latency=latency))
+
+
 def _measure_space(setup: Setup, seed: int) -> list[SpaceError]:
     return space_errors(seed, models_of(setup).tracker)
 
@@ -131,3 +162,14 @@ def _play(setup: Setup, config: SessionConfig, script: Script) -> Outcome:
 def _meet_double(setup: Setup, script: Script) -> bool:
     models = models_of(setup)
     return keeps_identity(script, models.tracker, models.grounder)
+
+
+def _await(setup: Setup, arrival: Arrival) -> Wait:
+    models = models_of(setup)
+    return await_arrival(arrival, models.tracker, models.grounder)
+
+
+def _costs(setup: Setup, arrival: Arrival) -> tuple[float, float]:
+    models = models_of(setup)
+    one, several = (cost_of_waiting(arrival, models.tracker, models.grounder, count) for count in (1, STANDING))
+    return one, several

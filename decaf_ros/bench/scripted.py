@@ -7,23 +7,35 @@ they pass each other head-on, and how fast it goes says for how long one hides t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from decaf_ros.bench.replay import Replay
+from decaf_ros.bench.scenery import (
+    ANY_KINDS,
+    LOW_KINDS,
+    MIDDLE,
+    draw_look,
+    draw_looks,
+    draw_places,
+    draw_thing,
+    draw_unseen_place,
+    other_colour,
+    still_camera,
+    xy_of,
+)
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import BoolArray, ObjectMask, ObjectPrompt
+from decaf_ros.datatypes import BoolArray, Frame, ObjectMask, ObjectPrompt
 from decaf_ros.evaluation.metrics import region_similarity
+from decaf_ros.evaluation.replay import Replay, filmed
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.synthetic.table.catalogue import COLOURS_RGB, KINDS
+from decaf_ros.session.jobs import QueryRequest
 from decaf_ros.synthetic.table.episodes import MOST_ATTEMPTS, Episode
 from decaf_ros.synthetic.table.rendering import View
-from decaf_ros.synthetic.table.scene import FLOORS, TABLE_TOPS, Action, Camera, Look, Scene, Thing
+from decaf_ros.synthetic.table.scene import Action, Camera, Scene, Thing
 
 HZ = 10.0
 OCCLUSIONS = (5, 15, 40)
@@ -34,10 +46,8 @@ FOLLOWED_FROM_IOU = 0.5
 _STEADY_FRAMES = 3
 _CLEAR = 0.8  # visible share of what is in sight again
 _SHOWN = 0.95  # the same of what is followed before anything happens
-_LOW_KINDS = ("cube", "ball", "apple", "lemon", "mug", "sponge", "car")  # that a box hides
 _TALL_KINDS = ("mug", "can", "bottle", "teapot")  # that hide a part of what they pass
-_ANY_KINDS = tuple(kind for kind in KINDS if kind != "box")
-_MIDDLE, _APART = (0.05, 0.0), 0.27  # of the table before the camera, and how far from it others stand to either side
+_APART = 0.27  # metres from the middle of the table before the camera, where others stand to either side
 _GAPS = (0.12, 0.15)  # metres between the middles of two things that pass each other
 _TURN, _SWAY = 0.85, 1.2  # radians to either side that the camera goes, and would go at most
 _TURN_S = 2 * math.asin(_TURN / _SWAY)  # of the scene, which the camera's way takes
@@ -147,17 +157,18 @@ def script_of(kind: str, seed: int) -> Script:
 def play(script: Script, tracker: MaskTracker, grounder: Grounder, config: SessionConfig) -> Outcome:
     """Ask for the thing, let it go out of sight, and see whether it is found again."""
     played = Played(script)
-    replay = Replay(lambda time_s: played.view(time_s).image_rgb, tracker, grounder, config, HZ)
+    seen: list[tuple[ObjectMask, ...]] = []
+    replay = Replay(_film(played), tracker, grounder, config, tell=lambda each: seen.append(each.objects))
     replay.run_until(ASKED_AT_S)
-    replay.ask(script.expression)
-    replay.run_until(script.back_s + PATIENCE_S + _STEADY_FRAMES / HZ)
-    truths = [played.view(index / HZ).mask_of(script.thing) for index in range(len(replay.seen))]
-    scores = [_best(truth, objects) for truth, objects in zip(truths, replay.seen, strict=True)]
+    replay.ask(QueryRequest(script.expression))
+    replay.run_until(script.back_s + PATIENCE_S + (_STEADY_FRAMES - 1) / HZ)
+    truths = [played.view(index / HZ).mask_of(script.thing) for index in range(len(seen))]
+    scores = [_best(truth, objects) for truth, objects in zip(truths, seen, strict=True)]
     before = scores[round(MOVES_AT_S * HZ)]
     back = round(script.back_s * HZ)
     good = [score[0] >= FOLLOWED_FROM_IOU and score[1] == before[1] for score in scores]
     steady = [index for index in range(back, len(good) - _STEADY_FRAMES + 1) if all(good[index : index + _STEADY_FRAMES])]
-    hidden = [objects for truth, objects in zip(truths, replay.seen, strict=True) if not truth.any()]
+    hidden = [objects for truth, objects in zip(truths, seen, strict=True) if not truth.any()]
     claimed = [any(each.mask_hw.any() for each in objects) for objects in hidden]
     return Outcome(
         script.kind,
@@ -170,16 +181,22 @@ def play(script: Script, tracker: MaskTracker, grounder: Grounder, config: Sessi
 def keeps_identity(script: Script, tracker: MaskTracker, grounder: Grounder) -> bool:
     """Whether the thing, pointed out by its mask, is followed on most frames of the last half second, and not its double."""
     played = Played(script)
-    replay = Replay(lambda time_s: played.view(time_s).image_rgb, tracker, grounder, SessionConfig(reacquire=False), HZ)
+    seen: list[tuple[ObjectMask, ...]] = []
+    config = SessionConfig(reacquire=False)
+    replay = Replay(_film(played), tracker, grounder, config, tell=lambda each: seen.append(each.objects))
     replay.run_until(0.5)
-    replay.point_out(ObjectPrompt(mask_hw=played.view(replay.now_s - 1 / HZ).mask_of(script.thing)))
+    replay.point_out(ObjectPrompt(mask_hw=played.view(replay.now_s).mask_of(script.thing)))
     replay.run_until(script.end_s)
     kept = []
-    for index in range(len(replay.seen))[-round(HZ / 2) :]:
-        truth, (tracked,) = played.view(index / HZ), replay.seen[index]
+    for index in range(len(seen))[-round(HZ / 2) :]:
+        truth, (tracked,) = played.view(index / HZ), seen[index]
         own, other = (region_similarity(tracked.mask_hw, truth.mask_of(thing)) for thing in (script.thing, 1 - script.thing))
         kept.append(own >= FOLLOWED_FROM_IOU and own > other)
     return sum(kept) > len(kept) / 2
+
+
+def _film(played: Played) -> Iterator[Frame]:
+    return filmed(lambda time_s: played.view(time_s).image_rgb, HZ)
 
 
 def _best(truth: BoolArray, objects: Sequence[ObjectMask]) -> tuple[float, int]:
@@ -189,8 +206,8 @@ def _best(truth: BoolArray, objects: Sequence[ObjectMask]) -> tuple[float, int]:
 
 def _hidden(frames: int, rng: np.random.Generator) -> Script:
     """Behind a tall box, all of it for so many frames, and out again on the other side or on the same one."""
-    thing, *others = _looks(rng, _LOW_KINDS, _ANY_KINDS, _ANY_KINDS)
-    scene = _orbited(rng, (thing, ("box", _other_colour(rng, thing, *others))), others, gap=0.2, scales=(1.1, 1.35))
+    thing, *others = draw_looks(rng, LOW_KINDS, ANY_KINDS, ANY_KINDS)
+    scene = _orbited(rng, (thing, ("box", other_colour(rng, thing, *others))), others, gap=0.2, scales=(1.1, 1.35))
     times_s = np.linspace(0.0, _TURN_S, 80)
     shares = Played(Script("", scene, 0, ((0.0, 0.0), (_TURN_S, _TURN_S)), 0.0)).shares(times_s.tolist(), (0,))
     hidden = times_s[np.array(shares) == 0]
@@ -206,36 +223,33 @@ def _hidden(frames: int, rng: np.random.Generator) -> Script:
 
 def _passing(rng: np.random.Generator) -> Script:
     """Slowly past an object of another colour and kind, before it or behind it."""
-    farther, nearer, *others = _looks(rng, _LOW_KINDS, _TALL_KINDS, _ANY_KINDS, _ANY_KINDS)
+    farther, nearer, *others = draw_looks(rng, LOW_KINDS, _TALL_KINDS, ANY_KINDS, ANY_KINDS)
     scene = _orbited(rng, (farther, nearer), others, gap=float(rng.uniform(*_GAPS)))
     return Script("", scene, int(rng.integers(2)), _turning(MOVES_AT_S), MOVES_AT_S)
 
 
 def _doubled(rng: np.random.Generator) -> Script:
     """Past one of the same kind and colour, which is nearer to the camera."""
-    thing, *others = _looks(rng, _TALL_KINDS, _ANY_KINDS, _ANY_KINDS)
+    thing, *others = draw_looks(rng, _TALL_KINDS, ANY_KINDS, ANY_KINDS)
     scene = _orbited(rng, (thing, thing), others, gap=float(rng.uniform(*_GAPS)))
     return Script("", scene, 0, _turning(_DOUBLE_MOVES_AT_S), _DOUBLE_MOVES_AT_S)
 
 
 def _away(rng: np.random.Generator) -> Script:
     """The arm carries it out of sight, and some seconds later back, to another place."""
-    looks = _looks(rng, _LOW_KINDS, *[_ANY_KINDS] * 3)
-    places = rng.permutation([(x, y) for x in (-0.05, 0.13) for y in (-0.17, 0.0, 0.17)])[:5]
-    things = tuple(
-        Thing(kind, colour, 1.0, _pair(place), float(rng.uniform(-math.pi, math.pi)), int(rng.integers(2**31)))
-        for (kind, colour), place in zip(looks, places, strict=False)
-    )
-    unseen = (float(rng.uniform(-0.15, 0.0)), float(rng.choice([-1, 1])) * float(rng.uniform(0.58, 0.66)))
+    looks = draw_looks(rng, LOW_KINDS, *[ANY_KINDS] * 3)
+    places = draw_places(rng)[:5]
+    things = tuple(draw_thing(rng, look, place) for look, place in zip(looks, places, strict=False))
+    unseen = draw_unseen_place(rng)
     pause = float(rng.uniform(0.5, 2.0))
     actions = (
         Action("wait", seconds=MOVES_AT_S),
         *(Action("pick", 0), Action("place", xy=unseen), Action("wait", seconds=pause)),
-        *(Action("pick", 0), Action("place", xy=_pair(places[-1]))),
+        *(Action("pick", 0), Action("place", xy=xy_of(places[-1]))),
     )
-    camera = replace(_camera(float(rng.uniform(-0.4, 0.4))), elevation=0.7, sway=(0.0, 0.0, 0.0))
+    camera = still_camera(float(rng.uniform(-0.4, 0.4)))
     seconds = MOVES_AT_S + pause + 12.0
-    return Script("", Scene(things, actions, camera, _look(rng), seconds), 0, ((0.0, 0.0), (seconds, seconds)), MOVES_AT_S)
+    return Script("", Scene(things, actions, camera, draw_look(rng), seconds), 0, ((0.0, 0.0), (seconds, seconds)), MOVES_AT_S)
 
 
 _DRAWN: dict[str, tuple[Callable[[np.random.Generator], Script], bool]] = {
@@ -270,51 +284,22 @@ def _orbited(
     """
     turn = float(rng.uniform(-0.5, 0.5))
     ahead, aside = np.array([math.cos(turn), math.sin(turn)]), np.array([-math.sin(turn), math.cos(turn)])
-    middle = np.asarray(_MIDDLE)
+    middle = np.asarray(MIDDLE)
     places = [middle - 0.5 * gap * ahead, middle + 0.5 * gap * ahead]
     places += [middle + side * _APART * aside + float(rng.uniform(-0.08, 0.08)) * ahead for side in (-1, 1)]
     looks = (*pair, *others)
     seeds = {look: int(rng.integers(2**31)) for look in looks}  # a double has the same proportions and patterns
     things = tuple(
-        Thing(*look, scale, _pair(place), turn, seeds[look])
+        Thing(*look, scale, xy_of(place), turn, seeds[look])
         for look, scale, place in zip(looks, (*scales, 1.0, 1.0), places, strict=False)
     )
-    return Scene(things, (), _camera(turn), _look(rng), duration_s=_TURN_S + 0.1)
+    return Scene(things, (), _camera(turn), draw_look(rng), duration_s=_TURN_S + 0.1)
 
 
 def _camera(azimuth: float) -> Camera:
     """One that goes from one side to the other within :data:`_TURN_S`."""
     sway, phase = (_SWAY, 0.0, 0.0), -math.asin(_TURN / _SWAY)
-    return Camera((*_MIDDLE, 0.05), 0.74, azimuth, 0.42, 0.75, sway, period_s=2 * math.pi, phase=phase)
-
-
-def _look(rng: np.random.Generator) -> Look:
-    return Look(
-        table=str(rng.choice(TABLE_TOPS)),
-        floor=str(rng.choice(FLOORS)),
-        light_azimuth=float(rng.uniform(-math.pi, math.pi)),
-        seed=int(rng.integers(2**31)),
-    )
-
-
-def _looks(rng: np.random.Generator, *groups: Sequence[str]) -> list[tuple[str, str]]:
-    """A kind of each group, and a colour for it: none comes twice, if it can be had."""
-    looks: list[tuple[str, str]] = []
-    for group in groups:
-        kind = str(rng.choice([kind for kind in group if kind not in dict(looks)]))
-        looks.append((kind, _other_colour(rng, *looks, of=KINDS[kind].colours)))
-    return looks
-
-
-def _other_colour(rng: np.random.Generator, *looks: tuple[str, str], of: Sequence[str] = tuple(COLOURS_RGB)) -> str:
-    """A colour that none of the things has; any where all are taken."""
-    taken = {colour for _, colour in looks}
-    return str(rng.choice([colour for colour in of if colour not in taken] or list(of)))
-
-
-def _pair(xy: npt.ArrayLike) -> tuple[float, float]:
-    x, y = np.asarray(xy).tolist()
-    return x, y
+    return Camera((*MIDDLE, 0.05), 0.74, azimuth, 0.42, 0.75, sway, period_s=2 * math.pi, phase=phase)
 
 
 @dataclass(frozen=True)

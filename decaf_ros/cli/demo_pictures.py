@@ -81,7 +81,8 @@ def draw_sheet(outcomes: Sequence[Outcome], absence: Absence, look: SecondLook) 
     """The sheet, uint8 RGB."""
     first, *others = [_sheet_row(outcome, grounding) for outcome, grounding in zip(outcomes, look.groundings, strict=True)]
     title = f'"{absence.text}"   there is none. The node: {absence.verdict}'
-    presence = {asked.text: asked.response.presence for asked in (*outcomes, absence)}
+    asked: list[Outcome | Absence] = [*outcomes, absence]
+    presence = {each.text: each.response.presence for each in asked}
     return draw_contact_sheet(first, others, AbsentRow(title, look.absent_heat, presence))
 
 

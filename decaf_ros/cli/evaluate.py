@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,13 @@ import numpy as np
 
 from decaf_ros.cli import INTERRUPTED
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
-from decaf_ros.config import GroundingConfig
+from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.evaluation.datasets import DATASETS, DatasetVideo, read_dataset
 from decaf_ros.evaluation.entries import DatasetError
 from decaf_ros.evaluation.journal import Journal, JournalError, Record
+from decaf_ros.evaluation.live import AskAt, Asker, LiveAnswer, LiveAsker, evaluate_live
 from decaf_ros.evaluation.methods import DECAF, METHODS
+from decaf_ros.evaluation.replay import Latency
 from decaf_ros.evaluation.runner import (
     ALL_OF_A_VIDEO_MB,
     GroundingSegmenter,
@@ -30,13 +33,23 @@ from decaf_ros.evaluation.runner import (
     middle_frames,
 )
 from decaf_ros.evaluation.setups import Setup, ablations, grounder_of, setup_of
-from decaf_ros.evaluation.summary import HEADER, NOT_RUN, published_rows, summary_rows, write_expressions, write_summary
+from decaf_ros.evaluation.summary import (
+    HEADER,
+    LIVE_HEADER,
+    NOT_RUN,
+    live_rows,
+    published_rows,
+    summary_rows,
+    write_expressions,
+    write_summary,
+)
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.method.loc_head import Head
 from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.errors import ModelNotFound, NoBoxesError, PromptError
-from decaf_ros.models.protocols import VideoMllm
+from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.outputs import OutputFolder, alike
+from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.loc_head import find_heads
 from decaf_ros.text import brief, escaped, quoted
 from decaf_ros.video import FrameSource, VideoError
@@ -55,18 +68,25 @@ _VARIANTS = {
 # Every family then reads a key frame as finely as it does in the paper. The node's default is lower, to bound its memory.
 _FRAME_TOKENS = 8192
 _EXPRESSIONS, _SUMMARY, _PAGE = "expressions.csv", "summary.csv", "summary.md"
+_ABOUT = f"""Coarse masks are scored on the key frames, tracked masks on all frames. The paper's figures, DecAF's, are of
+Qwen2.5-VL-7B and SAM 2 (Hiera-L). What is "{NOT_RUN}" is of others' papers, with other models and protocols."""
+_MEASURED = "measured"
+_REFRESH_SHARE = 0.1  # of what a query takes, to refresh heat maps: one key frame is read, on one path
+_MOST_SECONDS = 3600.0  # that a query may take
+_MOST_RATE = 1000.0  # of frames a second
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, and print the summary; returns the exit status: 0, 1 on an error, 130 when interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    _complete_live(parser, arguments)
     try:
         config = GroundingConfig(
             point_threshold=arguments.point_threshold,
             tracklet_threshold=arguments.tracklet_threshold,
             min_presence=arguments.min_presence,
-            prefix_cache_mb=ALL_OF_A_VIDEO_MB,
+            prefix_cache_mb=GroundingConfig.prefix_cache_mb if arguments.live else ALL_OF_A_VIDEO_MB,
         )
     except ValueError as error:
         parser.error(str(error))
@@ -79,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             out.holds_file(name)  # what is in the way is seen before hours of work
         if arguments.save_masks or _without_truth(videos):
             _check_mask_names(videos)
+        _check_times(arguments, videos)
         journal = Journal(out, _settings(arguments, config))
         status = _run(arguments, config, videos, all_videos, journal, out)
         _publish(arguments, videos, journal, dataset.overall_of, out)
@@ -126,25 +147,102 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min-presence",
         type=float,
-        default=0.0,
         metavar="P",
-        help="probability that there is such a thing, by the language model, below which nothing is found; the node's is "
-        f"{GroundingConfig.min_presence:g} (default: 0, it is not asked, as in the paper)",
+        help="probability that there is such a thing, by the language model, below which nothing is found (default: 0, it is "
+        f"not asked, as in the paper; with --live the node's: {GroundingConfig.min_presence:g})",
     )
     parser.add_argument(
         "--frame-tokens",
         type=positive_int,
-        default=_FRAME_TOKENS,
         metavar="N",
-        help="most visual tokens of a key frame on the frame path; a family's own limit may be lower (default: %(default)s)",
+        help="most visual tokens of a key frame on the frame path; a family's own limit may be lower (default: "
+        f"{_FRAME_TOKENS}, with --live the node's: {MllmOptions().frame_tokens})",
+    )
+    live = parser.add_argument_group(
+        "live", "a sentence is asked while its video plays, and its masks are scored from the answer on, in simulated time"
+    )
+    live.add_argument("--live", action="store_true", help="evaluate that, with the session and the settings of the node")
+    live.add_argument(
+        "--ask-at",
+        type=_ask_times,
+        metavar="TIME[,TIME...]",
+        help="when: seconds from the beginning, or a share of the video; each time counts as a variant (default: 50%%)",
+    )
+    live.add_argument(
+        "--query-seconds",
+        type=_query_seconds,
+        metavar="SECONDS",
+        help=f'what a query takes, or "{_MEASURED}": as long as on this machine, on which scores then depend (default: 1)',
+    )
+    live.add_argument(
+        "--frames-per-second",
+        type=_rate,
+        metavar="N",
+        help="at which videos are played (default: the dataset's, where it has one)",
     )
     add_model_options(parser)
     parser.add_argument("--model", dest="mllm", default=argparse.SUPPRESS, help="the same as --mllm")
     return parser
 
 
+def _ask_times(text: str) -> tuple[AskAt, ...]:
+    try:
+        return tuple(dict.fromkeys(AskAt.parse(each.strip()) for each in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _query_seconds(text: str) -> float | str:
+    return _MEASURED if text == _MEASURED else _number(text, 0.0, _MOST_SECONDS)
+
+
+def _rate(text: str) -> float:
+    return _number(text, 1 / _MOST_RATE, _MOST_RATE)
+
+
+def _number(text: str, least: float, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no number from {least:g} to {most:g}")
+    return number
+
+
+def _complete_live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Fill in what depends on whether sentences are asked live; what has no sense then ends the program."""
+    if not arguments.live:
+        for name in ("ask_at", "query_seconds", "frames_per_second"):
+            if getattr(arguments, name) is not None:
+                parser.error(f"--{name.replace('_', '-')} goes with --live")
+        arguments.frame_tokens = arguments.frame_tokens or _FRAME_TOKENS
+        arguments.min_presence = arguments.min_presence or 0.0
+        return
+    dataset = DATASETS[arguments.dataset]
+    arguments.frames_per_second = arguments.frames_per_second or dataset.frames_per_second
+    if arguments.frames_per_second is None:
+        parser.error(f"videos of {dataset.title} come without a rate: say with --frames-per-second at which they are played")
+    arguments.frame_tokens = arguments.frame_tokens or MllmOptions().frame_tokens
+    arguments.ask_at = arguments.ask_at or (AskAt(50.0, "%"),)
+    if arguments.min_presence is None:
+        arguments.min_presence = GroundingConfig.min_presence
+    if arguments.query_seconds is None:
+        arguments.query_seconds = 1.0
+
+
+def _check_times(arguments: argparse.Namespace, videos: Sequence[DatasetVideo]) -> None:
+    """Raises ``DatasetError`` where a video is over before its sentences are asked."""
+    for ask_at, video in itertools.product(arguments.ask_at or (), videos):
+        video_s = len(video.images) / arguments.frames_per_second
+        if ask_at.in_video(video_s) >= video_s:
+            way_out = "ask earlier, or at a share of each video, such as 50%"
+            raise DatasetError(f"--ask-at {ask_at}: the video {quoted(video.name)} takes {video_s:.4g} s; {way_out}")
+
+
 def _settings(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str, Any]:
     """All that scores depend on, but for the variant."""
+    live = {"query_seconds": arguments.query_seconds, "frames_per_second": arguments.frames_per_second}
     return {
         "dataset": arguments.dataset,
         "split": arguments.split or DATASETS[arguments.dataset].split,
@@ -156,6 +254,7 @@ def _settings(arguments: argparse.Namespace, config: GroundingConfig) -> dict[st
         "point_threshold": config.point_threshold,
         "tracklet_threshold": config.tracklet_threshold,
         "min_presence": config.min_presence,
+        "live": live if arguments.live else None,
     }
 
 
@@ -176,8 +275,11 @@ def _run(
 ) -> int:
     """Add what the journal lacks; returns the exit status."""
     full = Setup(options=MllmOptions(frame_tokens=arguments.frame_tokens), config=config)
-    missing = {name: setup for name, setup in _chosen(arguments, full).items() if _count_missing(videos, name, journal)}
-    progress = _Progress(sum(_count_missing(videos, name, journal) for name in missing))
+    setups = _chosen(arguments, full)
+    names = {name: _names_in_records(name, arguments) for name in setups}
+    counts = {name: sum(_count_missing(videos, each, journal) for each in asked) for name, asked in names.items()}
+    missing = {name: setups[name] for name, count in counts.items() if count}
+    progress = _Progress(sum(counts.values()))
     try:
         for options, group in itertools.groupby(missing.items(), key=lambda item: item[1].options):
             _run_setups(arguments, options, dict(group), videos, all_videos, journal, out, progress)
@@ -185,6 +287,11 @@ def _run(
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _names_in_records(variant: str, arguments: argparse.Namespace) -> dict[str, AskAt | None]:
+    """By the names that a variant has in records: when sentences are asked."""
+    return {f"{variant}, asked at {each}": each for each in arguments.ask_at} if arguments.live else {variant: None}
 
 
 def _run_setups(
@@ -202,17 +309,45 @@ def _run_setups(
     Heads are found by sentences about all videos of the split, so that ``--limit`` does not change them.
     """
     try:
-        mllm, tracker = load_models(arguments, options)
+        mllm, tracker = load_models(arguments, options, gated=arguments.live)
     except ValueError as error:
         raise ModelNotFound(f"{arguments.mllm} cannot be read with these options: {error}") from error
     for name, setup in setups.items():
         if METHODS[setup.method].by_heads:
             setup = replace(setup, heads=_found_heads(mllm, all_videos))
             print(f"{name}: {', '.join(f'layer {layer} head {head}' for layer, head in setup.heads)}", file=sys.stderr)
-        segmenter = _lenient(GroundingSegmenter(grounder_of(setup, mllm, tracker), arguments.key_frames))
-        folder = out.folder("masks", _slug(name)) if arguments.save_masks or _without_truth(videos) else None
-        for record in evaluate(videos, name, segmenter, journal, arguments.key_frames, folder):
-            progress.report(record)
+        for name_in_records, ask_at in _names_in_records(name, arguments).items():
+            folder = None
+            if arguments.save_masks or _without_truth(videos):
+                folder = out.folder("masks", f"{_slug(name)}-{ask_at}" if ask_at else _slug(name))
+            grounder = grounder_of(setup, mllm, tracker)
+            if ask_at is None:
+                segmenter = _lenient(GroundingSegmenter(grounder, arguments.key_frames))
+                records = evaluate(videos, name_in_records, segmenter, journal, arguments.key_frames, folder)
+            else:
+                asker = _telling(_asker(arguments, tracker, grounder))
+                rate = arguments.frames_per_second
+                records = evaluate_live(videos, name_in_records, ask_at, asker, journal, rate, folder)
+            for record in records:
+                progress.report(record)
+
+
+def _asker(arguments: argparse.Namespace, tracker: MaskTracker, grounder: Grounder) -> LiveAsker:
+    query_s = arguments.query_seconds
+    latency = None if query_s == _MEASURED else Latency(query_s, 0.0, _REFRESH_SHARE * query_s)
+    return LiveAsker(tracker, grounder, SessionConfig(key_frames=arguments.key_frames), latency)
+
+
+def _telling(asker: Asker) -> Asker:
+    """The same, but it is said which sentences had no answer with a mask, and why."""
+
+    def ask(source: FrameSource, expression: str, asked_s: float) -> LiveAnswer:
+        answer = asker(source, expression, asked_s)
+        if answer.refusal:
+            print(f"{quoted(expression)} counts as not found: {brief(answer.refusal)}", file=sys.stderr)
+        return answer
+
+    return ask
 
 
 def _found_heads(mllm: VideoMllm, videos: Sequence[DatasetVideo]) -> tuple[Head, ...]:
@@ -296,21 +431,31 @@ def _publish(
 ) -> None:
     """Write and print what is known so far."""
     records = list(journal.records.values())
-    rows = [*summary_rows(arguments.dataset, records, overall_of), *published_rows(arguments.dataset)]
+    header: Sequence[str] = LIVE_HEADER if arguments.live else HEADER
+    rows = live_rows(records, overall_of) if arguments.live else summary_rows(arguments.dataset, records, overall_of)
+    rows += [] if arguments.live else published_rows(arguments.dataset)
     write_expressions(out, _EXPRESSIONS, records)
-    write_summary(out, _SUMMARY, rows)
+    write_summary(out, _SUMMARY, header, rows)
     total = sum(len(video.expressions) for video in videos)
     page = f"""# {DATASETS[arguments.dataset].title}
 
-{markdown_table(HEADER, rows)}
+{markdown_table(header, rows)}
 Percent. Models: {brief(arguments.mllm)} (language), {brief(arguments.tracker)} (masks). {total} sentences a variant when
-complete. Coarse masks are scored on the key frames, tracked masks on all frames. The paper's figures, DecAF's, are of
-Qwen2.5-VL-7B and SAM 2 (Hiera-L). What is "{NOT_RUN}" is of others' papers, with other models and protocols.
+complete. {_about_live(arguments) if arguments.live else _ABOUT}
 """
     out.write_text(_PAGE, page)
     print(page)
     if _without_truth(videos):
         print(f"Ground truth is not published: hand {arguments.out / 'masks'} in at the dataset's evaluation server.")
+
+
+def _about_live(arguments: argparse.Namespace) -> str:
+    takes = f"takes {arguments.query_seconds} s, whatever the machine"
+    if arguments.query_seconds == _MEASURED:
+        takes = "takes as long as it took on this machine, so that another one, or a busy one, has other scores"
+    return f"""Videos are played at {arguments.frames_per_second:g} frames a second in simulated time; a query {takes}.
+J and F are of the frames from the answer on, or from the question on where the video was over before. *Frames without an
+answer*: of those from the question on."""
 
 
 if __name__ == "__main__":

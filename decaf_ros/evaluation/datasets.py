@@ -193,6 +193,7 @@ class Dataset:
         tree: the files that are expected.
         read: the videos of a split below a root folder.
         overall_of: categories whose means make up the overall score; empty: all sentences count alike.
+        frames_per_second: of the videos as they are published; ``None`` where they differ, or it is not told.
     """
 
     title: str
@@ -200,6 +201,7 @@ class Dataset:
     tree: str
     read: Callable[[Path, str], list[DatasetVideo]]
     overall_of: tuple[str, ...] = ()
+    frames_per_second: float | None = None
 
 
 def read_dataset(name: str, root: Path, split: str | None = None) -> list[DatasetVideo]:
@@ -373,9 +375,14 @@ DATASETS = {
         "valid",
         _NUMBERED_TREE.replace("{note}", "; a mask_dict.pkl is not read, since pickles can run code"),
         _read_ref_davis17,
+        frames_per_second=24.0,
     ),
     "ref-youtube-vos": Dataset(
-        "Ref-YouTube-VOS", "valid", _NUMBERED_TREE.replace("{note}", "; published for train only"), _read_ref_youtube_vos
+        "Ref-YouTube-VOS",
+        "valid",
+        _NUMBERED_TREE.replace("{note}", "; published for train only"),
+        _read_ref_youtube_vos,
+        frames_per_second=6.0,  # every fifth frame of 30 a second
     ),
     "mevis": Dataset(
         "MeViS",

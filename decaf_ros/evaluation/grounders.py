@@ -52,7 +52,7 @@ def score_grounders(query: HeldOutQuery, grounder: Grounder, tracker: MaskTracke
         began = time.perf_counter()
         grounding = grounder.ground(stored, query.sentence.text, grounder=name)
         seconds = time.perf_counter() - began
-        pointed = bool(grounding.objects) and _points_at(grounding.objects[0].tracklets[0], key_truth)
+        pointed = bool(grounding.objects) and points_at_truth(grounding.objects[0].tracklets[0], key_truth)
         segmented = segment_video(clip.source, GroundedVideo(KEY_INDICES, grounding), tracker)
         masks = np.stack([segmentation.union_hw() for segmentation in segmented])
         masks_score = score_clip(masks, clip.truth_thw)
@@ -60,7 +60,8 @@ def score_grounders(query: HeldOutQuery, grounder: Grounder, tracker: MaskTracke
     return scores
 
 
-def _points_at(tracklet: Tracklet, key_truth_thw: BoolArray) -> bool:
+def points_at_truth(tracklet: Tracklet, key_truth_thw: BoolArray) -> bool:
+    """Whether the prompt of a tracklet, a point or the centre of a box, lies on the thing on its key frame, or close by."""
     prompt = tracklet.prompt
     if isinstance(prompt, BoxPrompt):
         x_min, y_min, x_max, y_max = prompt.xyxy_px
@@ -78,9 +79,9 @@ def means(scores: Sequence[GrounderScore]) -> dict[str, float]:
     return dict(zip(NAMES, (len(scores), *np.mean(each, axis=0).tolist(), seconds, by_box), strict=True))
 
 
-def side_by_side(scores: Iterable[GrounderScore]) -> dict[GrounderName, dict[str, dict[str, float]]]:
+def side_by_side(scores: Iterable[GrounderScore]) -> dict[str, dict[str, dict[str, float]]]:
     """By grounder and row, in the order in which rows come, the figures of :func:`means`; "all" is the last row."""
-    rows: dict[GrounderName, dict[str, list[GrounderScore]]] = {name: {} for name in GROUNDERS}
+    rows: dict[str, dict[str, list[GrounderScore]]] = {name: {} for name in GROUNDERS}
     for score in scores:
         rows[score.grounder].setdefault(score.row, []).append(score)
     return {name: _with_all(by_row) for name, by_row in rows.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -156,8 +156,8 @@ def _evaluate_one(
     masks = prediction.masks
     if mask_folder is not None:
         masks = _written(masks, video.images, mask_folder.folder(*video.name.split("/"), expression.expression_id))
-    tracked = _score(enumerate(masks), expression.truth, video.foreground)
-    coarse = _score(zip(prediction.key_indices, prediction.coarse_thw, strict=True), expression.truth)
+    tracked = score_frames(enumerate(masks), expression.truth, video.foreground)
+    coarse = score_frames(zip(prediction.key_indices, prediction.coarse_thw, strict=True), expression.truth)
     return Record(
         variant=variant,
         video=video.name,
@@ -177,7 +177,7 @@ def _evaluate_one(
 
 
 @dataclass(frozen=True)
-class _Scores:
+class FrameScores:
     """Of the masks of one sentence, as in :class:`~decaf_ros.evaluation.journal.Record`."""
 
     found: bool
@@ -186,12 +186,19 @@ class _Scores:
     robustness: float | None = None
 
 
-def _score(
-    masks: Iterator[tuple[int, BoolArray]] | enumerate[BoolArray],
-    truth: TruthMasks | None,
-    foreground: Foreground | None = None,
-) -> _Scores:
-    """Means over frames, which are read one at a time, all of them: also those without truth, so that they are written."""
+def score_frames(
+    masks: Iterable[tuple[int, BoolArray]], truth: TruthMasks | None, foreground: Foreground | None = None
+) -> FrameScores:
+    """Means over frames, whose truth is read one at a time.
+
+    Args:
+        masks: index of the frame, and ``(H, W)`` bool; all are taken, also without truth, so that they are written.
+        truth: to compare with; ``None`` gives no scores.
+        foreground: of the video, for R.
+
+    Raises:
+        DatasetError: truth that cannot be read, or is not as large as the masks.
+    """
     found = there = False
     scores, robust = [], []
     for index, mask in masks:
@@ -205,9 +212,9 @@ def _score(
         if foreground is not None:
             robust.append(robustness(mask, true_mask, foreground.pixels(index, size_hw)))
     if truth is None:
-        return _Scores(found)
+        return FrameScores(found)
     j, f = np.mean(scores, axis=0).tolist()
-    return _Scores(found, there, MaskScores(j, f), float(np.mean(robust)) if robust else None)
+    return FrameScores(found, there, MaskScores(j, f), float(np.mean(robust)) if robust else None)
 
 
 def _written(masks: Iterator[BoolArray], images: Sequence[Path], folder: OutputFolder) -> Iterator[BoolArray]:

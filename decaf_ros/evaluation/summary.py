@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 
-from decaf_ros.evaluation.journal import Record
+from decaf_ros.evaluation.journal import LiveScores, Record
+from decaf_ros.evaluation.live import SHARES, live_means, mean_of_numbers
 from decaf_ros.evaluation.metrics import MaskScores
 from decaf_ros.outputs import OutputFolder
 
 OVERALL = "overall"
+
+_NOT_LIVE = LiveScores(math.nan, math.nan, math.nan)
+
+_Figures = TypeVar("_Figures")
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,19 @@ HEADER = (
     "paper: J&F",
 )
 
+LIVE_HEADER = (
+    "variant",
+    "group",
+    "expressions",
+    "J",
+    "F",
+    "J&F",
+    "answered",
+    "with a mask",
+    "frames without an answer",
+    "s to the first mask",
+)
+
 
 @dataclass(frozen=True)
 class Means:
@@ -112,25 +132,53 @@ def group_means(records: Iterable[Record], overall_of: Sequence[str] = ()) -> di
             not count, but for what is found and refused. Empty: the mean over all sentences.
     """
     scored = [record for record in records if record.coarse and record.masks]
+    means = _grouped(scored, overall_of, _means, _mean_of_means)
+    if scored:
+        everything = _means(scored)
+        means[OVERALL] = replace(means[OVERALL], found=everything.found, refused=everything.refused)
+    return means
+
+
+def _grouped(
+    records: Sequence[Record],
+    overall_of: Sequence[str],
+    mean: Callable[[Sequence[Record]], _Figures],
+    mean_of_means: Callable[[Sequence[_Figures]], _Figures],
+) -> dict[str, _Figures]:
+    """What :func:`group_means` says, of any figures."""
     groups = {
-        category: _means([record for record in scored if record.category == category])
-        for category in sorted({record.category for record in scored})
+        category: mean([record for record in records if record.category == category])
+        for category in sorted({record.category for record in records})
     }
     counted = [groups[category] for category in overall_of if category in groups]
-    overall = _means(scored) if scored else None
-    if overall and counted:
-        overall = replace(_mean_of_means(counted), found=overall.found, refused=overall.refused)
-    named = {category: means for category, means in groups.items() if category}
-    return {OVERALL: overall, **named} if overall else {}
+    overall = mean_of_means(counted) if counted else mean(records) if records else None
+    named = {category: figures for category, figures in groups.items() if category}
+    return {OVERALL: overall, **named} if overall is not None else {}
+
+
+def _by_variant(records: Iterable[Record]) -> dict[str, list[Record]]:
+    by_variant: dict[str, list[Record]] = {}
+    for record in records:
+        by_variant.setdefault(record.variant, []).append(record)
+    return by_variant
+
+
+def live_rows(records: Iterable[Record], overall_of: Sequence[str] = ()) -> list[list[str]]:
+    """The rows below :data:`LIVE_HEADER`, else as :func:`summary_rows`, of sentences that were asked live."""
+    rows = []
+    for variant, mine in _by_variant(records).items():
+        scored = [record for record in mine if record.live and record.masks]
+        for category, means in _grouped(scored, overall_of, _live_means, _mean_of_live_means).items():
+            shares = [f"{100 * means[name]:.1f}" for name in SHARES]
+            seconds = "" if math.isnan(means["first_mask_s"]) else f"{means['first_mask_s']:.2f}"
+            rows.append([variant, category, f"{means['expressions']:.0f}", *shares, seconds])
+    return rows
 
 
 def summary_rows(dataset: str, records: Iterable[Record], overall_of: Sequence[str] = ()) -> list[list[str]]:
     """The rows below :data:`HEADER`: for each variant the overall scores, then those of its categories."""
-    by_variant: dict[str, list[Record]] = {}
-    for record in records:
-        by_variant.setdefault(record.variant, []).append(record)
     rows = []
-    for variant, mine in by_variant.items():
+    for variant, mine in _by_variant(records).items():
         for category, means in group_means(mine, overall_of).items():
             paper = PAPER.get((dataset, variant), PaperFigures()) if category == OVERALL else PaperFigures()
             shares = [_share(share) for share in (means.robustness, means.found, means.refused)]
@@ -147,21 +195,27 @@ def published_rows(dataset: str) -> list[list[str]]:
 
 
 def write_expressions(out: OutputFolder, name: str, records: Iterable[Record]) -> None:
-    """A CSV file with a row a sentence, texts as the dataset has them; scores in percent, empty without ground truth."""
+    """A CSV file with a row a sentence, texts as the dataset has them; scores in percent, empty without ground truth.
+
+    The last columns tell how soon it was answered, and are empty where it was not asked live.
+    """
     with out.text(name) as file:
         writer = csv.writer(file)
         about = ("variant", "video", "expression_id", "expression", "category", "object_name", "confident", "seconds")
         asked = ("found", "there", "presence")
-        writer.writerow((*about, *HEADER[3:10], *asked))
+        writer.writerow((*about, *HEADER[3:10], *asked, *(field.name for field in fields(LiveScores))))
         for each in records:
             scores = (*_percent(each.coarse), *_percent(each.masks), _share(each.robustness))
-            writer.writerow((*(getattr(each, name) for name in about), *scores, *(getattr(each, name) for name in asked)))
+            told = ["" if math.isnan(value) else value for value in astuple(each.live or _NOT_LIVE)]
+            writer.writerow(
+                (*(getattr(each, name) for name in about), *scores, *(getattr(each, name) for name in asked), *told)
+            )
 
 
-def write_summary(out: OutputFolder, name: str, rows: Iterable[Sequence[str]]) -> None:
+def write_summary(out: OutputFolder, name: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """The summary's rows as a CSV file."""
     with out.text(name) as file:
-        csv.writer(file).writerows([HEADER, *rows])
+        csv.writer(file).writerows([header, *rows])
 
 
 def _means(records: Sequence[Record]) -> Means:
@@ -188,6 +242,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """``None`` where there is no value, or one is not known."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def _live_means(records: Sequence[Record]) -> dict[str, float]:
+    scores = [(record.masks, record.live) for record in records if record.masks and record.live]
+    return {"expressions": len(scores), **live_means(scores)}
+
+
+def _mean_of_live_means(groups: Sequence[dict[str, float]]) -> dict[str, float]:
+    means = {name: mean_of_numbers(group[name] for group in groups) for name in groups[0]}
+    return means | {"expressions": sum(group["expressions"] for group in groups)}
 
 
 def _mean_scores(scores: Sequence[MaskScores]) -> MaskScores:

@@ -21,7 +21,8 @@ def yes_and_no_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
     for word, ids in zip(_WORDS, found, strict=True):
         if not ids:
             raise ValueError(
-                f"the model's tokenizer has no token for {word!r}, so that it cannot be asked whether something is so"
+                f"the model's tokenizer has no token for {word!r}, so that it cannot be asked whether something is there: "
+                "set min_presence to 0"
             )
     return found[0], found[1]
 

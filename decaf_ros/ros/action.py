@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from typing import Any
@@ -16,9 +17,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from decaf_ros.action import TrackByLanguage
 from decaf_ros.ros import replies
+from decaf_ros.ros.conversions import stamp_from_ns
 from decaf_ros.ros.dispatcher import Dispatcher
 from decaf_ros.ros.qos import SERVICE_QOS
-from decaf_ros.session.jobs import Job
+from decaf_ros.session.jobs import Job, Look
 from decaf_ros.session.stages import STAGES
 
 # rclpy's own depth is 1: a status that comes while the last one is still being sent then fails, and takes its goal with it.
@@ -105,7 +107,7 @@ class _Goal:
 
     def _submit(self) -> Job:
         with self._lock:  # so that the first stage is not told before the query is known to be queued
-            job = self._engine.query(replies.query_request(self._handle.request), self._note_stage)
+            job = self._engine.query(replies.query_request(self._handle.request), self._note_stage, self._note_look)
             self._query_id = job.query_id
             self._publish(TrackByLanguage.Feedback(state=TrackByLanguage.Feedback.QUEUED))
         return job
@@ -139,9 +141,18 @@ class _Goal:
         with self._lock:
             self._publish(running)
 
+    def _note_look(self, look: Look) -> None:
+        """On the worker."""
+        waiting = TrackByLanguage.Feedback(state=TrackByLanguage.Feedback.WAITING)
+        waiting.last_look, waiting.presence = stamp_from_ns(look.stamp_ns), look.presence
+        with self._lock, contextlib.suppress(RCLError, InvalidHandle):  # nobody may want it any more
+            self._publish(waiting)
+
     def _publish(self, feedback: TrackByLanguage.Feedback) -> None:
         feedback.query_id = self._query_id
         feedback.stage_count = len(STAGES)
+        if feedback.state != feedback.WAITING:
+            feedback.presence = math.nan
         feedback.elapsed_seconds = time.monotonic() - self._accepted
         self._handle.publish_feedback(feedback)
 

@@ -117,9 +117,14 @@ class DecafClient:
         replace: bool = True,
         accept_doubtful: bool = False,
         grounder: str = "",
+        wait_seconds: float = 0.0,
         timeout_s: float = 120.0,
     ) -> Query.Response:
         """Ask for what an expression refers to, and wait for the answer; a failure is told in the answer.
+
+        Args:
+            expression, window_seconds, replace, wait_seconds: see Query.
+            timeout_s: for the answer, beside ``wait_seconds``.
 
         Raises:
             TimeoutError: no answer came.
@@ -130,8 +135,9 @@ class DecafClient:
             replace=replace,
             accept_doubtful=accept_doubtful,
             grounder=grounder,
+            wait_seconds=wait_seconds,
         )
-        return self.call("query", request, timeout_s)
+        return self.call("query", request, timeout_s + wait_seconds)
 
     def track(
         self,
@@ -141,13 +147,14 @@ class DecafClient:
         replace: bool = True,
         accept_doubtful: bool = False,
         grounder: str = "",
+        wait_seconds: float = 0.0,
         on_feedback: Callable[[TrackByLanguage.Feedback], None] = lambda feedback: None,
         timeout_s: float = 10.0,
     ) -> Goal:
         """Ask as :meth:`query` does, but as a goal, which tells how far it is, and can be cancelled.
 
         Args:
-            expression, window_seconds, replace, accept_doubtful, grounder: see TrackByLanguage.
+            expression, window_seconds, replace, accept_doubtful, grounder, wait_seconds: see TrackByLanguage.
             on_feedback: called on the client's thread as in :meth:`subscribe`; not for feedback that the result has overtaken.
             timeout_s: for the goal to be accepted.
 
@@ -162,6 +169,7 @@ class DecafClient:
             replace=replace,
             accept_doubtful=accept_doubtful,
             grounder=grounder,
+            wait_seconds=wait_seconds,
         )
         goal_id = self._tracking.new_goal_id()
 

@@ -131,6 +131,7 @@ class NodeDiagnostics:
             "stage_seconds": time.monotonic() - activity.since,
             "stage_query": activity.query_id or "",
             "pending": self._engine.pending_queries,
+            "standing": self._engine.standing_queries,
             "active": len(queries),
             "in_doubt": len(self._engine.session.queries_in_doubt()),
             "read_ahead": f"{ahead.frames} of {ahead.of} key frames",

@@ -223,6 +223,18 @@ SETTINGS = (
         "Likeness of appearances from which a find is the object that was lost; -1 takes any.",
         (-1.0, 1.0),
     ),
+    Setting(
+        "max_standing_queries",
+        SessionConfig.max_standing_queries,
+        "Queries that may wait for what is not there yet (wait_seconds); more are refused.",
+        (0, 1000),
+    ),
+    Setting(
+        "standing_longest_pause_seconds",
+        SessionConfig.standing_longest_pause_seconds,
+        "Longest pause between two looks for it, to which pauses grow while nothing changes before the camera.",
+        (0.0, 3600.0),
+    ),
     Setting("max_queries", SessionConfig.max_queries, "Queries that may be active or wait; more are refused.", (1, 1000)),
     Setting(
         "max_expression_length",

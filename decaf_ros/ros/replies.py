@@ -18,6 +18,7 @@ from decaf_ros.srv import AddObject, Query, RerunQuery
 _STATES = {
     QueryState.QUEUED: QueryInfo.QUEUED,
     QueryState.RUNNING: QueryInfo.RUNNING,
+    QueryState.WAITING: QueryInfo.WAITING,
     QueryState.ACTIVE: QueryInfo.ACTIVE,
     QueryState.FAILED: QueryInfo.FAILED,
 }
@@ -30,6 +31,7 @@ def query_request(asked: Query.Request | TrackByLanguage.Goal) -> QueryRequest:
         asked.window_seconds or None,
         asked.replace,
         asked.accept_doubtful,
+        wait_seconds=asked.wait_seconds,
         grounder=asked.grounder or None,
     )
 
@@ -99,5 +101,6 @@ def query_info(query: QueryStatus) -> QueryInfo:
         presence=query.presence,
         object_ids=query.object_ids,
         reference_stamp=stamp_from_ns(query.reference_stamp_ns),
+        last_look=stamp_from_ns(query.last_look_ns),
         color=ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=1.0),
     )

@@ -69,6 +69,17 @@ class AttentionSource(Protocol):
             ``(H', W')`` float32 in [0, 1] for each query.
         """
 
+    def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
+        """How likely there is what each sentence refers to; the window is read once for all.
+
+        Args:
+            window: the clip of key frames; of a single one the frame path alone is asked, which costs little.
+            expressions: the sentences.
+
+        Returns:
+            A probability in [0, 1] for each; NaN where it is not to be asked (``min_presence`` 0).
+        """
+
     def prepare(self, window: FrameWindow, frame: Frame) -> None:
         """Read a frame before anybody asks about a window that holds it."""
 
@@ -105,6 +116,14 @@ class PathReader:
     def forget(self) -> None:
         """See :class:`AttentionSource`."""
         self._memory.clear()
+
+    def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
+        """See :class:`AttentionSource`."""
+        if len(window) == 1 and self._config.paths != "video":
+            prefixes = {"frame": self._mllm.read_frames(window, self._memory)}
+        else:
+            prefixes = self._read(window, StageClock())
+        return [self._presence(prefixes, expression) for expression in expressions]
 
     def _read(self, window: FrameWindow, clock: StageClock) -> dict[str, VisualPrefix]:
         """By path, "video" and "frame", those that are asked."""

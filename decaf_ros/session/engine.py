@@ -18,7 +18,7 @@ from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.session.busy import BusyShare
 from decaf_ros.session.errors import SessionError, UnknownIdError
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.session.jobs import Job, JobQueue, QueryRequest, QueryState, QueryStatus
+from decaf_ros.session.jobs import Job, JobQueue, Look, Patience, QueryRequest, QueryState, QueryStatus
 from decaf_ros.session.listener import Listener, Teller
 from decaf_ros.session.session import TrackingSession
 from decaf_ros.session.slot import Slot
@@ -27,6 +27,7 @@ from decaf_ros.session.tasks.asked import AskedJobs
 from decaf_ros.session.tasks.doubts import ObjectsInDoubt
 from decaf_ros.session.tasks.heat_maps import HeatMaps
 from decaf_ros.session.tasks.read_ahead import ReadAhead, ReadSoFar
+from decaf_ros.session.tasks.standing import StandingQueries
 from decaf_ros.session.tasks.task import Activity, Desk, Task
 from decaf_ros.text import brief, checked_line, with_kind
 
@@ -61,7 +62,8 @@ class Engine:
         self._teller = Teller(listener)
         self._desk = Desk(session, self._queue, self._teller, clock, grounder)
         self._tracking = BusyShare(clock)
-        urgent: tuple[Task, ...] = (AskedJobs(self._desk), ObjectsInDoubt(self._desk), HeatMaps(self._desk))
+        desk = self._desk
+        urgent: tuple[Task, ...] = (AskedJobs(desk), ObjectsInDoubt(desk), StandingQueries(desk), HeatMaps(desk))
         self._read_ahead = ReadAhead(self._desk, urgent, self._tracking)
         self._tasks: tuple[Task, ...] = (*urgent, self._read_ahead)
         self._frames: Slot[Callable[[], Frame]] = Slot()
@@ -107,12 +109,18 @@ class Engine:
 
     # --- who asks ---
 
-    def query(self, request: QueryRequest, on_stage: Callable[[str], None] = lambda stage: None) -> Job:
+    def query(
+        self,
+        request: QueryRequest,
+        on_stage: Callable[[str], None] = lambda stage: None,
+        on_look: Callable[[Look], None] = lambda look: None,
+    ) -> Job:
         """Queue a query.
 
         Args:
             request: what is asked for.
             on_stage: see :class:`Job`.
+            on_look: see :class:`~decaf_ros.session.jobs.Patience`.
 
         Raises:
             SessionError: the sentence, the window or the grounder is not acceptable, or too many queries wait or are active.
@@ -122,10 +130,13 @@ class Engine:
             raise SessionError('the expression is empty: say what to look for, such as "the red mug"')
         self._check_window(request.window_seconds)
         grounder = self._checked_grounder(request.grounder)
+        self._check_wait(request)
         self.require_room(active=not request.replace)
         query_id = self.session.new_query_id()
         job = Job(query_id, request.expression, lambda job: answering.find(self._desk, job, request), on_stage)
         job.grounder = grounder
+        if request.wait_seconds:
+            job.patience = Patience(request.wait_seconds, self._desk.clock() + request.wait_seconds, on_look)
         return self._put(job)
 
     def ask_again(self, query_id: int, on_stage: Callable[[str], None] = lambda stage: None) -> Job:
@@ -161,7 +172,7 @@ class Engine:
         return self._put(Job(query_id, "", lambda job: answering.point_out(self._desk, job, prompt, label, stamp_ns)))
 
     def _put(self, job: Job) -> Job:
-        self._queue.put(job, self.session.config.max_pending_queries)
+        self._queue.put(job, self.session.config.max_pending_queries, self.session.config.max_standing_queries)
         return job
 
     def require_room(self, active: bool = True) -> None:
@@ -191,6 +202,23 @@ class Engine:
             raise SessionError(
                 f"window_seconds is {window_seconds:g}; it must lie above 0 and within the {longest:g} s "
                 "of frames that are kept (parameter window_seconds), or be 0 for all of them"
+            )
+
+    def _check_wait(self, request: QueryRequest) -> None:
+        longest = limits.WAIT.most
+        assert longest is not None, "no parameter sets it"
+        if not 0 <= request.wait_seconds <= longest:
+            raise SessionError(
+                f"wait_seconds is {request.wait_seconds:g}; it must lie between 0, to look once, and {longest:g} s "
+                f"(limit {limits.WAIT.name})"
+            )
+        grounder = self._desk.grounder
+        never_refused = grounder is not None and grounder.config.min_presence <= 0
+        if request.wait_seconds and (request.accept_doubtful or never_refused):
+            cause = "accept_doubtful" if request.accept_doubtful else "the parameter min_presence 0"
+            raise SessionError(
+                f"with {cause} the best guess is taken at once, so that there is nothing to wait for: "
+                "change that, or ask without wait_seconds"
             )
 
     # --- who has enough ---
@@ -242,7 +270,7 @@ class Engine:
     # --- who wants to know ---
 
     def queries(self) -> tuple[QueryStatus, ...]:
-        """All queries that wait, run or are active, and those that failed lately, in the order of their ids."""
+        """All queries that wait, run, stand or are active, and those that failed lately, in the order of their ids."""
         statuses = self._queue.statuses()
         followed = defaultdict(list)
         for object_id, owner in self.session.object_ids.items():
@@ -264,6 +292,11 @@ class Engine:
     def pending_queries(self) -> int:
         """Queries that wait for the worker."""
         return self._queue.waiting
+
+    @property
+    def standing_queries(self) -> int:
+        """Queries that wait for what is not there yet."""
+        return len(self._queue.standing)
 
     @property
     def activity(self) -> Activity:

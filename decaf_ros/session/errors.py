@@ -13,6 +13,10 @@ class NoFramesError(SessionError):
     """A query came before any frame."""
 
 
+class NothingFoundError(SessionError):
+    """No mask was found of what the language model takes to be there."""
+
+
 class SupersededError(SessionError):
     """The world that a query looked at is gone: a reset, a jump of the stamps, another image size."""
 

@@ -61,7 +61,7 @@ class Grounding:
         confident: false when no tracklet passed the threshold.
         doubted: by the language model nothing fits: presence is below ``min_presence``.
         tracks: what carried the tracklets from their key frames to the end of the window. A track has one owner:
-            :meth:`Grounder.build_tracks` takes out those that are followed on.
+            :meth:`Grounder.build_tracks` takes out those that are followed on, and starts anew where there is none.
     """
 
     window: FrameWindow
@@ -71,7 +71,7 @@ class Grounding:
     objects: tuple[GroundedObject, ...]
     confident: bool
     doubted: bool = False
-    tracks: dict[Tracklet, ObjectTrack] = field(default_factory=dict, repr=False)
+    tracks: dict[Tracklet, ObjectTrack | None] = field(default_factory=dict, repr=False)
 
     @property
     def grounder(self) -> str:
@@ -195,7 +195,7 @@ class Grounder:
 
     def _scored(
         self, candidates: Sequence[Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor, clock: StageClock
-    ) -> dict[Tracklet, ObjectTrack]:
+    ) -> dict[Tracklet, ObjectTrack | None]:
         """Score the survivors by their masks over the whole clip, best first, with what carried them to its end."""
         if not candidates:
             return {}
@@ -210,10 +210,9 @@ class Grounder:
             torch.tensor([candidate.predicted_iou for candidate in candidates]),
             consistency,
         )
-        tracks: dict[Tracklet, ObjectTrack] = {}
+        tracks: dict[Tracklet, ObjectTrack | None] = {}
         for row in scores.argsort(descending=True, stable=True).tolist():
             own, agreement, score = candidates[row], float(consistency[row]), float(scores[row])
-            assert own.track is not None, "it was carried to the end"
             tracks[Tracklet(own.prompt, masks[row], own.predicted_iou, agreement, score)] = own.track
         return tracks
 

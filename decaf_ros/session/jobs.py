@@ -31,6 +31,7 @@ class QueryRequest:
         replace: whether it takes the place of all earlier queries when it succeeds.
         accept_doubtful: whether the best guess is followed even where, by the language model, nothing fits.
         grounder: where candidates come from, one of ``config.GROUNDERS``; ``None`` for what the settings say.
+        wait_seconds: how long to look again and again for what is not there yet; 0 to look once.
     """
 
     expression: str
@@ -38,6 +39,7 @@ class QueryRequest:
     replace: bool = True
     accept_doubtful: bool = False
     grounder: str | None = None
+    wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,22 @@ class QueryState(Enum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    WAITING = "waiting"
     ACTIVE = "active"
     FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look for what was not there before.
+
+    Attributes:
+        stamp_ns: of the newest key frame that was looked at.
+        presence: how likely there is such a thing, in [0, 1]; NaN when nothing was asked.
+    """
+
+    stamp_ns: int
+    presence: float
 
 
 @dataclass(frozen=True)
@@ -75,10 +91,11 @@ class QueryStatus:
         expression: the sentence.
         state: how far it got.
         object_name: by the language model; "" before the answer.
-        message: why it failed, else "".
+        message: why it failed, or waits; else "".
         object_ids: its objects that are still followed.
         reference_stamp_ns: stamp of the newest key frame that it looked at; 0 before it was answered.
         presence: how likely the language model holds it that there is such a thing, in [0, 1]; NaN before it was asked.
+        last_look_ns: of one that waits, stamp of the key frame that was looked at last, and where ``presence`` is from; else 0.
     """
 
     query_id: int
@@ -89,10 +106,37 @@ class QueryStatus:
     object_ids: tuple[int, ...] = ()
     reference_stamp_ns: int = 0
     presence: float = math.nan
+    last_look_ns: int = 0
 
 
 class MakingWayError(SessionError):
     """Work of the worker's own is abandoned, since somebody asks for something."""
+
+
+@dataclass(eq=False)
+class Patience:
+    """Of whoever wants to have what may not be there yet.
+
+    Attributes:
+        seconds: how long it lasts.
+        until: when it is over, in seconds of the engine's clock.
+        on_look: called on the worker after each look.
+        reason: why the query could not be answered yet; ``None`` before it was asked.
+        last_look: ``None`` before the first.
+        since_ns: stamp of the key frame that showed, by a look, what is waited for; the query looks no further back then.
+            ``None`` where it is to look as far back as was asked for.
+        refusals: in a row, how often it was asked again in vain.
+        rests_until: when it may be asked again, by the same clock.
+    """
+
+    seconds: float
+    until: float
+    on_look: Callable[[Look], None] = lambda look: None
+    reason: SessionError | None = None
+    last_look: Look | None = None
+    since_ns: int | None = None
+    refusals: int = 0
+    rests_until: float = -math.inf
 
 
 @dataclass(eq=False)
@@ -106,7 +150,8 @@ class Job:
         on_stage: called on the worker with each stage that begins.
         future: completed with the result or a :class:`SessionError`.
         given_up: why nobody wants the result any more, and the worker stops at the next step; "" while somebody does.
-        makes_way: whether it is the worker's own, and abandoned for any other that waits.
+        makes_way: whether it is abandoned for any other that waits, as the worker's own is, and a query that stands.
+        patience: of a query that is asked again until it can be answered; ``None`` for all others.
         grounder: of a query, see :class:`QueryRequest`.
     """
 
@@ -118,13 +163,18 @@ class Job:
     given_up: str = ""
     makes_way: bool = False
     grounder: GrounderName | None = None
+    patience: Patience | None = None
 
 
 class JobQueue:
-    """Jobs that wait, the one that is worked on, and those that failed lately. Thread-safe."""
+    """Jobs that wait, the one that is worked on, queries that stand, and those that failed lately. Thread-safe.
+
+    A query stands from when it could not be answered yet until it is, or until nobody wants or waits for the answer any more.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[Job] = deque()
+        self._standing: list[Job] = []
         self._running: Job | None = None
         self._own: Job | None = None
         self._failed: deque[QueryStatus] = deque(maxlen=_FAILURES_KEPT)
@@ -136,20 +186,31 @@ class JobQueue:
         """How many wait."""
         return len(self._waiting)
 
+    @property
+    def standing(self) -> tuple[Job, ...]:
+        """Queries that stand, in the order in which they came to do so; any thread may ask."""
+        return tuple(self._standing)
+
     # --- who asks ---
 
-    def put(self, job: Job, most: int) -> None:
+    def put(self, job: Job, most: int, most_patient: int) -> None:
         """Have a job wait for the worker.
 
         Args:
             job: that somebody asks for.
             most: how many may wait.
+            most_patient: how many with :class:`Patience` there may be.
 
         Raises:
             SessionError: so many wait already, or the queue is closed; the message names the way out.
         """
         with self._changed:
             self._require_room(most)
+            if job.patience is not None and sum(each.patience is not None for each in self._asked()) >= most_patient:
+                raise SessionError(
+                    f"{most_patient} queries wait for what is not there yet (parameter max_standing_queries): "
+                    "remove one, or ask without wait_seconds"
+                )
             self._waiting.append(job)
             self._changed.notify()
 
@@ -174,23 +235,23 @@ class JobQueue:
                 job.given_up = reason
             if self._own is not None and query_id in (None, self._own.query_id):
                 self._own.given_up = reason
-            waiting = [job for job in self._waiting if job.given_up]
+            waiting = [job for job in (*self._waiting, *self._standing) if job.given_up]
             self._waiting = deque(job for job in self._waiting if not job.given_up)
+            self._standing = [job for job in self._standing if not job.given_up]
         for job in waiting:
             job.future.set_exception(SupersededError(reason))
         return bool(unwanted)
 
     def statuses(self) -> dict[int, QueryStatus]:
-        """Queries that failed lately, wait or run, by id."""
+        """Queries that failed lately, wait, run or stand, by id."""
         with self._changed:
             statuses = {status.query_id: status for status in self._failed}
             for job in self._asked():
-                state = QueryState.RUNNING if job is self._running else QueryState.QUEUED
-                statuses[job.query_id] = QueryStatus(job.query_id, job.expression, state)
+                statuses[job.query_id] = self._status(job)
             return statuses
 
     def under_way(self) -> set[int]:
-        """Ids of the queries that wait or run."""
+        """Ids of the queries that wait, run or stand."""
         with self._changed:
             return {job.query_id for job in self._asked()}
 
@@ -202,8 +263,22 @@ class JobQueue:
                 self._failed.remove(status)
             return bool(failed)
 
+    def _status(self, job: Job) -> QueryStatus:
+        if job.patience is None or job not in self._standing:
+            state = QueryState.RUNNING if job is self._running else QueryState.QUEUED
+            return QueryStatus(job.query_id, job.expression, state)
+        reason, look = str(job.patience.reason or ""), job.patience.last_look or Look(0, math.nan)
+        return QueryStatus(
+            job.query_id,
+            job.expression,
+            QueryState.WAITING,
+            message=reason,
+            presence=look.presence,
+            last_look_ns=look.stamp_ns,
+        )
+
     def _asked(self) -> list[Job]:
-        return [*self._waiting, *([] if self._running is None else [self._running])]
+        return [*self._waiting, *self._standing, *([] if self._running is None else [self._running])]
 
     # --- the worker ---
 
@@ -219,6 +294,35 @@ class JobQueue:
             self._running = self._waiting.popleft() if self._waiting else None
             return self._running
 
+    def stand(self, job: Job, reason: SessionError | None = None) -> bool:
+        """A query that ran cannot be answered yet, and stands from now on, if it has the patience and is still wanted.
+
+        Args:
+            job: the query.
+            reason: why; the last one holds on when ``None``.
+
+        Returns:
+            Whether it stands.
+        """
+        with self._changed:
+            if job.patience is None or job.given_up or self._closed:
+                return False
+            self._running = None
+            job.makes_way = True
+            if reason is not None:  # it may hold on for hours, and its traceback would hold all that was looked at
+                job.patience.reason = reason.with_traceback(None)
+            self._standing.append(job)
+            return True
+
+    def take_up(self, job: Job) -> bool:
+        """A query that stands runs from now on; whether it still stood."""
+        with self._changed:
+            if job not in self._standing:
+                return False
+            self._standing.remove(job)
+            self._running = job
+            return True
+
     def answer(self, job: Job, result: QueryResult) -> None:
         """A job that ran is done."""
         with self._changed:
@@ -226,10 +330,12 @@ class JobQueue:
         job.future.set_result(result)
 
     def fail(self, job: Job, error: SessionError) -> None:
-        """A job that ran could not be done."""
+        """A job that ran, or stood, could not be done."""
         with self._changed:
             self._running = None
-            if not job.given_up:  # else somebody wanted it gone
+            if job.given_up:  # somebody wanted it gone, whatever else happened
+                error = SupersededError(job.given_up)
+            else:
                 presence = error.presence if isinstance(error, NotThereError) else math.nan
                 self._failed.append(
                     QueryStatus(job.query_id, job.expression, QueryState.FAILED, message=str(error), presence=presence)

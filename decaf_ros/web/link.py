@@ -14,6 +14,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_srvs.srv import Trigger
 
 from decaf_ros.drawing import object_colour
+from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.msg import QueryInfo, StageLatency, TrackedObject, TrackedObjectArray
 from decaf_ros.ros.client import PARTS, DecafClient
 from decaf_ros.srv import ListQueries, Query, RemoveObject, RemoveQuery
@@ -33,6 +34,7 @@ _PRESENCES = {"active": "online", "": "waiting"}
 _QUERY_STATES = {
     QueryInfo.QUEUED: "queued",
     QueryInfo.RUNNING: "running",
+    QueryInfo.WAITING: "waiting",
     QueryInfo.ACTIVE: "active",
     QueryInfo.FAILED: "failed",
 }
@@ -105,14 +107,14 @@ class NodeLink:
         tracked = {each.id: each for each in message.objects} if message else {}
         return {
             "node": {"name": self._name, "presence": self._presence(), "restarts": max(0, self._starts - 1)},
-            "queries": [_query_summary(query, tracked) for query in self._queries],
+            "queries": [_query_summary(query, tracked, _stamp_ns(message)) for query in self._queries],
             "diagnostics": [_status_summary(part, status) for part, status in self._diagnostics.items()],
             "answer": self._last_answer,
         }
 
     # --- services ---
 
-    async def query(self, expression: str, replace: bool, accept_doubtful: bool) -> dict[str, Any]:
+    async def query(self, expression: str, replace: bool, accept_doubtful: bool = False) -> dict[str, Any]:
         """Ask, and wait for the answer; every viewer sees it as the last one.
 
         Raises:
@@ -254,7 +256,14 @@ def _settle(answer: asyncio.Future[Any], done: Any) -> None:
         answer.set_result(done.result())
 
 
-def _query_summary(query: QueryInfo, tracked: dict[int, TrackedObject]) -> dict[str, Any]:
+def _stamp_ns(message: TrackedObjectArray | None) -> int:
+    """Of the newest image; 0 before the first."""
+    return stamp_to_ns(message.header.stamp) if message is not None else 0
+
+
+def _query_summary(query: QueryInfo, tracked: dict[int, TrackedObject], newest_ns: int) -> dict[str, Any]:
+    """One that waits has the seconds since it looked last, by the stamps of images, and how sure it was; ``None`` before."""
+    looked_ns = stamp_to_ns(query.last_look)
     return {
         "id": query.query_id,
         "expression": query.expression,
@@ -262,6 +271,7 @@ def _query_summary(query: QueryInfo, tracked: dict[int, TrackedObject]) -> dict[
         "state": _QUERY_STATES.get(query.state, "unknown"),
         "message": query.message,
         "presence": query.presence,
+        "looked_s": round(max(0, newest_ns - looked_ns) / 1e9, 1) if looked_ns and newest_ns else None,
         "objects": [_object_summary(object_id, query.query_id, tracked.get(object_id)) for object_id in query.object_ids],
     }
 

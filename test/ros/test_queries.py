@@ -12,6 +12,7 @@ from geometry_msgs.msg import Point
 from harness import Recorder, System, pixels, stamps_of, wait_until
 from sensor_msgs.msg import Image, RegionOfInterest
 
+from decaf_ros.action import TrackByLanguage
 from decaf_ros.config import GroundingConfig
 from decaf_ros.drawing import query_colour
 from decaf_ros.imaging import stamp_to_ns
@@ -265,6 +266,65 @@ def test_what_is_not_there_is_refused_with_a_guess_that_is_followed_on_request(s
 
         assert client.set_parameter("min_presence", 0.0) == (True, "")
         assert np.isnan(system.ask().presence), "nobody asks"
+    finally:
+        assert client.set_parameter("min_presence", GroundingConfig.min_presence) == (True, "")
+
+
+def test_a_query_chooses_its_grounder_and_the_answer_tells_who_won(system: System) -> None:
+    """How good the boxes of the embedded model are is not what is tested."""
+    client = system.client
+    assert system.require_good_answer().grounder == "decaf"
+    both = system.ask(grounder="both")
+    assert both.success, both.message
+    assert both.grounder in ("decaf", "box")
+    status, alone = client.track(EXPRESSION, grounder="box").wait()
+    assert (status == GoalStatus.STATUS_SUCCEEDED) == alone.success == (alone.grounder == "box")
+    assert alone.success or f"nothing was found for '{EXPRESSION}'" in alone.message
+    unknown = system.ask(grounder="boxes")
+    assert (unknown.success, unknown.query_id, unknown.grounder) == (False, 0, "")
+    assert "grounder must be one of decaf, box, both, got 'boxes'" in unknown.message
+
+
+def test_a_query_waits_until_it_is_there_is_cancelled_or_the_time_is_over(system: System) -> None:
+    client, events = system.client, Recorder(system.client, "~/events", TrackEvent)
+    feedback: list[TrackByLanguage.Feedback] = []
+
+    def looks() -> list[TrackByLanguage.Feedback]:
+        return [each for each in feedback if each.state == TrackByLanguage.Feedback.WAITING]
+
+    def listed(query_id: int) -> QueryInfo:
+        (query,) = (each for each in client.list_queries().queries if each.query_id == query_id)
+        return query
+
+    assert client.set_parameter("min_presence", 1.0) == (True, "")  # that nothing has
+    try:
+        with system.camera.filming():
+            system.wait_for_mask()
+            goal = client.track(EXPRESSION, wait_seconds=3600.0, on_feedback=feedback.append)
+            look = wait_until(looks, "a look", 120.0)[0]
+            assert 0.0 < look.presence < 1.0
+            assert stamp_to_ns(look.last_look) in system.camera.stamps()
+            query = wait_until(
+                lambda: (q := listed(look.query_id)).state == QueryInfo.WAITING and q, "the query to wait", 120.0
+            )
+            told = query.last_look, query.presence
+            wait_until(lambda: told in [(each.last_look, each.presence) for each in looks()], "feedback of the same look")
+            assert f"nothing in view fits '{EXPRESSION}'" in query.message
+
+            other = client.track(OTHER_EXPRESSION, replace=False, wait_seconds=3600.0)
+            other.cancel()
+            assert other.wait()[0] == GoalStatus.STATUS_CANCELED
+            in_vain = client.query(OTHER_EXPRESSION, replace=False, wait_seconds=0.5)
+            assert not in_vain.success
+            assert f"waited 0.5 s in vain: nothing in view fits '{OTHER_EXPRESSION}'" in in_vain.message
+
+            assert listed(look.query_id).state == QueryInfo.WAITING
+            assert client.set_parameter("min_presence", 0.001) == (True, "")  # that everything has
+            status, result = goal.wait()
+            assert status == GoalStatus.STATUS_SUCCEEDED, result.message
+        found = {tracked.id for tracked in result.objects}
+        wait_until(lambda: found <= _heard_of(events, TrackEvent.FOUND), "its event")
+        assert listed(look.query_id).state == QueryInfo.ACTIVE
     finally:
         assert client.set_parameter("min_presence", GroundingConfig.min_presence) == (True, "")
 

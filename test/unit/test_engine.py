@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 
-from decaf_ros.config import SessionConfig
+from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, FrameWindow, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
 from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import require_wanted
@@ -38,7 +38,7 @@ class StubGrounder:
         self.refreshed: list[tuple[int, int]] = []
         self.finds: list[NotedTrack] = []
         self.map = torch.tensor([[1.0, 0.9, 0.0]])
-        self.presence = math.nan
+        self.config, self.presence, self.presence_by_name = GroundingConfig(min_presence=0.5), math.nan, 0.0
         self.meanwhile: Callable[[], object] = lambda: None
         self.reads_ahead, self.reading_takes = False, 0.0
         self.read: list[int] = []
@@ -53,7 +53,7 @@ class StubGrounder:
         objects = [SimpleNamespace(score=1.0, tracklets=[SimpleNamespace(masks_thw=[each.mask_hw])]) for each in self.finds]
         attention = SimpleNamespace(object_name="mug", heat_thw=self.map[None], presence=self.presence)
         doubted, guess = self.presence < 0.5, GUESS if objects else None
-        told = {"confident": True, "doubted": doubted, "guess": guess, "grounder": "box"}
+        told = {"window": clip, "confident": True, "doubted": doubted, "guess": guess, "grounder": "box"}
         return SimpleNamespace(objects=objects, attention=attention, **told)
 
     def build_tracks(self, *_: object) -> list[NotedTrack]:
@@ -61,6 +61,10 @@ class StubGrounder:
 
     def appearances(self, *_: object) -> list[torch.Tensor]:
         return [each.appearance for each in self.finds]
+
+    def presences(self, window: Sequence, expressions: Sequence[str]) -> list[float]:
+        assert list(expressions) == ["the mug"]
+        return [self.presence_by_name]
 
     def refresh(self, image: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
         self.refreshed.append((image.stamp_ns, len(queries)))
@@ -288,10 +292,13 @@ def test_what_is_not_there_changes_no_track_and_the_best_guess_is_followed_on_re
     assert world.engine.queries()[-1].presence == 0.03
 
 
-@pytest.mark.parametrize(("presence", "reacquired"), [(0.49, 0), (0.5, 1), (math.nan, 1)])
-def test_an_object_is_found_again_only_where_there_is_such_a_thing(world, presence, reacquired):
-    found_again = NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))
-    world.grounder.finds, world.grounder.presence = [found_again], presence
+@pytest.mark.parametrize(
+    ("presence", "by_name", "reacquired"), [(0.49, 0.49, 0), (0.49, 0.5, 1), (0.5, 0.0, 1), (math.nan, math.nan, 1)]
+)
+def test_an_object_is_found_again_only_where_there_is_such_a_thing(world, presence, by_name, reacquired):
+    """By its sentence, or by its name, for what the sentence tells of may be over."""
+    world.grounder.finds = [NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))]
+    world.grounder.presence, world.grounder.presence_by_name = presence, by_name
     world.track.presence = 0.1
     world.film(12)
     assert len(world.grounder.asked) > 0

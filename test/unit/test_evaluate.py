@@ -445,7 +445,7 @@ class TestCommand:
 
             return segment
 
-        monkeypatch.setattr(command, "load_models", lambda arguments, options: (None, None))
+        monkeypatch.setattr(command, "load_models", lambda *_, **__: (None, None))
         monkeypatch.setattr(command, "GroundingSegmenter", impatient)
         out = tmp_path / "out"
         arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(out), "--variants", "object-only", "frame-only"]
@@ -465,7 +465,7 @@ class TestCommand:
     def test_the_budget_of_the_frame_path_is_handed_on_and_a_wrong_one_named(
         self, mevis, tmp_path, capsys, monkeypatch, options, budget
     ):
-        def refuse(arguments, options):
+        def refuse(arguments, options, gated):
             raise ValueError(f"frame_tokens must be other than {options.frame_tokens}")
 
         monkeypatch.setattr(command, "load_models", refuse)

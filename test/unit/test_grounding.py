@@ -298,6 +298,17 @@ def test_an_object_of_one_key_frame_goes_on_as_if_it_had_begun_from_its_mask_the
     assert output.mask_hw.any()
 
 
+def test_presences_of_several_sentences_share_what_is_read_of_one_frame_on_the_frame_path_of_a_window_on_both(one):
+    window = FrameWindow(tuple(stored.frame for stored in clip_of(KnowingTracker(one))))
+    for frames, paths in ((window.frames[-1:], {"frame"}), (window.frames, {"frame", "video"})):
+        mllm = ToldMllm(one)
+        assert MllmAttention(mllm).presences(FrameWindow(frames), ["the mug", "the can"]) == pytest.approx([0.9, 0.9])
+        assert mllm.prefixes.keys() == paths
+        for prefix in mllm.prefixes.values():
+            assert prefix.indices == [frame.stamp_ns for frame in frames]
+            assert [asked.split(".")[0] for asked in prefix.asked] == ["the mug", "the can"]
+
+
 def test_the_refreshed_map_is_the_frame_paths_and_points_at_the_body(one):
     mllm, tracker = ToldMllm(one), KnowingTracker(one)
     heat, again = MllmAttention(mllm).refresh(clip_of(tracker)[3].frame, [("the mug", "mug"), ("the mug", "mug")])

@@ -13,6 +13,8 @@ from decaf_ros.method.presence import combined_presence
 pytest.importorskip("mujoco", reason="needs MuJoCo: the extra sim")
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 
+from decaf_ros.bench.part import Run
+from decaf_ros.bench.parts import presence as part
 from decaf_ros.config import GroundingConfig
 from decaf_ros.evaluation.held_out import AT_REST, ROWS
 from decaf_ros.evaluation.presence import (
@@ -27,6 +29,8 @@ from decaf_ros.evaluation.presence import (
     shares_of,
     wrong_of,
 )
+from decaf_ros.evaluation.setups import Setup
+from decaf_ros.synthetic.table.sampling import FIRST_SCORED_SEED
 from tools import fit_presence
 
 KINDS = ("held", "colour", "colour", "absent", "near_miss", "near_miss")
@@ -110,6 +114,27 @@ def test_an_object_is_right_where_it_covers_what_is_meant_over_all_frames():
     assert not is_right(found(less), truth)
     assert not is_right(found(half), np.zeros_like(truth)), "nothing is meant"
     assert not is_right(SimpleNamespace(objects=[]), truth)
+
+
+def test_the_page_is_about_what_queries_decide(monkeypatch):
+    """Of two sentences that are true the default refuses one; of two that are not it accepts one, which is wrong."""
+    least = GroundingConfig.min_presence
+    said = [("held", 0.999, 0.9), ("colour", least / 2, 0.8), ("absent", least / 3, 0.1), ("near_miss", 0.99, 0.2)]
+    scores = [
+        PresenceScore(Answers(kind, (video,), (0.1, video)), presence, kind == "held", 1.0, 0.04)
+        for kind, presence, video in said
+    ]
+    query = SimpleNamespace(seed=FIRST_SCORED_SEED)
+    monkeypatch.setattr(part, "draw_queries", lambda counts, first_seed, processes: [query] * 4)
+    monkeypatch.setattr(part, "score_presences", lambda setup, queries, processes: iter(scores))
+    page, figures, _ = part.measure(Run(Setup(), FIRST_SCORED_SEED, 1), 2)
+    assert figures["default.min_presence"] == least
+    assert figures["default.balanced_accuracy"] == 0.5
+    assert (figures["default.present_refused"], figures["default.near_misses_accepted"]) == (0.5, 1.0)
+    assert (figures["wrong.without"], figures["wrong.with"]) == (0.75, 0.25)
+    assert figures["cost.share"] == pytest.approx(0.04)
+    assert (figures["curve.all.auc"], figures["path.video_path.all"]) == (0.75, 1.0)
+    assert f"| **{least:g}** " in page
 
 
 def test_half_of_what_is_asked_is_true_of_nothing_and_half_of_that_a_near_miss():

@@ -387,6 +387,21 @@ def test_scores_that_are_no_numbers_are_shown_as_none(tab: playwright.Page) -> N
     assert tab.locator("#figures dd").all_inner_texts() == [NO_NUMBER, "2"]
 
 
+def test_of_what_waits_it_is_told_when_it_looked_last_and_how_sure_it_was(tab: playwright.Page) -> None:
+    node = {"name": "/decaf_node", "presence": "online", "restarts": 0}
+    waits = {"expression": EXPRESSION, "object_name": "", "state": "waiting", "message": "nothing in view fits", "objects": []}
+    looked = [(1, None, None), (2, 0.124, 0.5)]
+    queries = [waits | {"id": number, "presence": sure, "looked_s": ago} for number, sure, ago in looked]
+    state = {"node": node, "queries": queries, "diagnostics": [], "questions": [], "answer": None, "remark": ""}
+    tab.route_web_socket("**/live/*", lambda socket: socket.send(json.dumps(state)) if "state" in socket.url else None)
+    tab.reload()
+    tab.locator(".query").nth(1).wait_for()
+    assert tab.locator(".query-head .state").all_inner_texts() == ["waiting"] * 2
+    reasons, likely = (tab.locator(f".query .{part}").all_inner_texts() for part in ("reason", "likely"))
+    assert reasons == ["Not there yet, looked 0.5 s ago", "nothing in view fits"], "the newest query comes first"
+    assert likely == ["12 %", ""]
+
+
 def test_the_page_goes_along_with_a_node_that_is_restarted(tab: playwright.Page, system: System, tmp_path: Path) -> None:
     """State, picture, questions and the count are those of the new one each time, however the old one ended."""
     for count, ends in enumerate(NODE_ENDS, start=1):

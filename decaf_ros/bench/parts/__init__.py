@@ -39,6 +39,19 @@ PARTS = (
         ),
     ),
     Part(
+        "live",
+        "how sentences fare that are asked while the camera films, in simulated time",
+        (Option("live-queries", 32, "asked live, of all kinds alike", quick=2),),
+    ),
+    Part(
+        "standing",
+        "how soon a thing is tracked that was asked for before it came, and what waiting for several costs",
+        (
+            Option("arrivals", 40, "of things that were asked for", quick=1),
+            Option("waits", 4, "whose cost is measured, with one sentence and with several", quick=1),
+        ),
+    ),
+    Part(
         "query",
         "a query by stage, with nothing read, read ahead, and asked again, and a refresh; on one core",
         (Option("query-repetitions", 8, "of each row", quick=1),),

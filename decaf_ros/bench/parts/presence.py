@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from decaf_ros.bench.figures import Measured, named
 from decaf_ros.bench.part import Run
 from decaf_ros.bench.report import conditions, progress, scenes
@@ -22,20 +20,20 @@ def measure(run: Run, presence_queries: int) -> Measured:
     least = run.setup.config.min_presence
     said = {"as a query decides": presences} | presence.by_path([score.answers for score in scores])
     curves = {name: presence.curves_of(kinds, values) for name, values in said.items()}
-    figures = {
-        "curve": curves["as a query decides"],
-        "path": {name: {key: row["auc"] for key, row in curve.items()} for name, curve in curves.items()},
+    shares = presence.shares_of(kinds, presences, least)
+    single = {
         "default": {"min_presence": least} | presence.decisions_of(kinds, presences, least),
         "wrong": presence.wrong_of(scores, least),
         "cost": presence.cost_of(scores),
-        "kind": presence.shares_of(kinds, presences, least),
     }
+    areas = {name: {key: row["auc"] for key, row in curve.items()} for name, curve in curves.items()}
+    figures = {"curve": curves["as a query decides"], "path": areas, **single, "kind": shares}
     page = f"""# Presence
 
-{markdown_table(("figure", "measured", "target"), _targets(figures))}
+{markdown_table(("figure", "measured", "target"), _targets(single))}
 {markdown_table(("by", "nothing is like it", "near misses", "all"), _areas(curves))}
 {markdown_table(_DECISIONS, _decisions(kinds, presences, least))}
-{markdown_table(("kind", "queries", "accepted", "mean presence"), _kinds(figures["kind"]))}
+{markdown_table(("kind", "queries", "accepted", "mean presence"), _kinds(shares))}
 The language model is asked on both paths whether there is such an object; the probability of *yes* against *no* comes from the
 logits of all tokens that read so, in one pass, with nothing decoded. How the paths make one *presence* is said in
 [method.md](../method.md#whether-there-is-such-a-thing). A query accepts a sentence from `min_presence` on.
@@ -71,18 +69,22 @@ def _targets(figures: dict[str, dict[str, float]]) -> list[list[str]]:
     ]
 
 
-def _areas(curves: dict[str, dict[str, dict[str, float]]]) -> Iterable[list[str]]:
-    for name, curve in curves.items():
-        yield [name, *(f"{curve[against]['auc']:.3f}" for against in (presence.ABSENT, presence.NEAR_MISS, presence.ALL))]
+def _areas(curves: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:
+    against = (presence.ABSENT, presence.NEAR_MISS, presence.ALL)
+    return [[name, *(f"{curve[each]['auc']:.3f}" for each in against)] for name, curve in curves.items()]
 
 
-def _decisions(kinds: list[str], presences: list[float], least: float) -> Iterable[list[str]]:
+def _decisions(kinds: list[str], presences: list[float], least: float) -> list[list[str]]:
+    rows = []
     for threshold in sorted({*_THRESHOLDS, least}):
         decided = presence.decisions_of(kinds, presences, threshold)
         name = f"**{threshold:g}**" if threshold == least else f"{threshold:g}"
-        yield [name, *(f"{share:.3f}" for share in decided.values())]
+        rows.append([name, *(f"{share:.3f}" for share in decided.values())])
+    return rows
 
 
-def _kinds(shares: dict[str, dict[str, float]]) -> Iterable[list[str]]:
-    for kind, share in shares.items():
-        yield [kind.replace("_", " "), f"{share['queries']}", f"{share['accepted']:.3f}", f"{share['probability']:.3f}"]
+def _kinds(shares: dict[str, dict[str, float]]) -> list[list[str]]:
+    return [
+        [kind.replace("_", " "), f"{share['queries']}", f"{share['accepted']:.3f}", f"{share['probability']:.3f}"]
+        for kind, share in shares.items()
+    ]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from decaf_ros.datatypes import BoolArray, Frame, PointPrompt
+from decaf_ros.datatypes import BoolArray, Frame
 from decaf_ros.models.protocols import FrameFeatures, MaskProposals
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.session.candidates import Candidate, Contest
+from decaf_ros.session.candidates import Candidate, Contest, Prompt
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.stages import StageClock
 
@@ -62,9 +62,7 @@ class PlainGrounder(Grounder):
 class _PlainContest(Contest):
     """What survives on its frame is propagated over the whole clip, and only then they compete."""
 
-    def candidates(
-        self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt], clock: StageClock
-    ) -> list[Candidate]:
+    def candidates(self, features: Sequence[FrameFeatures], prompted: Sequence[Prompt], clock: StageClock) -> list[Candidate]:
         alive: list[Candidate] = []
         for key_index, here in enumerate(features):
             for old in alive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeAlias
@@ -9,7 +10,7 @@ from typing import TypeAlias
 from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
 from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
+from decaf_ros.session.errors import NothingFoundError, NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder, Grounding
 from decaf_ros.session.jobs import Job, QueryRequest, QueryResult
 from decaf_ros.session.objects import FoundObject
@@ -19,6 +20,7 @@ from decaf_ros.session.stream import Snapshot
 from decaf_ros.session.tasks.task import Activity, Desk
 from decaf_ros.text import quoted
 
+_MARGIN_SECONDS = 0.05  # for a frame that comes between; less than lies between key frames
 _POLL_SECONDS = 0.05  # how often a query that waits for a frame looks whether it is still wanted
 
 _Arrive: TypeAlias = Callable[[Snapshot, QueryRecord, list[FoundObject], Callable[[], None]], Segmentation]
@@ -40,7 +42,16 @@ def find(desk: Desk, job: Job, request: QueryRequest) -> QueryResult:
     def join(snapshot: Snapshot, record: QueryRecord, found: list[FoundObject], check: Callable[[], None]) -> Segmentation:
         return desk.session.join(snapshot, record, found, request.replace, check)
 
-    return _ground(desk, job, request.window_seconds, request.accept_doubtful, join)
+    window_seconds = request.window_seconds
+    if job.patience is not None and job.patience.since_ns is not None:
+        window_seconds = _seconds_since(desk, job.patience.since_ns)
+    return _ground(desk, job, window_seconds, request.accept_doubtful, join)
+
+
+def _seconds_since(desk: Desk, stamp_ns: int) -> float:
+    """How far back a window reaches that begins with a key frame: a little further, for it may not be lost."""
+    latest = desk.session.latest
+    return max(0.0, (latest.frame.stamp_ns - stamp_ns) / 1e9 if latest is not None else 0.0) + _MARGIN_SECONDS
 
 
 def find_again(desk: Desk, job: Job, window_seconds: float | None, add_new: bool) -> QueryResult:
@@ -81,7 +92,8 @@ def _ground(desk: Desk, job: Job, window_seconds: float | None, accept_doubtful:
         desk.session.check(snapshot)
 
     def enter(stage: str) -> None:
-        desk.activity = Activity(f"re-acquire: {stage}" if job.makes_way else stage, query_id=job.query_id)
+        is_own = job.makes_way and job.patience is None
+        desk.activity = Activity(f"re-acquire: {stage}" if is_own else stage, query_id=job.query_id)
         desk.teller.tell(job.on_stage, stage)
 
     with while_wanted(check):
@@ -101,10 +113,14 @@ def _ground_in(
         grounding = grounder.ground(snapshot.clip, job.expression, clock, job.grounder)
     except NoBoxesError as error:
         raise SessionError(str(error)) from error
-    if grounding.doubted and not accept_doubtful:
+    presence, doubted = grounding.attention.presence, grounding.doubted
+    if doubted and not accept_doubtful:
+        presence = _presence_by_name(desk, job, grounder, grounding)
+        doubted = not presence >= grounder.config.min_presence
+    if doubted and not accept_doubtful:
         raise _not_there(grounding, job.expression)
     if not grounding.objects:
-        raise SessionError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
+        raise NothingFoundError(f"nothing was found for {quoted(job.expression)}; the objects followed so far are kept")
     newest = snapshot.clip[-1].frame
     record = QueryRecord(
         job.query_id,
@@ -112,9 +128,9 @@ def _ground_in(
         grounding.attention.object_name,
         newest.stamp_ns,
         grounding.confident,
-        grounding.attention.presence,
+        presence,
         accept_doubtful,
-        grounding.doubted,
+        doubted,
         grounding.grounder,
         job.grounder,
     )
@@ -129,6 +145,16 @@ def _ground_in(
         segmentation = arrive(snapshot, record, found, clock.check)
     desk.teller.tell(desk.teller.listener.on_heat_map, heat)
     return QueryResult(record, segmentation, grounding, clock.latency_ms)
+
+
+def _presence_by_name(desk: Desk, job: Job, grounder: Grounder, grounding: Grounding) -> float:
+    """How likely it is that an object that is looked for again is there, by the name that it got; NaN for any other job.
+
+    What happened to it may be over, and its sentence true of nothing any more. Whether a find is it, its looks will tell.
+    """
+    known = (each.object_name for each in desk.session.queries if job.makes_way and each.query_id == job.query_id)
+    names = [f"the {name}" for name in known if name]
+    return grounder.attention.presences(grounding.window, names)[0] if names else math.nan
 
 
 def _not_there(grounding: Grounding, expression: str) -> NotThereError:

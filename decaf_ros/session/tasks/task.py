@@ -12,12 +12,12 @@ import torch
 
 from decaf_ros.models.devices import give_memory_back
 from decaf_ros.models.wanted import while_wanted
-from decaf_ros.session.errors import SessionError
+from decaf_ros.session.errors import NoFramesError, NothingFoundError, NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.jobs import Job, JobQueue, MakingWayError
 from decaf_ros.session.listener import Teller
 from decaf_ros.session.session import TrackingSession
-from decaf_ros.text import brief
+from decaf_ros.text import brief, quoted, with_kind
 
 # What to do is the same whether it was the GPU's or, seldom, the CPU's.
 OUT_OF_MEMORY = (
@@ -48,7 +48,8 @@ class Activity:
 
     Attributes:
         stage: "waiting for an image", one of ``stages.STAGES``, "pointing out", "refresh" of the heat maps,
-            "reading ahead", one that begins with "re-acquire" while objects in doubt are looked for, or "idle".
+            "reading ahead", "looking for what is to come" while queries stand, one that begins with "re-acquire" while
+            objects in doubt are looked for, or "idle".
         since: when it began, in seconds of ``time.monotonic``.
         query_id: whose it is; 0 for none, or all.
     """
@@ -77,6 +78,39 @@ class Desk:
     clock: Callable[[], float]
     grounder: Grounder | None
     activity: Activity = field(default_factory=Activity)
+
+    def answer(self, job: Job) -> None:
+        """Do what somebody asked for, and answer, well or not; unless it is a query that can wait for what is not there yet.
+
+        Args:
+            job: one that runs, by the queue.
+        """
+        short_of_memory = False
+        try:
+            with while_wanted(lambda: self.queue.require_wanted(job)):
+                result = job.work(job)
+        except (MakingWayError, SupersededError) as error:  # as if it had not begun
+            if not self.queue.stand(job):
+                self.queue.fail(job, error)
+        except (NoFramesError, NothingFoundError, NotThereError) as error:
+            if not self.queue.stand(job, error):
+                self.queue.fail(job, error)
+        except SessionError as error:
+            self.queue.fail(job, error)
+        except ValueError as error:  # the sentence or the prompt is one that the model cannot take
+            logger.warning("the query %s was refused: %s", quoted(job.expression), brief(error))
+            self.queue.fail(job, SessionError(brief(error)))
+        except torch.OutOfMemoryError as error:
+            logger.error("the query %s: %s: %s", quoted(job.expression), OUT_OF_MEMORY, brief(error))
+            self.queue.fail(job, SessionError(OUT_OF_MEMORY))
+            short_of_memory = True
+        except Exception as error:  # the node goes on, and the caller learns the cause
+            logger.exception("the query %s failed", quoted(job.expression))
+            self.queue.fail(job, SessionError(f"internal error: {with_kind(error)}"))
+        else:
+            self.queue.answer(job, result)
+        if short_of_memory:  # not before the error is gone, whose traceback holds what there was of the work
+            self.free_memory()
 
     def keep_up(self, job: Job, failure: str) -> bool:
         """Do work of the worker's own, unless somebody asks for something meanwhile. Whether it ended, well or not.

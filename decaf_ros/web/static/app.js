@@ -306,9 +306,13 @@ function updateQuery(item, query) {
   setText(item.querySelector(".state"), stage && stage !== "idle" ? stage.replaceAll("_", " ") : state);
   setText(item.querySelector(".likely"), typeof query.presence === "number" ? `${Math.round(100 * query.presence)} %` : "");
   item.querySelector(".guess").hidden = !isNotThere(query);
-  setText(item.querySelector(".reason"), query.message);
+  setText(item.querySelector(".reason"), query.state === "waiting" ? waitText(query) : query.message);
   reconcile(item.querySelector(".objects"), query.objects, (object) => object.id, makeObject, updateObject);
 }
+
+/** When a query looked last that waits for what is not there yet. */
+const waitText = (query) =>
+  typeof query.looked_s === "number" ? `Not there yet, looked ${query.looked_s.toFixed(1)} s ago` : query.message;
 
 function makeObject(object) {
   const dot = element("span", { name: "dot" });
