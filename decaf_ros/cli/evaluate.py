@@ -7,7 +7,8 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,21 +22,40 @@ from decaf_ros.evaluation.datasets import DATASETS, DatasetVideo, read_dataset
 from decaf_ros.evaluation.entries import DatasetError
 from decaf_ros.evaluation.journal import Journal, JournalError, Record
 from decaf_ros.evaluation.live import AskAt, Asker, LiveAnswer, LiveAsker, evaluate_live
+from decaf_ros.evaluation.methods import DECAF, METHODS
 from decaf_ros.evaluation.replay import Latency
-from decaf_ros.evaluation.runner import DecafSegmenter, Prediction, Segmenter, evaluate
-from decaf_ros.evaluation.setups import Setup, ablations
-from decaf_ros.evaluation.summary import HEADER, LIVE_HEADER, live_rows, summary_rows, write_expressions, write_summary
+from decaf_ros.evaluation.runner import (
+    ALL_OF_A_VIDEO_MB,
+    GroundingSegmenter,
+    Prediction,
+    Segmenter,
+    evaluate,
+    middle_frames,
+)
+from decaf_ros.evaluation.setups import Setup, ablations, grounder_of, setup_of
+from decaf_ros.evaluation.summary import (
+    HEADER,
+    LIVE_HEADER,
+    NOT_RUN,
+    live_rows,
+    published_rows,
+    summary_rows,
+    write_expressions,
+    write_summary,
+)
 from decaf_ros.evaluation.tables import markdown_table
+from decaf_ros.method.loc_head import Head
 from decaf_ros.models.chat_model import MllmOptions
-from decaf_ros.models.errors import ModelNotFound, PromptError
+from decaf_ros.models.errors import ModelNotFound, NoBoxesError, PromptError
 from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.outputs import OutputFolder, alike
-from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.loc_head import find_heads
 from decaf_ros.text import brief, escaped, quoted
 from decaf_ros.video import FrameSource, VideoError
 
-# What is typed, and the name in tables. Variants that read images alike stand together: models are loaded once for them.
+# DecAF's variants: what is typed, and the name in tables. Those that read images alike stand together: models are loaded once
+# for them.
 _VARIANTS = {
     "full": "full method",
     "object-only": "object prompt only, no contrast",
@@ -48,8 +68,8 @@ _VARIANTS = {
 # Every family then reads a key frame as finely as it does in the paper. The node's default is lower, to bound its memory.
 _FRAME_TOKENS = 8192
 _EXPRESSIONS, _SUMMARY, _PAGE = "expressions.csv", "summary.csv", "summary.md"
-_ABOUT = """Coarse masks are scored on the key frames, tracked masks on all frames. The paper's figures are of Qwen2.5-VL-7B and
-SAM 2 (Hiera-L)."""
+_ABOUT = f"""Coarse masks are scored on the key frames, tracked masks on all frames. The paper's figures, DecAF's, are of
+Qwen2.5-VL-7B and SAM 2 (Hiera-L). What is "{NOT_RUN}" is of others' papers, with other models and protocols."""
 _MEASURED = "measured"
 _REFRESH_SHARE = 0.1  # of what a query takes, to refresh heat maps: one key frame is read, on one path
 _MOST_SECONDS = 3600.0  # that a query may take
@@ -62,12 +82,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     _complete_live(parser, arguments)
     try:
-        config = GroundingConfig(point_threshold=arguments.point_threshold, tracklet_threshold=arguments.tracklet_threshold)
+        config = GroundingConfig(
+            point_threshold=arguments.point_threshold,
+            tracklet_threshold=arguments.tracklet_threshold,
+            min_presence=arguments.min_presence,
+            prefix_cache_mb=GroundingConfig.prefix_cache_mb if arguments.live else ALL_OF_A_VIDEO_MB,
+        )
     except ValueError as error:
         parser.error(str(error))
     dataset = DATASETS[arguments.dataset]
     try:
-        videos = read_dataset(arguments.dataset, arguments.root, arguments.split)[: arguments.limit]
+        all_videos = read_dataset(arguments.dataset, arguments.root, arguments.split)
+        videos = all_videos[: arguments.limit]
         out = OutputFolder(arguments.out)
         for name in (_EXPRESSIONS, _SUMMARY, _PAGE):
             out.holds_file(name)  # what is in the way is seen before hours of work
@@ -75,9 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_mask_names(videos)
         _check_times(arguments, videos)
         journal = Journal(out, _settings(arguments, config))
-        status = _run(arguments, config, videos, journal, out)
+        status = _run(arguments, config, videos, all_videos, journal, out)
         _publish(arguments, videos, journal, dataset.overall_of, out)
-    except (DatasetError, JournalError, ModelNotFound, VideoError, OSError) as error:
+    except (DatasetError, JournalError, ModelNotFound, NoBoxesError, VideoError, OSError) as error:
         message = escaped(str(error), kept="\n")  # a dataset's layout has several lines
         print(f"decaf evaluate: {message}", file=sys.stderr)
         return 1
@@ -96,11 +122,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", help="such as valid_u or train (default: the dataset's usual one)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     parser.add_argument(
+        "--methods",
+        nargs="+",
+        type=_methods,
+        default=[[DECAF]],
+        metavar="METHOD",
+        help=f"what is evaluated: {', '.join(METHODS)} (default: {DECAF})",
+    )
+    parser.add_argument(
         "--variants",
         nargs="+",
         choices=(*_VARIANTS, "all"),
         default=["full"],
-        help="the method, or it with one part changed (default: full)",
+        help=f"{DECAF} as it is, or with one part changed (default: full)",
     )
     parser.add_argument("--limit", type=positive_int, metavar="N", help="the first N videos only")
     parser.add_argument(
@@ -110,6 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("point", "tracklet"):
         default = getattr(GroundingConfig, f"{name}_threshold")
         parser.add_argument(f"--{name}-threshold", type=float, default=default, help="(default: %(default)s)")
+    parser.add_argument(
+        "--min-presence",
+        type=float,
+        metavar="P",
+        help="probability that there is such a thing, by the language model, below which nothing is found (default: 0, it is "
+        f"not asked, as in the paper; with --live the node's: {GroundingConfig.min_presence:g})",
+    )
     parser.add_argument(
         "--frame-tokens",
         type=positive_int,
@@ -176,6 +217,7 @@ def _complete_live(parser: argparse.ArgumentParser, arguments: argparse.Namespac
             if getattr(arguments, name) is not None:
                 parser.error(f"--{name.replace('_', '-')} goes with --live")
         arguments.frame_tokens = arguments.frame_tokens or _FRAME_TOKENS
+        arguments.min_presence = arguments.min_presence or 0.0
         return
     dataset = DATASETS[arguments.dataset]
     arguments.frames_per_second = arguments.frames_per_second or dataset.frames_per_second
@@ -183,6 +225,8 @@ def _complete_live(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         parser.error(f"videos of {dataset.title} come without a rate: say with --frames-per-second at which they are played")
     arguments.frame_tokens = arguments.frame_tokens or MllmOptions().frame_tokens
     arguments.ask_at = arguments.ask_at or (AskAt(50.0, "%"),)
+    if arguments.min_presence is None:
+        arguments.min_presence = GroundingConfig.min_presence
     if arguments.query_seconds is None:
         arguments.query_seconds = 1.0
 
@@ -209,6 +253,7 @@ def _settings(arguments: argparse.Namespace, config: GroundingConfig) -> dict[st
         "frame_tokens": arguments.frame_tokens,
         "point_threshold": config.point_threshold,
         "tracklet_threshold": config.tracklet_threshold,
+        "min_presence": config.min_presence,
         "live": live if arguments.live else None,
     }
 
@@ -224,18 +269,20 @@ def _run(
     arguments: argparse.Namespace,
     config: GroundingConfig,
     videos: Sequence[DatasetVideo],
+    all_videos: Sequence[DatasetVideo],
     journal: Journal,
     out: OutputFolder,
 ) -> int:
     """Add what the journal lacks; returns the exit status."""
-    setups = ablations(Setup(options=MllmOptions(frame_tokens=arguments.frame_tokens), config=config))
-    names = {name: _names_in_records(name, arguments) for name in _chosen(arguments.variants)}
+    full = Setup(options=MllmOptions(frame_tokens=arguments.frame_tokens), config=config)
+    setups = _chosen(arguments, full)
+    names = {name: _names_in_records(name, arguments) for name in setups}
     counts = {name: sum(_count_missing(videos, each, journal) for each in asked) for name, asked in names.items()}
     missing = {name: setups[name] for name, count in counts.items() if count}
     progress = _Progress(sum(counts.values()))
     try:
         for options, group in itertools.groupby(missing.items(), key=lambda item: item[1].options):
-            _run_variants(arguments, options, {name: setup.config for name, setup in group}, videos, journal, out, progress)
+            _run_setups(arguments, options, dict(group), videos, all_videos, journal, out, progress)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
@@ -247,39 +294,47 @@ def _names_in_records(variant: str, arguments: argparse.Namespace) -> dict[str, 
     return {f"{variant}, asked at {each}": each for each in arguments.ask_at} if arguments.live else {variant: None}
 
 
-def _run_variants(
+def _run_setups(
     arguments: argparse.Namespace,
     options: MllmOptions,
-    configs: dict[str, GroundingConfig],
+    setups: Mapping[str, Setup],
     videos: Sequence[DatasetVideo],
+    all_videos: Sequence[DatasetVideo],
     journal: Journal,
     out: OutputFolder,
     progress: _Progress,
 ) -> None:
-    """Variants of one reading of the images. The models go when this returns, before the next ones are loaded."""
+    """Those of one reading of the images, by name. The models go when this returns, before the next ones are loaded.
+
+    Heads are found by sentences about all videos of the split, so that ``--limit`` does not change them.
+    """
     try:
         mllm, tracker = load_models(arguments, options, gated=arguments.live)
     except ValueError as error:
         raise ModelNotFound(f"{arguments.mllm} cannot be read with these options: {error}") from error
-    for variant, config in configs.items():
-        for name, ask_at in _names_in_records(variant, arguments).items():
+    for name, setup in setups.items():
+        if METHODS[setup.method].by_heads:
+            setup = replace(setup, heads=_found_heads(mllm, all_videos))
+            print(f"{name}: {', '.join(f'layer {layer} head {head}' for layer, head in setup.heads)}", file=sys.stderr)
+        for name_in_records, ask_at in _names_in_records(name, arguments).items():
             folder = None
             if arguments.save_masks or _without_truth(videos):
-                folder = out.folder("masks", f"{_slug(variant)}-{ask_at}" if ask_at else _slug(variant))
+                folder = out.folder("masks", f"{_slug(name)}-{ask_at}" if ask_at else _slug(name))
+            grounder = grounder_of(setup, mllm, tracker)
             if ask_at is None:
-                segmenter = _lenient(DecafSegmenter(mllm, tracker, config, arguments.key_frames))
-                records = evaluate(videos, name, segmenter, journal, arguments.key_frames, folder)
+                segmenter = _lenient(GroundingSegmenter(grounder, arguments.key_frames))
+                records = evaluate(videos, name_in_records, segmenter, journal, arguments.key_frames, folder)
             else:
-                asker = _telling(_asker(arguments, mllm, tracker, config))
-                records = evaluate_live(videos, name, ask_at, asker, journal, arguments.frames_per_second, folder)
+                asker = _telling(_asker(arguments, tracker, grounder))
+                rate = arguments.frames_per_second
+                records = evaluate_live(videos, name_in_records, ask_at, asker, journal, rate, folder)
             for record in records:
                 progress.report(record)
 
 
-def _asker(arguments: argparse.Namespace, mllm: VideoMllm, tracker: MaskTracker, config: GroundingConfig) -> LiveAsker:
+def _asker(arguments: argparse.Namespace, tracker: MaskTracker, grounder: Grounder) -> LiveAsker:
     query_s = arguments.query_seconds
     latency = None if query_s == _MEASURED else Latency(query_s, 0.0, _REFRESH_SHARE * query_s)
-    grounder = Grounder(MllmAttention(mllm, config), tracker, config)
     return LiveAsker(tracker, grounder, SessionConfig(key_frames=arguments.key_frames), latency)
 
 
@@ -293,6 +348,13 @@ def _telling(asker: Asker) -> Asker:
         return answer
 
     return ask
+
+
+def _found_heads(mllm: VideoMllm, videos: Sequence[DatasetVideo]) -> tuple[Head, ...]:
+    try:
+        return find_heads(mllm, middle_frames(videos))
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
 
 
 def _lenient(segmenter: Segmenter) -> Segmenter:
@@ -309,12 +371,27 @@ def _lenient(segmenter: Segmenter) -> Segmenter:
     return segment
 
 
-def _chosen(variants: Sequence[str]) -> list[str]:
-    return [name for slug, name in _VARIANTS.items() if slug in variants or "all" in variants]
+def _methods(text: str) -> list[str]:
+    """An argument type: names of methods, with commas between them."""
+    names = text.split(",")
+    for name in names:
+        if name not in METHODS:
+            raise argparse.ArgumentTypeError(f"{quoted(name)} is no method; there are {', '.join(METHODS)}")
+    return names
 
 
-def _slug(variant: str) -> str:
-    return next(slug for slug, name in _VARIANTS.items() if name == variant)
+def _chosen(arguments: argparse.Namespace, full: Setup) -> dict[str, Setup]:
+    """What is asked for, by its name in tables."""
+    methods, variants = set(itertools.chain(*arguments.methods)), arguments.variants
+    of_decaf = [name for slug, name in _VARIANTS.items() if slug in variants or "all" in variants]
+    chosen = {name: ablations(full)[name] for name in of_decaf if DECAF in methods}
+    return chosen | {METHODS[name].title: setup_of(name, full) for name in METHODS if name in methods - {DECAF}}
+
+
+def _slug(title: str) -> str:
+    """What is typed for a name in tables."""
+    names = _VARIANTS | {name: method.title for name, method in METHODS.items() if name != DECAF}
+    return next(slug for slug, name in names.items() if name == title)
 
 
 def _count_missing(videos: Sequence[DatasetVideo], variant: str, journal: Journal) -> int:
@@ -356,6 +433,7 @@ def _publish(
     records = list(journal.records.values())
     header: Sequence[str] = LIVE_HEADER if arguments.live else HEADER
     rows = live_rows(records, overall_of) if arguments.live else summary_rows(arguments.dataset, records, overall_of)
+    rows += [] if arguments.live else published_rows(arguments.dataset)
     write_expressions(out, _EXPRESSIONS, records)
     write_summary(out, _SUMMARY, header, rows)
     total = sum(len(video.expressions) for video in videos)

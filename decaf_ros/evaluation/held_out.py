@@ -182,6 +182,12 @@ def key_window(query: HeldOutQuery) -> FrameWindow:
     return FrameWindow(tuple(_frame(time_s, episode.render(time_s, SIZE_HW)) for time_s in times_s))
 
 
+def middle_frame(query: HeldOutQuery) -> Frame:
+    """Render the middle one of these alone."""
+    time_s = query.times_s[KEY_INDICES[len(KEY_INDICES) // 2]]
+    return _frame(time_s, episode_of(query.seed).render(time_s, SIZE_HW))
+
+
 def _frame(time_s: float, view: View) -> Frame:
     return Frame(round(time_s * 1e9), "camera", view.image_rgb)
 

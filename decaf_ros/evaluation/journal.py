@@ -49,6 +49,10 @@ class Record:
         coarse: scores of the Otsu masks on the key frames; ``None`` without ground truth, as for ``masks``.
         masks: scores of the tracked masks on all frames; from the answer on, when it was asked live.
         live: how soon it was answered; ``None`` when it was asked about the whole video.
+        robustness: R of the tracked masks; ``None`` also where it is not known what else is there, and live.
+        found: whether a tracked mask holds anything, on any frame.
+        there: whether ground truth does, on any frame; ``None`` without, and live.
+        presence: how likely the model held it that there is such a thing; ``None`` where it was not asked, and live.
     """
 
     variant: str
@@ -62,6 +66,10 @@ class Record:
     coarse: MaskScores | None
     masks: MaskScores | None
     live: LiveScores | None = None
+    robustness: float | None = None
+    found: bool = True
+    there: bool | None = None
+    presence: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -199,6 +207,15 @@ def _scores(value: Any) -> MaskScores | None:
     return scores
 
 
+def _share(value: Any) -> float | None:
+    if value is None:
+        return None
+    share = _number(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share:g} does not lie between 0 and 1")
+    return share
+
+
 def _live(value: Any) -> LiveScores | None:
     if value is None:
         return None
@@ -237,4 +254,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "seconds": _number,
     "coarse": _scores,
     "masks": _scores,
+    "robustness": _share,
+    "found": _truth,
+    "there": lambda value: None if value is None else _truth(value),
+    "presence": _share,
 }

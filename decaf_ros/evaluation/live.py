@@ -190,7 +190,7 @@ def score_live(answer: LiveAnswer, frame_count: int, truth: TruthMasks | None) -
                 first_mask_s = each.after_s
             yield each.frame, each.mask_hw
 
-    scores = score_frames(noted(), truth)
+    scores = score_frames(noted(), truth).masks
     answered_frame = frame_count if answer.answered_frame is None else answer.answered_frame
     without = (answered_frame - answer.asked_frame) / (frame_count - answer.asked_frame)
     return scores, LiveScores(answer.answer_s, first_mask_s, without)
@@ -317,6 +317,7 @@ def _evaluate_one(
         coarse=None,
         masks=masks,
         live=live,
+        found=not math.isnan(live.first_mask_s),
     )
 
 

@@ -87,7 +87,7 @@ def score_query(query: HeldOutQuery, grounder: Grounder, tracker: MaskTracker, g
         pointed=points_at(attention.heat_thw, key_truth),
         coarse_iou=_mean_iou(coarse_masks(attention.heat_thw, SIZE_HW), key_truth),
         ceiling_iou=_mean_iou(ceiling_masks(key_truth, grids), key_truth),
-        answered=cleaned_name(attention.answers[0]) == query.sentence.answer,
+        answered=any(cleaned_name(answer) == query.sentence.answer for answer in attention.answers[:1]),
         named=attention.object_name == query.sentence.answer,
         masks=score_clip(masks, clip.truth_thw),
     )

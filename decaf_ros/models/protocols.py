@@ -26,6 +26,26 @@ class Reply:
     state: Any
 
 
+@dataclass(frozen=True, eq=False)
+class TokenActivations:
+    """What the ``K`` tokens of a prompt and of its answer light up, in one conversation: logits, cut off at 0.
+
+    Attributes:
+        answer: the text.
+        token_ids: of the prompt's tokens, then of the answer's, without the one that ends it.
+        prompt_tokens: how many of them are the prompt's.
+        visual_kthw: ``(K, T', H', W')`` float32 on the CPU, of each token at the visual tokens.
+        textual_kk: ``(K, K)`` float32 on the CPU, of the row's token at the column's place: where a token of the prompt stands,
+            or where one of the answer was predicted.
+    """
+
+    answer: str
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+    visual_kthw: torch.Tensor
+    textual_kk: torch.Tensor
+
+
 class VisualPrefix(Protocol):
     """Images that a model has read once, ready for several questions.
 
@@ -87,6 +107,24 @@ class VisualPrefix(Protocol):
 
         Raises:
             ValueError: no reply, or one that came from another prefix.
+        """
+
+    def last_token_attention(self, prompt: str) -> torch.Tensor:
+        """How much the prompt's last token attends to each visual token, head by head, in all layers.
+
+        Returns:
+            ``(layers, heads, T', H', W')`` float32 on the CPU.
+
+        Raises:
+            PromptError: as :meth:`ask`.
+        """
+
+    def activations(self, prompt: str) -> list[TokenActivations]:
+        """What the tokens of a prompt and of its answer light up in the images, for every conversation.
+
+        Raises:
+            PromptError: as :meth:`ask`.
+            ValueError: the images were read without what that takes.
         """
 
 

@@ -90,19 +90,68 @@ class AttentionSource(Protocol):
         """Free the memory that all this takes, which costs time when somebody asks again."""
 
 
-class MllmAttention:
-    """The attention of a language model in this process.
+class PathReader:
+    """What sources have in common that ask a language model in this process: how it reads, and what of that is kept.
 
     Args:
         mllm: the language model.
-        config: which of its paths are fused, whether the background is subtracted, whether it is asked if there is such a
-            thing, and how much of what was read is kept.
+        config: which of its paths are read, whether it is asked if there is such a thing, how much of what was read is kept.
     """
 
     def __init__(self, mllm: VideoMllm, config: GroundingConfig | None = None) -> None:
         self._mllm = mllm
         self._config = config or GroundingConfig()
         self._memory = ReadMemory(self._config.prefix_cache_mb << 20)
+
+    def prepare(self, window: FrameWindow, frame: Frame) -> None:
+        """See :class:`AttentionSource`."""
+        self._mllm.read_ahead(window, frame, self._memory)
+
+    def unread(self, window: FrameWindow) -> tuple[Frame, ...]:
+        """See :class:`AttentionSource`: none where nothing is kept, or the frame path is not asked."""
+        if not self._memory.budget_bytes or self._config.paths == "video":
+            return ()
+        return self._mllm.unread(window, self._memory)
+
+    def forget(self) -> None:
+        """See :class:`AttentionSource`."""
+        self._memory.clear()
+
+    def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
+        """See :class:`AttentionSource`."""
+        if len(window) == 1 and self._config.paths != "video":
+            prefixes = {"frame": self._mllm.read_frames(window, self._memory)}
+        else:
+            prefixes = self._read(window, StageClock())
+        return [self._presence(prefixes, expression) for expression in expressions]
+
+    def _read(self, window: FrameWindow, clock: StageClock) -> dict[str, VisualPrefix]:
+        """By path, "video" and "frame", those that are asked."""
+        prefixes = {}
+        for path, read in (("video", self._mllm.read_video), ("frame", self._mllm.read_frames)):
+            if self._config.paths in (path, "both"):
+                prefixes[path] = read(window, self._memory)
+                clock.check()
+        return prefixes
+
+    def _read_frame(self, frame: Frame) -> VisualPrefix:
+        """One new frame, on the frame path."""
+        return self._mllm.read_frames(FrameWindow((frame,)), self._memory)
+
+    def _settled(self, expression: str, answers: tuple[str, ...]) -> str:
+        """The name that the model settles on, given its answers; "" for none."""
+        return prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
+
+    def _presence(self, prefixes: dict[str, VisualPrefix], expression: str) -> float:
+        if self._config.min_presence <= 0:
+            return math.nan
+        prompt = prompts.presence_prompt(expression)
+        yes = {path: prefix.probability_of_yes(prompt) for path, prefix in prefixes.items()}
+        return presence.combined_presence(yes.get("video", ()), yes.get("frame", ()))
+
+
+class MllmAttention(PathReader):
+    """The attention of a language model in this process: its paths are fused, and the background may be subtracted."""
 
     def attend(
         self, window: FrameWindow, expression: str, clock: StageClock | None = None, grounder: GrounderName = "decaf"
@@ -118,7 +167,7 @@ class MllmAttention:
             asked = {path: prefix.ask(prompts.object_prompt(expression)) for path, prefix in prefixes.items()}
             clock.check()
             answers = tuple(answer for reply in asked.values() for answer in reply.answers)
-            name = prompts.cleaned_name(self._mllm.complete(prompts.name_prompt(expression, answers)))
+            name = self._settled(expression, answers)
             replies = {path: self._with_background(prefixes[path], asked[path], name) for path in prefixes}
             clock.check()
             there = self._presence(prefixes, expression)
@@ -146,50 +195,13 @@ class MllmAttention:
         """See :class:`AttentionSource`: the frame path alone."""
         if not queries:
             return []
-        prefix = self._mllm.read_frames(FrameWindow((frame,)), self._memory)
+        prefix = self._read_frame(frame)
         replies = [
             self._with_background(prefix, prefix.ask(prompts.object_prompt(expression), answer=False), name)
             for expression, name in queries
         ]
         rollouts = prefix.rollout([reply for pair in replies for reply in pair]).float().cpu()
         return [fuse({"frame": maps}, 1, 1)[0] for maps in rollouts.split(len(replies[0]))]
-
-    def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
-        """See :class:`AttentionSource`."""
-        if len(window) == 1 and self._config.paths != "video":
-            prefixes = {"frame": self._mllm.read_frames(window, self._memory)}
-        else:
-            prefixes = self._read(window, StageClock())
-        return [self._presence(prefixes, expression) for expression in expressions]
-
-    def prepare(self, window: FrameWindow, frame: Frame) -> None:
-        """See :class:`AttentionSource`."""
-        self._mllm.read_ahead(window, frame, self._memory)
-
-    def unread(self, window: FrameWindow) -> tuple[Frame, ...]:
-        """See :class:`AttentionSource`: none where nothing is kept, or the frame path is not asked."""
-        if not self._memory.budget_bytes or self._config.paths == "video":
-            return ()
-        return self._mllm.unread(window, self._memory)
-
-    def forget(self) -> None:
-        """See :class:`AttentionSource`."""
-        self._memory.clear()
-
-    def _read(self, window: FrameWindow, clock: StageClock) -> dict[str, VisualPrefix]:
-        prefixes = {}
-        for path, read in (("video", self._mllm.read_video), ("frame", self._mllm.read_frames)):
-            if self._config.paths in (path, "both"):
-                prefixes[path] = read(window, self._memory)
-                clock.check()
-        return prefixes
-
-    def _presence(self, prefixes: dict[str, VisualPrefix], expression: str) -> float:
-        if self._config.min_presence <= 0:
-            return math.nan
-        prompt = prompts.presence_prompt(expression)
-        yes = {path: prefix.probability_of_yes(prompt) for path, prefix in prefixes.items()}
-        return presence.combined_presence(yes.get("video", ()), yes.get("frame", ()))
 
     def _with_background(self, prefix: VisualPrefix, asked: Reply, name: str) -> list[Reply]:
         if not self._config.contrast:
@@ -216,8 +228,4 @@ def fuse(rollouts: dict[str, torch.Tensor], temporal_stride: int, frame_count: i
 
     video = fusion.video_map(*pair("video"), temporal_stride, frame_count) if "video" in rollouts else None
     frame = fusion.frame_map(*pair("frame")) if "frame" in rollouts else None
-    if video is not None and frame is not None:
-        return fusion.complement(video, frame)
-    alone = video if video is not None else frame
-    assert alone is not None, "at least one path"
-    return fusion.normalise(alone)
+    return fusion.joined(video, frame)

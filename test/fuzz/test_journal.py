@@ -16,7 +16,7 @@ from test_dataset_files import failing_only_by, json_values
 
 from decaf_ros.evaluation.journal import Journal, JournalError, LiveScores, Record
 from decaf_ros.evaluation.metrics import MaskScores
-from decaf_ros.evaluation.summary import live_rows, summary_rows, write_expressions
+from decaf_ros.evaluation.summary import HEADER, LIVE_HEADER, live_rows, summary_rows, write_expressions
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.outputs import OutputFolder
 
@@ -24,9 +24,21 @@ SETTINGS = {"dataset": "tiny"}
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 scores = st.floats(0, 1) | st.just(math.nan)
 pairs = st.none() | st.builds(MaskScores, scores, scores)
+shares = st.none() | st.floats(0, 1)
 seconds = st.floats(0) | st.just(math.nan)
-lives = st.none() | st.builds(LiveScores, seconds, seconds, scores)
-records = st.builds(Record, *[texts] * 6, confident=st.booleans(), seconds=seconds, coarse=pairs, masks=pairs, live=lives)
+records = st.builds(
+    Record,
+    *[texts] * 6,
+    confident=st.booleans(),
+    seconds=seconds,
+    coarse=pairs,
+    masks=pairs,
+    live=st.none() | st.builds(LiveScores, seconds, seconds, scores),
+    robustness=shares,
+    found=st.booleans(),
+    there=st.none() | st.booleans(),
+    presence=shares,
+)
 
 
 @pytest.fixture
@@ -59,8 +71,8 @@ def test_what_was_written_is_read_though_the_end_is_lost(tmp_path, written, lost
 def use(out: OutputFolder) -> None:
     """As the command does: what was read is summed up, and written as tables."""
     records = list(Journal(out, SETTINGS).records.values())
-    for columns, rows in ((11, summary_rows("mevis", records)), (10, live_rows(records))):
-        table = markdown_table(["a"] * columns, rows)
+    for header, rows in ((HEADER, summary_rows("mevis", records)), (LIVE_HEADER, live_rows(records))):
+        table = markdown_table(header, rows)
         assert len(table.splitlines()) == 2 + len(rows)
     write_expressions(out, "expressions.csv", records)
 

@@ -10,6 +10,7 @@ from family_checks import (
     changed_cells,
     check_answers,
     check_logits,
+    check_rivals,
     check_rollout,
     check_text_alone,
     check_work,
@@ -66,6 +67,14 @@ def test_logits_and_answers_are_those_of_the_untouched_model(processor, eager, w
     check_logits(tiny_model(processor), tapped, whole(medium, random_window(1, SIZE_HW), grid_hw, OBJECT))
     check_answers(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
     check_yes(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
+    check_rivals(
+        lambda options: LlavaOnevision(tiny_model(processor), processor, options),
+        eager,
+        processor,
+        whole,
+        medium,
+        random_window(3, SIZE_HW),
+    )
     check_text_alone(adapter, eager, processor)
     check_work(adapter, tapped, medium, random_window(1, SIZE_HW))
 

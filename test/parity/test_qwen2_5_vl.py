@@ -12,6 +12,7 @@ from family_checks import (
     OBJECT,
     check_answers,
     check_logits,
+    check_rivals,
     check_rollout,
     check_say,
     check_text_alone,
@@ -82,6 +83,14 @@ def test_answers_are_those_of_generate_and_asking_leaves_no_trace(adapter, eager
     # So slow a rate that the last frames' positions in time lie beyond the whole text.
     check_answers(adapter, eager, processor, whole, medium, random_window(5, SIZE_HW, seconds=20.0))
     check_yes(adapter, eager, processor, whole, medium, random_window(5, SIZE_HW, seconds=20.0))
+    check_rivals(
+        lambda options: Qwen25Vl(tiny_model(processor), processor, options),
+        eager,
+        processor,
+        whole,
+        medium,
+        random_window(5, SIZE_HW, seconds=20.0),
+    )
 
 
 @pytest.mark.parametrize("batch_tokens", [8192, 130], ids=["read together", "read in twos"])

@@ -9,6 +9,7 @@ from family_checks import (
     OBJECT,
     check_answers,
     check_logits,
+    check_rivals,
     check_rollout,
     check_text_alone,
     check_work,
@@ -64,6 +65,14 @@ def test_logits_and_answers_are_those_of_the_untouched_model(processor, eager, w
     check_logits(tiny_qwen3(processor), tapped, whole(medium, random_window(1, SIZE_HW), (4, 6), OBJECT))
     check_answers(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
     check_yes(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
+    check_rivals(
+        lambda options: Qwen3Vl(tiny_qwen3(processor), processor, options),
+        eager,
+        processor,
+        whole,
+        medium,
+        random_window(3, SIZE_HW),
+    )
     check_text_alone(adapter, eager, processor)
     check_work(adapter, tapped, medium, random_window(1, SIZE_HW))
 

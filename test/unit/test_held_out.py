@@ -19,6 +19,7 @@ from decaf_ros.evaluation.held_out import (
     HeldOutQuery,
     even_counts,
     key_window,
+    middle_frame,
     queries_of,
     render_clip,
     render_film,
@@ -138,6 +139,9 @@ class TestQueriesOfAScene:
         key_s = np.array([frame.stamp_ns for frame in window.frames]) * 1e-9
         assert key_s == pytest.approx(query.end_s - np.arange(15, -1, -1) / 4)
         assert [frame.stamp_ns for frame in window.frames] == [frames[index].stamp_ns for index in KEY_INDICES]
+        middle = middle_frame(query)
+        assert middle.stamp_ns == window.frames[8].stamp_ns
+        assert np.array_equal(middle.image_rgb, window.frames[8].image_rgb)
         for index in (0, 17, 31):
             view = staged.render(stamps_s[index])
             assert np.array_equal(frames[index].image_rgb, view.image_rgb)

@@ -22,7 +22,7 @@ PARTS = (
     ),
     Part(
         "ablation",
-        "the method with one part changed at a time",
+        "the method with one part changed at a time, and other methods",
         (Option("ablation-queries", 60, "for each variant", quick=4),),
     ),
     Part(
