@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from weakref import WeakSet
 
 import torch
 
@@ -30,7 +31,7 @@ class Latency:
     Attributes:
         key_frame_s: seconds to ground a sentence, for each key frame.
         refresh_s: seconds to compute the heat maps anew.
-        look_s: seconds to ask whether there is such a thing, for each key frame.
+        look_s: seconds to ask whether there is such a thing, for each key frame that was not read before.
         query_s: seconds to ground a sentence, whatever the number of key frames; ``None`` leaves it to them.
     """
 
@@ -132,11 +133,13 @@ class _SlowAttention:
 
     replay: Replay
     source: AttentionSource
+    read: WeakSet[Frame] = field(default_factory=WeakSet)
 
     def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
         with self._timed():
             attention = self.source.attend(window, expression, clock)
         self._take(self.replay.latency.of_query(window))
+        self.read.update(window.frames)
         return attention
 
     def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
@@ -148,7 +151,8 @@ class _SlowAttention:
     def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
         with self._timed():
             presences = self.source.presences(window, expressions)
-        self._take(self.replay.latency.look_s * len(window))
+        self._take(self.replay.latency.look_s * sum(frame not in self.read for frame in window.frames))
+        self.read.update(window.frames)
         return presences
 
     def prepare(self, window: FrameWindow, frame: Frame) -> None:
