@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, cast
+from weakref import WeakSet
 
 import torch
 
@@ -38,7 +39,7 @@ class Latency:
         query_s: seconds to answer a sentence, whatever it looks at,
         key_frame_s: and on top for each key frame.
         refresh_s: seconds to compute the heat maps anew.
-        look_s: seconds to ask whether there is such a thing, for each key frame.
+        look_s: seconds to ask whether there is such a thing, for each key frame that was not read before.
     """
 
     query_s: float = 0.0
@@ -220,6 +221,7 @@ class _SlowGrounder:
         grounder: GrounderName | None = None,
     ) -> Grounding:
         with self._replay.working(lambda latency: latency.query_s + latency.key_frame_s * len(clip)):
+            self.attention.read.update(stored.frame for stored in clip)
             return self._grounder.ground(clip, expression, clock, grounder)
 
     def build_tracks(
@@ -238,13 +240,16 @@ class _SlowAttention:
     def __init__(self, attention: AttentionSource, replay: Replay) -> None:
         self._attention = attention
         self._replay = replay
+        self.read: WeakSet[Frame] = WeakSet()
 
     def refresh(self, frame: Frame, queries: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
         with self._replay.working(lambda latency: latency.refresh_s):
             return self._attention.refresh(frame, queries)
 
     def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
-        with self._replay.working(lambda latency: latency.look_s * len(window)):
+        unread = sum(frame not in self.read for frame in window.frames)
+        self.read.update(window.frames)
+        with self._replay.working(lambda latency: latency.look_s * unread):
             return self._attention.presences(window, expressions)
 
     def unread(self, window: FrameWindow) -> tuple[Frame, ...]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from decaf_ros.datatypes import HeatMap, ObjectPrompt, Segmentation
+from decaf_ros.datatypes import FrameWindow, HeatMap, ObjectPrompt, Segmentation
 from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import while_wanted
 from decaf_ros.session.errors import NothingFoundError, NotThereError, SessionError, SupersededError
@@ -115,7 +115,7 @@ def _ground_in(
         raise SessionError(str(error)) from error
     presence, doubted = grounding.attention.presence, grounding.doubted
     if doubted and not accept_doubtful:
-        presence = _presence_by_name(desk, job, grounder, grounding)
+        presence = _presence_otherwise(desk, job, grounder, grounding)
         doubted = not presence >= grounder.config.min_presence
     if doubted and not accept_doubtful:
         raise _not_there(grounding, job.expression)
@@ -147,11 +147,15 @@ def _ground_in(
     return QueryResult(record, segmentation, grounding, clock.latency_ms)
 
 
-def _presence_by_name(desk: Desk, job: Job, grounder: Grounder, grounding: Grounding) -> float:
-    """How likely it is that an object that is looked for again is there, by the name that it got; NaN for any other job.
+def _presence_otherwise(desk: Desk, job: Job, grounder: Grounder, grounding: Grounding) -> float:
+    """How likely it is that there is such a thing, where more is known of it than its sentence; NaN for any other job.
 
-    What happened to it may be over, and its sentence true of nothing any more. Whether a find is it, its looks will tell.
+    An object that is looked for again is there by the name that it got: what happened to it may be over, and its sentence true
+    of nothing any more. Whether a find is it, its looks will tell. What one frame showed to have come is there if the newest
+    one shows it, too: for the video path it is too new.
     """
+    if job.patience is not None and job.patience.since_ns is not None:
+        return grounder.attention.presences(FrameWindow(grounding.window.frames[-1:]), [job.expression])[0]
     known = (each.object_name for each in desk.session.queries if job.makes_way and each.query_id == job.query_id)
     names = [f"the {name}" for name in known if name]
     return grounder.attention.presences(grounding.window, names)[0] if names else math.nan

@@ -30,8 +30,9 @@ class StandingQueries:
     """Asks queries again that could not be answered yet; most looks are in vain, and all queries share one.
 
     The newest key frame is read once, and every sentence is asked of it, in one pass, whether there is such a thing. Only where
-    it says yes, the query itself is asked, about what has been seen from then on, and knows better. When the scene has changed
-    and come to rest, all are asked of the whole window once: no single image shows what has happened.
+    it says yes, the query itself is asked, about what has been seen from then on, and the newest frame must say so, too.
+    When the scene has changed and come to rest, all are asked of the whole window once: no single image shows what has
+    happened.
 
     While the scene changes, each new key frame is looked at, in half of the worker's time at most; while it does not, after
     pauses that grow.
