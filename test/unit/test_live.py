@@ -54,12 +54,12 @@ class Pointing:
         self.attention, self.tracker = self, Seeing()
         self.meanwhile = meanwhile
 
-    def ground(self, clip: Sequence, expression: str, clock: StageClock) -> SimpleNamespace:
+    def ground(self, clip: Sequence, expression: str, clock: StageClock, grounder: str | None = None) -> SimpleNamespace:
         self.meanwhile()
         mask = white(clip[-1].frame)
         objects = [SimpleNamespace(score=1.0, tracklets=[SimpleNamespace(masks_thw=[mask])])] * int(mask.any())
-        attention = SimpleNamespace(object_name="square", heat_thw=torch.ones(1, 1, 1))
-        return SimpleNamespace(objects=objects, attention=attention, confident=True)
+        attention = SimpleNamespace(object_name="square", heat_thw=torch.ones(1, 1, 1), presence=math.nan)
+        return SimpleNamespace(objects=objects, attention=attention, confident=True, doubted=False, grounder="decaf")
 
     def build_tracks(self, grounding: SimpleNamespace, *_: object) -> list[object]:
         return [object() for _ in grounding.objects]
