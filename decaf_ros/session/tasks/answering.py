@@ -144,9 +144,9 @@ def _ground_in(
 def _presence_otherwise(desk: Desk, job: Job, grounder: Grounder, grounding: Grounding) -> float:
     """How likely it is that there is such a thing, where more is known of it than its sentence; NaN for any other job.
 
-    An object that is looked for again is there by the name that it got: what happened to it may be over, and its sentence true
-    of nothing any more. Whether a find is it, its looks will tell. What one frame showed to have come is there if the newest one
-    shows it, too: for the video path it is too new.
+    An object that is looked for again is there by the name that it got: what happened to it may be over, and its sentence
+    true of nothing any more. Whether a find is it, its looks will tell. What one frame showed to have come is there if the
+    newest one shows it, too: for the video path it is too new.
     """
     if job.patience is not None and job.patience.since_ns is not None:
         return grounder.attention.presences(FrameWindow(grounding.window.frames[-1:]), [job.expression])[0]
