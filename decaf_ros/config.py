@@ -9,9 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
+
+from decaf_ros.text import quoted
 
 ConfigT = TypeVar("ConfigT")
+
+GrounderName = Literal["decaf", "box", "both"]
+GROUNDERS: tuple[GrounderName, ...] = get_args(GrounderName)
 
 
 def _check_range(owner: object, name: str, low: float, high: float) -> None:
@@ -20,11 +25,25 @@ def _check_range(owner: object, name: str, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
 
 
+def checked_grounder(name: str) -> GrounderName:
+    """The grounder of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for known in GROUNDERS:
+        if name == known:
+            return known
+    raise ValueError(f"grounder must be one of {', '.join(GROUNDERS)}, got {quoted(name)}")
+
+
 @dataclass(frozen=True)
 class GroundingConfig:
     """How a sentence becomes tracklets (DecAF, section 4.1 for the defaults).
 
     Attributes:
+        grounder: where candidates come from: "decaf", points where the language model looks; "box", boxes that it answers with
+            on a few key frames; or "both".
         paths: which attention paths are fused; "video" and "frame" are ablations.
         contrast: whether the background prompt's map is subtracted; off is an ablation.
         point_threshold: ``tau_pq``, heat from which a grid cell becomes a point prompt.
@@ -36,6 +55,7 @@ class GroundingConfig:
             them; with 0 every question reads them anew.
     """
 
+    grounder: GrounderName = "decaf"
     paths: Literal["both", "video", "frame"] = "both"
     contrast: bool = True
     point_threshold: float = 0.8
@@ -45,6 +65,7 @@ class GroundingConfig:
     prefix_cache_mb: int = 2048
 
     def __post_init__(self) -> None:
+        checked_grounder(self.grounder)
         if self.paths not in ("both", "video", "frame"):
             raise ValueError(f'paths must be "both", "video" or "frame", got {self.paths!r}')
         for name in ("point_threshold", "tracklet_threshold", "nms_iou", "min_presence"):

@@ -131,6 +131,21 @@ class PointPrompt:
     attention: float
 
 
+@dataclass(frozen=True)
+class BoxPrompt:
+    """One box query to SAM 2: what the language model answered when it was asked where something is.
+
+    Attributes:
+        key_index: index of its key frame in the window.
+        xyxy_px: ``(x_min, y_min, x_max, y_max)`` in pixels of the frame, inside of it.
+        attention: greatest value of the heat map in it, in [0, 1].
+    """
+
+    key_index: int
+    xyxy_px: tuple[float, float, float, float]
+    attention: float
+
+
 @dataclass(frozen=True, eq=False)
 class ObjectPrompt:
     """Where an object is on one frame, as somebody other than DecAF says: a person's click, a detector's box, a known mask.
@@ -173,14 +188,14 @@ class Tracklet:
     """A mask that was proposed on one key frame and propagated over the whole window.
 
     Attributes:
-        prompt: the point that proposed it.
+        prompt: the point or the box that proposed it.
         masks_thw: ``(T, H, W)`` bool, at the resolution of the camera image.
         predicted_iou: SAM 2's own estimate for the mask on the prompt's frame, in [0, 1].
         consistency: attention consistency ``s_ac``; positive values are divided by the window's largest.
         score: ``s_trk``, the mean of attention, predicted IoU and consistency.
     """
 
-    prompt: PointPrompt
+    prompt: PointPrompt | BoxPrompt
     masks_thw: BoolArray
     predicted_iou: float
     consistency: float
@@ -189,6 +204,11 @@ class Tracklet:
     def __post_init__(self) -> None:
         _require(self.masks_thw, "Tracklet.masks_thw", np.bool_, 3)
         _require_finite(self, "predicted_iou", "consistency", "score")
+
+    @property
+    def grounder(self) -> str:
+        """Where it came from: "decaf" for a point, or "box"."""
+        return "box" if isinstance(self.prompt, BoxPrompt) else "decaf"
 
     @property
     def key_mask_hw(self) -> BoolArray:

@@ -74,8 +74,10 @@ def _asked(gpu: object, mllm: ChatAdapter, window: FrameWindow, name: str) -> di
             asked = [prefix.ask(prompts.object_prompt("the cup")) for prefix in prefixes]
             mllm.complete(prompts.name_prompt("the cup", asked[0].answers))
             backgrounds = [prefix.ask(prompts.background_prompt("cup"), answer=False) for prefix in prefixes]
+            yes = [prefix.probability_of_yes(prompts.presence_prompt("the cup")) for prefix in prefixes]
             maps = [prefix.rollout(replies) for prefix, *replies in zip(prefixes, asked, backgrounds, strict=True)]
         assert all(each.isfinite().all() for each in maps), "values went the whole way"
+        assert all(0.0 < each < 1.0 for of_path in yes for each in of_path)
     with counted(gpu) as ledgers[f"refresh, {name}"]:
         prefix = mllm.read_frames(FrameWindow(window.frames[-1:]))
         texts = prompts.object_prompt("the cup"), prompts.background_prompt("cup")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 
-from decaf_ros.bench.replay import Latency, Replay
 from decaf_ros.bench.scenery import (
     ANY_KINDS,
     draw_look,
@@ -19,11 +20,13 @@ from decaf_ros.bench.scenery import (
     xy_of,
 )
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import EventKind, UInt8Array
+from decaf_ros.datatypes import EventKind, Segmentation
 from decaf_ros.evaluation.metrics import region_similarity
+from decaf_ros.evaluation.replay import Latency, Replay, filmed
 from decaf_ros.models.protocols import MaskTracker
+from decaf_ros.session.attention import AttentionSource
 from decaf_ros.session.grounding import Grounder
-from decaf_ros.session.jobs import QueryState
+from decaf_ros.session.jobs import QueryRequest, QueryState
 from decaf_ros.synthetic.table.catalogue import KINDS
 from decaf_ros.synthetic.table.episodes import MOST_ATTEMPTS, Episode
 from decaf_ros.synthetic.table.scene import ASPECT, Action, Scene
@@ -33,7 +36,7 @@ ASKED_AT_S, PATIENCE_S = 1.0, 3.0
 IN_TIME_S = 1.5
 COMES_AFTER_S = (5.0, 30.0)
 TRACKED_FROM_IOU = 0.5
-LATENCY = Latency(query_s=1.0)
+LATENCY = Latency(query_s=1.0, key_frame_s=0.0)
 STANDING = 4  # sentences whose cost is compared with that of one
 GLIMPSED, _CLEAR = 0.02, 0.5  # visible shares: anything of it, and enough, though the fingers hide a part
 _BRINGING_S, _CLEARING_S = 5.0, 9.0  # that the arm takes for it, and to move another thing, about
@@ -117,43 +120,69 @@ def _is_whole(episode: Episode, time_s: float) -> bool:
 
 def await_arrival(arrival: Arrival, tracker: MaskTracker, grounder: Grounder) -> Wait:
     """Ask for the thing before it is there, and see when it is tracked."""
-    replay, episode = _replayed(arrival, tracker, grounder)
-    query_id = replay.ask(arrival.expressions[0], _WAIT_S)
+    episode = Episode(arrival.scene)
+    replay = _replayed(arrival, episode, tracker, grounder)
+    seen: list[Segmentation] = []
+    replay.tell = seen.append
+    query_id = replay.ask(_standing(arrival.expressions[0])).query_id
     end_s = arrival.in_view_s + PATIENCE_S
     while replay.now_s < end_s and replay.queries()[query_id] is not QueryState.ACTIVE:
         replay.run_until(min(replay.now_s + 1 / HZ, end_s))
     replay.run_until(end_s)
-    found = [event.stamp_ns / 1e9 for event in replay.events if event.kind is EventKind.FOUND]
+    found_ns = [event.stamp_ns for event in replay.events if event.kind is EventKind.FOUND]
     tracked_s = None
-    for index in range(round(min(found, default=math.inf) * HZ) if found else 0, len(replay.seen)):
-        truth = episode.render(index / HZ).mask_of(0)
-        if any(region_similarity(each.mask_hw, truth) >= TRACKED_FROM_IOU for each in replay.seen[index]):
-            tracked_s = index / HZ - arrival.in_view_s
+    for segmentation in seen:
+        truth = episode.render(segmentation.frame.stamp_ns / 1e9).mask_of(0)
+        if any(region_similarity(each.mask_hw, truth) >= TRACKED_FROM_IOU for each in segmentation.objects):
+            tracked_s = segmentation.frame.stamp_ns / 1e9 - arrival.in_view_s
             break
-    return Wait(arrival.distracted, tracked_s, early=any(time_s < arrival.glimpsed_s for time_s in found))
+    return Wait(arrival.distracted, tracked_s, early=any(stamp_ns / 1e9 < arrival.glimpsed_s for stamp_ns in found_ns))
 
 
 def cost_of_waiting(arrival: Arrival, tracker: MaskTracker, grounder: Grounder, sentences: int) -> float:
     """Seconds of CPU time that the language model takes for so many sentences that stand, until the thing comes."""
-    replay, _ = _replayed(arrival, tracker, grounder)
-    ids = [replay.ask(expression, _WAIT_S) for expression in arrival.expressions[:sentences]]
+    attention = _Timed(grounder.attention)
+    timed = replace(grounder, attention=cast(AttentionSource, attention))
+    replay = _replayed(arrival, Episode(arrival.scene), tracker, timed)
+    ids = [replay.ask(_standing(expression)).query_id for expression in arrival.expressions[:sentences]]
     while any(replay.queries()[each] is not QueryState.WAITING for each in ids):
         replay.run_until(replay.now_s + 1 / HZ)
-    replay.run_until(ASKED_AT_S + STANDING * ((LATENCY.query_s or 0.0) + 2 / HZ))  # all of them, however many there are
-    began_s = replay.attention_s
+    replay.run_until(ASKED_AT_S + STANDING * (LATENCY.query_s + 2 / HZ))  # all of them, however many there are
+    began_s = attention.seconds
     replay.run_until(arrival.glimpsed_s)
-    return replay.attention_s - began_s
+    return attention.seconds - began_s
 
 
-def _replayed(arrival: Arrival, tracker: MaskTracker, grounder: Grounder) -> tuple[Replay, Episode]:
-    episode, last_s = Episode(arrival.scene), arrival.scene.duration_s
+def _standing(expression: str) -> QueryRequest:
+    return QueryRequest(expression, replace=False, wait_seconds=_WAIT_S)
 
-    def film(time_s: float) -> UInt8Array:
-        return episode.render(min(time_s, last_s)).image_rgb
 
-    replay = Replay(film, tracker, grounder, SessionConfig(), HZ, LATENCY)
+def _replayed(arrival: Arrival, episode: Episode, tracker: MaskTracker, grounder: Grounder) -> Replay:
+    last_s = arrival.scene.duration_s
+    film = filmed(lambda time_s: episode.render(min(time_s, last_s)).image_rgb, HZ)
+    replay = Replay(film, tracker, grounder, SessionConfig(), LATENCY)
     replay.run_until(ASKED_AT_S)
-    return replay, episode
+    return replay
+
+
+class _Timed:
+    """Notes what CPU time attention takes, in truth: ``seconds``."""
+
+    def __init__(self, attention: AttentionSource) -> None:
+        self._attention = attention
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._attention, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.process_time()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.seconds += time.process_time() - began
+
+        return timed
 
 
 def _drawn(rng: np.random.Generator) -> Arrival:

@@ -14,9 +14,13 @@ from decaf_ros.bench.arrivals import STANDING, Arrival, Wait, arrival_of, await_
 from decaf_ros.bench.scripted import Outcome, Script, keeps_identity, play, script_of
 from decaf_ros.bench.space import SpaceError, space_errors
 from decaf_ros.config import SessionConfig
+from decaf_ros.evaluation.grounders import GrounderScore, score_grounders
 from decaf_ros.evaluation.held_out import HeldOutQuery, sample_queries
+from decaf_ros.evaluation.live import LiveAsker
+from decaf_ros.evaluation.live_table import LiveQueryScore, score_live_query
 from decaf_ros.evaluation.presence import Answers, PresenceScore, ask_paths, score_presence
 from decaf_ros.evaluation.quality import QueryScore, TokenGrids, score_query, token_grids
+from decaf_ros.evaluation.replay import Latency
 from decaf_ros.evaluation.setups import Setup, models_of
 
 _Item = TypeVar("_Item")
@@ -43,6 +47,11 @@ def score_queries(setup: Setup, queries: Sequence[HeldOutQuery], processes: int 
     yield from _mapped(functools.partial(_score, setup), queries, processes, _A_TIME)
 
 
+def score_all_grounders(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[list[GrounderScore]]:
+    """Each query by all grounders; else as :func:`score_queries`."""
+    yield from _mapped(functools.partial(_score_grounders, setup), queries, processes, _A_TIME)
+
+
 def score_presences(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[PresenceScore]:
     """How queries decide whether there is such a thing; else as :func:`score_queries`."""
     yield from _mapped(functools.partial(_score_presence, setup), queries, processes, _A_TIME)
@@ -51,6 +60,13 @@ def score_presences(setup: Setup, queries: Sequence[HeldOutQuery], processes: in
 def ask_presences(setup: Setup, queries: Sequence[HeldOutQuery], processes: int = 1) -> Iterator[Answers]:
     """What the paths say to the question whether there is such a thing, and nothing else; else as :func:`score_queries`."""
     yield from _mapped(functools.partial(_ask_paths, setup), queries, processes, _A_TIME)
+
+
+def score_live_queries(
+    setup: Setup, latency: Latency, queries: Sequence[HeldOutQuery], processes: int = 1
+) -> Iterator[LiveQueryScore]:
+    """How queries fare that are asked while the camera films; what one takes is simulated. Else as :func:`score_queries`."""
+    yield from _mapped(functools.partial(_score_live, setup, latency), queries, processes, _A_TIME)
 
 
 def measure_space(setup: Setup, seeds: Sequence[int], processes: int = 1) -> Iterator[list[SpaceError]]:
@@ -106,6 +122,11 @@ def _score(setup: Setup, query: HeldOutQuery) -> QueryScore:
     return score_query(query, models.grounder, models.tracker, _grids_of(setup))
 
 
+def _score_grounders(setup: Setup, query: HeldOutQuery) -> list[GrounderScore]:
+    models = models_of(setup)
+    return score_grounders(query, models.grounder, models.tracker)
+
+
 @functools.lru_cache(maxsize=1)
 def _grids_of(setup: Setup) -> TokenGrids:
     return token_grids(models_of(setup).mllm, setup.config.paths)
@@ -118,6 +139,11 @@ def _score_presence(setup: Setup, query: HeldOutQuery) -> PresenceScore:
 
 def _ask_paths(setup: Setup, query: HeldOutQuery) -> Answers:
     return ask_paths(query, models_of(setup).mllm)
+
+
+def _score_live(setup: Setup, latency: Latency, query: HeldOutQuery) -> LiveQueryScore:
+    models = models_of(setup)
+    return score_live_query(query, LiveAsker(models.tracker, models.grounder, latency=latency))
 
 
 def _measure_space(setup: Setup, seed: int) -> list[SpaceError]:

@@ -7,13 +7,12 @@ they pass each other head-on, and how fast it goes says for how long one hides t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from decaf_ros.bench.replay import Replay
 from decaf_ros.bench.scenery import (
     ANY_KINDS,
     LOW_KINDS,
@@ -28,10 +27,12 @@ from decaf_ros.bench.scenery import (
     xy_of,
 )
 from decaf_ros.config import SessionConfig
-from decaf_ros.datatypes import BoolArray, ObjectMask, ObjectPrompt
+from decaf_ros.datatypes import BoolArray, Frame, ObjectMask, ObjectPrompt
 from decaf_ros.evaluation.metrics import region_similarity
+from decaf_ros.evaluation.replay import Replay, filmed
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.session.grounding import Grounder
+from decaf_ros.session.jobs import QueryRequest
 from decaf_ros.synthetic.table.episodes import MOST_ATTEMPTS, Episode
 from decaf_ros.synthetic.table.rendering import View
 from decaf_ros.synthetic.table.scene import Action, Camera, Scene, Thing
@@ -156,17 +157,18 @@ def script_of(kind: str, seed: int) -> Script:
 def play(script: Script, tracker: MaskTracker, grounder: Grounder, config: SessionConfig) -> Outcome:
     """Ask for the thing, let it go out of sight, and see whether it is found again."""
     played = Played(script)
-    replay = Replay(lambda time_s: played.view(time_s).image_rgb, tracker, grounder, config, HZ)
+    seen: list[tuple[ObjectMask, ...]] = []
+    replay = Replay(_film(played), tracker, grounder, config, tell=lambda each: seen.append(each.objects))
     replay.run_until(ASKED_AT_S)
-    replay.ask(script.expression)
-    replay.run_until(script.back_s + PATIENCE_S + _STEADY_FRAMES / HZ)
-    truths = [played.view(index / HZ).mask_of(script.thing) for index in range(len(replay.seen))]
-    scores = [_best(truth, objects) for truth, objects in zip(truths, replay.seen, strict=True)]
+    replay.ask(QueryRequest(script.expression))
+    replay.run_until(script.back_s + PATIENCE_S + (_STEADY_FRAMES - 1) / HZ)
+    truths = [played.view(index / HZ).mask_of(script.thing) for index in range(len(seen))]
+    scores = [_best(truth, objects) for truth, objects in zip(truths, seen, strict=True)]
     before = scores[round(MOVES_AT_S * HZ)]
     back = round(script.back_s * HZ)
     good = [score[0] >= FOLLOWED_FROM_IOU and score[1] == before[1] for score in scores]
     steady = [index for index in range(back, len(good) - _STEADY_FRAMES + 1) if all(good[index : index + _STEADY_FRAMES])]
-    hidden = [objects for truth, objects in zip(truths, replay.seen, strict=True) if not truth.any()]
+    hidden = [objects for truth, objects in zip(truths, seen, strict=True) if not truth.any()]
     claimed = [any(each.mask_hw.any() for each in objects) for objects in hidden]
     return Outcome(
         script.kind,
@@ -179,16 +181,22 @@ def play(script: Script, tracker: MaskTracker, grounder: Grounder, config: Sessi
 def keeps_identity(script: Script, tracker: MaskTracker, grounder: Grounder) -> bool:
     """Whether the thing, pointed out by its mask, is followed on most frames of the last half second, and not its double."""
     played = Played(script)
-    replay = Replay(lambda time_s: played.view(time_s).image_rgb, tracker, grounder, SessionConfig(reacquire=False), HZ)
+    seen: list[tuple[ObjectMask, ...]] = []
+    config = SessionConfig(reacquire=False)
+    replay = Replay(_film(played), tracker, grounder, config, tell=lambda each: seen.append(each.objects))
     replay.run_until(0.5)
-    replay.point_out(ObjectPrompt(mask_hw=played.view(replay.now_s - 1 / HZ).mask_of(script.thing)))
+    replay.point_out(ObjectPrompt(mask_hw=played.view(replay.now_s).mask_of(script.thing)))
     replay.run_until(script.end_s)
     kept = []
-    for index in range(len(replay.seen))[-round(HZ / 2) :]:
-        truth, (tracked,) = played.view(index / HZ), replay.seen[index]
+    for index in range(len(seen))[-round(HZ / 2) :]:
+        truth, (tracked,) = played.view(index / HZ), seen[index]
         own, other = (region_similarity(tracked.mask_hw, truth.mask_of(thing)) for thing in (script.thing, 1 - script.thing))
         kept.append(own >= FOLLOWED_FROM_IOU and own > other)
     return sum(kept) > len(kept) / 2
+
+
+def _film(played: Played) -> Iterator[Frame]:
+    return filmed(lambda time_s: played.view(time_s).image_rgb, HZ)
 
 
 def _best(truth: BoolArray, objects: Sequence[ObjectMask]) -> tuple[float, int]:

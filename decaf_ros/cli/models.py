@@ -30,8 +30,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_models(arguments: argparse.Namespace, options: MllmOptions | None = None) -> tuple[VideoMllm, Sam2Tracker]:
+def load_models(
+    arguments: argparse.Namespace, options: MllmOptions | None = None, gated: bool = False
+) -> tuple[VideoMllm, Sam2Tracker]:
     """The models that the options name.
+
+    Args:
+        arguments: what was typed.
+        options: of the language model.
+        gated: whether the tracker has its gates on, as in the node (see :class:`Sam2Tracker`).
 
     Raises:
         ModelNotFound: one of them cannot be had.
@@ -39,7 +46,8 @@ def load_models(arguments: argparse.Namespace, options: MllmOptions | None = Non
     if arguments.threads > 0:
         torch.set_num_threads(arguments.threads)
     mllm = load_mllm(arguments.mllm, options, device=arguments.device)
-    return mllm, Sam2Tracker.load(arguments.tracker, device=arguments.device, dtype=tracker_dtype(arguments.device))
+    dtype, gates = tracker_dtype(arguments.device), {"memory_gating": gated, "motion_gating": gated}
+    return mllm, Sam2Tracker.load(arguments.tracker, device=arguments.device, dtype=dtype, **gates)
 
 
 def positive_int(text: str) -> int:

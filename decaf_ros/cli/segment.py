@@ -15,10 +15,10 @@ from decaf_ros.bags import BagTopic, is_bag
 from decaf_ros.cli import MESSAGE_CHARACTERS
 from decaf_ros.cli.masks import LabelImages, MaskFiles, RunLengths
 from decaf_ros.cli.models import add_model_options, load_models, positive_int
-from decaf_ros.config import GroundingConfig
+from decaf_ros.config import GROUNDERS, GroundingConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, Visibility
 from decaf_ros.drawing import colour_heat, draw_overlay
-from decaf_ros.models.errors import ModelNotFound, PromptError
+from decaf_ros.models.errors import ModelNotFound, NoBoxesError, PromptError
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.attention import MllmAttention
@@ -51,14 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         arguments.expression = checked_line(arguments.expression, "expression")
-        config = GroundingConfig(tracklet_threshold=arguments.tracklet_threshold, min_presence=arguments.min_presence)
+        config = GroundingConfig(
+            grounder=arguments.grounder,
+            tracklet_threshold=arguments.tracklet_threshold,
+            min_presence=arguments.min_presence,
+        )
     except ValueError as error:
         parser.error(str(error))
     if not arguments.expression:
         parser.error('the expression is empty: say what to look for, such as "the red mug"')
     try:
         summary = _segment(arguments, config)
-    except (SegmentError, ModelNotFound, VideoError, OSError) as error:
+    except (SegmentError, ModelNotFound, NoBoxesError, VideoError, OSError) as error:
         print(f"decaf segment: {brief(error, MESSAGE_CHARACTERS)}", file=sys.stderr)
         return 1
     _report(summary, arguments.out)
@@ -81,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", choices=_MASK_FILES, default="png", help="how masks are written (default: %(default)s)")
     parser.add_argument(
         "--key-frames", type=positive_int, default=16, help="frames that the sentence is judged by (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--grounder",
+        choices=GROUNDERS,
+        default=GroundingConfig.grounder,
+        help="where candidates come from: points where the language model looks (decaf), boxes that it answers with (box), or "
+        "both (default: %(default)s)",
     )
     parser.add_argument(
         "--tracklet-threshold",
@@ -118,6 +129,8 @@ def _segment(arguments: argparse.Namespace, config: GroundingConfig) -> dict[str
     with out.video("overlay.mp4", source.frames_per_second) as attempt:  # which leaves no file
         attempt.open(source.read(0, 1)[0].size_hw)
     mllm, tracker = load_models(arguments)
+    if config.grounder != "decaf":
+        mllm.box_format()  # or nothing goes
     _remove_earlier_results(out)
     clock = StageClock(lambda stage: print(f"{stage} ...", file=sys.stderr))
     grounder = Grounder(MllmAttention(mllm, config), tracker, config)
@@ -197,7 +210,12 @@ def _write(
             frames_seen.update(each.object_id for each in segmentation.objects if each.visibility is Visibility.VISIBLE)
     masks.finish()
     return [
-        {"object_id": number, "score": round(found.score, 4), "frames_visible": frames_seen[number]}
+        {
+            "object_id": number,
+            "score": round(found.score, 4),
+            "grounder": found.grounder,
+            "frames_visible": frames_seen[number],
+        }
         for number, found in enumerate(grounded.grounding.objects, 1)
     ]
 

@@ -90,6 +90,30 @@ class RleMasks:
 
 
 @dataclass(frozen=True, eq=False)
+class Foreground:
+    """How much of a video all its objects take, in COCO's run-length encoding; where objects overlap, each counts.
+
+    Attributes:
+        masks: by frame.
+        source: the file that they are from.
+    """
+
+    masks: Sequence[Sequence[Any]]
+    source: Path
+
+    def pixels(self, frame: int, size_hw: tuple[int, int]) -> int:
+        """Of one frame.
+
+        Raises:
+            DatasetError: a mask that cannot be decoded, or of another size than the image.
+        """
+        try:
+            return sum(int(np.count_nonzero(decode_rle(rle, size_hw))) for rle in self.masks[frame])
+        except ValueError as error:
+            raise DatasetError(f"{self.source}: a mask of frame {frame} is broken: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
 class ReferringExpression:
     """A sentence about a video.
 
@@ -114,11 +138,13 @@ class DatasetVideo:
         name: unique in the dataset; may hold slashes.
         images: its frames' files in order.
         expressions: the sentences about it.
+        foreground: all objects in it, for scores that need them; ``None`` where they are not published.
     """
 
     name: str
     images: tuple[Path, ...]
     expressions: tuple[ReferringExpression, ...]
+    foreground: Foreground | None = None
 
 
 class ImageFiles:
@@ -167,6 +193,7 @@ class Dataset:
         tree: the files that are expected.
         read: the videos of a split below a root folder.
         overall_of: categories whose means make up the overall score; empty: all sentences count alike.
+        frames_per_second: of the videos as they are published; ``None`` where they differ, or it is not told.
     """
 
     title: str
@@ -174,6 +201,7 @@ class Dataset:
     tree: str
     read: Callable[[Path, str], list[DatasetVideo]]
     overall_of: tuple[str, ...] = ()
+    frames_per_second: float | None = None
 
 
 def read_dataset(name: str, root: Path, split: str | None = None) -> list[DatasetVideo]:
@@ -232,14 +260,20 @@ def _read_mevis(root: Path, split: str) -> list[DatasetVideo]:
 
 
 def _read_revos(root: Path, split: str) -> list[DatasetVideo]:
-    return _read_encoded(root / "JPEGImages", root / f"meta_expressions_{split}_.json", root / "mask_dict.json")
+    foreground = root / "mask_dict_foreground.json"
+    return _read_encoded(root / "JPEGImages", root / f"meta_expressions_{split}_.json", root / "mask_dict.json", foreground)
 
 
-def _read_encoded(image_folder: Path, meta: Path, mask_dict: Path) -> list[DatasetVideo]:
-    """Videos whose masks are in one file of run lengths, which is left out where the publishers keep the masks."""
+def _read_encoded(image_folder: Path, meta: Path, mask_dict: Path, foreground: Path | None = None) -> list[DatasetVideo]:
+    """Videos whose masks are in one file of run lengths, which is left out where the publishers keep the masks.
+
+    Those of all objects of a video may be in another one; scores that need it are left out where it is missing.
+    """
     videos = _read_videos(meta)
     with_truth = any(about.has("anno_id") for entry in videos.values() for _, about in _in_order(entry["expressions"]))
     masks = read_json(mask_dict).fields() if with_truth else {}
+    of_all = read_json(foreground) if with_truth and foreground is not None and foreground.exists() else None
+    all_objects = of_all.fields() if of_all is not None else {}
     read = []
     for name, entry in videos.items():
         frames = entry["frames"].names()
@@ -254,8 +288,19 @@ def _read_encoded(image_folder: Path, meta: Path, mask_dict: Path) -> list[Datas
                 category = REVOS_CATEGORIES[about["type_id"].number(0, len(REVOS_CATEGORIES) - 1)]
             truth = RleMasks(objects, mask_dict) if with_truth else None
             expressions.append(ReferringExpression(expression_id, about["exp"].text(), category, truth))
-        read.append(DatasetVideo(name, _files(image_folder / name, frames), tuple(expressions)))
+        objects_of_all = None
+        if foreground is not None and of_all is not None:
+            objects_of_all = Foreground(_every_object(all_objects.get(name) or of_all[name], len(frames)), foreground)
+        read.append(DatasetVideo(name, _files(image_folder / name, frames), tuple(expressions), objects_of_all))
     return read
+
+
+def _every_object(video: Entry, frame_count: int) -> list[list[Any]]:
+    """The masks of all objects of a video, by frame: of each it is a mask, a list of them, or null for none."""
+    frames = video["masks_rle"].values()
+    if len(frames) != frame_count:
+        raise video["masks_rle"].error(f"a list of {frame_count} frames")
+    return [each if isinstance(each, list) else [] if each is None else [each] for each in frames]
 
 
 def _read_reasonvos(root: Path, split: str) -> list[DatasetVideo]:
@@ -330,9 +375,14 @@ DATASETS = {
         "valid",
         _NUMBERED_TREE.replace("{note}", "; a mask_dict.pkl is not read, since pickles can run code"),
         _read_ref_davis17,
+        frames_per_second=24.0,
     ),
     "ref-youtube-vos": Dataset(
-        "Ref-YouTube-VOS", "valid", _NUMBERED_TREE.replace("{note}", "; published for train only"), _read_ref_youtube_vos
+        "Ref-YouTube-VOS",
+        "valid",
+        _NUMBERED_TREE.replace("{note}", "; published for train only"),
+        _read_ref_youtube_vos,
+        frames_per_second=6.0,  # every fifth frame of 30 a second
     ),
     "mevis": Dataset(
         "MeViS",

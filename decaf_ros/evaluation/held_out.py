@@ -152,8 +152,24 @@ def episode_of(seed: int) -> Episode:
 
 def render_clip(query: HeldOutQuery, indices: Sequence[int] = range(CLIP_FRAMES)) -> Clip:
     """Render the query's clip, or some of its frames: :data:`KEY_INDICES` are those that a query looks at."""
+    return _render(query, [query.times_s[index] for index in indices])
+
+
+def render_film(query: HeldOutQuery, after_s: float) -> Clip:
+    """Render what a camera films that comes to the scene :data:`WINDOW_S` before one asks, and stays for ``after_s`` more.
+
+    Stamps begin with 0, so that one asks at :data:`WINDOW_S`; the key frames until then are those of the query's clip. When the
+    scene is over all stays as it is.
+    """
+    count = round((WINDOW_S + after_s) * CLIP_HZ) + 1
+    clip = _render(query, [query.end_s - WINDOW_S + index / CLIP_HZ for index in range(count)])
+    frames = clip.source.read(0, count)
+    stamped = [replace(frame, stamp_ns=round(index / CLIP_HZ * 1e9)) for index, frame in enumerate(frames)]
+    return Clip(FramesInMemory(stamped, CLIP_HZ), clip.truth_thw)
+
+
+def _render(query: HeldOutQuery, times_s: Sequence[float]) -> Clip:
     episode, target = episode_of(query.seed), query.sentence.target
-    times_s = [query.times_s[index] for index in indices]
     views = [episode.render(time_s, SIZE_HW) for time_s in times_s]
     frames = [_frame(time_s, view) for time_s, view in zip(times_s, views, strict=True)]
     truth = [np.zeros(SIZE_HW, np.bool_) if target is None else view.mask_of(target) for view in views]
@@ -164,6 +180,12 @@ def key_window(query: HeldOutQuery) -> FrameWindow:
     """Render the key frames of the query's clip alone."""
     episode, times_s = episode_of(query.seed), [query.times_s[index] for index in KEY_INDICES]
     return FrameWindow(tuple(_frame(time_s, episode.render(time_s, SIZE_HW)) for time_s in times_s))
+
+
+def middle_frame(query: HeldOutQuery) -> Frame:
+    """Render the middle one of these alone."""
+    time_s = query.times_s[KEY_INDICES[len(KEY_INDICES) // 2]]
+    return _frame(time_s, episode_of(query.seed).render(time_s, SIZE_HW))
 
 
 def _frame(time_s: float, view: View) -> Frame:

@@ -20,6 +20,21 @@ _LONGEST_LINE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
+class LiveScores:
+    """How soon a sentence was answered that was asked while its video played.
+
+    Attributes:
+        answer_s: seconds from the question to the answer, good or bad; NaN when the video was over before.
+        first_mask_s: the same to the first mask that is not empty; NaN when none came.
+        without_answer: share of the frames from the question on that passed before the answer.
+    """
+
+    answer_s: float
+    first_mask_s: float
+    without_answer: float
+
+
+@dataclass(frozen=True)
 class Record:
     """How one sentence went under one variant of the method.
 
@@ -32,7 +47,12 @@ class Record:
         confident: false when no tracklet passed the threshold.
         seconds: time spent, with scoring.
         coarse: scores of the Otsu masks on the key frames; ``None`` without ground truth, as for ``masks``.
-        masks: scores of the tracked masks on all frames.
+        masks: scores of the tracked masks on all frames; from the answer on, when it was asked live.
+        live: how soon it was answered; ``None`` when it was asked about the whole video.
+        robustness: R of the tracked masks; ``None`` also where it is not known what else is there, and live.
+        found: whether a tracked mask holds anything, on any frame.
+        there: whether ground truth does, on any frame; ``None`` without, and live.
+        presence: how likely the model held it that there is such a thing; ``None`` where it was not asked, and live.
     """
 
     variant: str
@@ -45,6 +65,11 @@ class Record:
     seconds: float
     coarse: MaskScores | None
     masks: MaskScores | None
+    live: LiveScores | None = None
+    robustness: float | None = None
+    found: bool = True
+    there: bool | None = None
+    presence: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -148,7 +173,7 @@ class Journal:
 
     def _record(self, content: Mapping[str, Any], number: int) -> Record:
         try:
-            return Record(**{name: read(content[name]) for name, read in _READERS.items()})
+            return Record(**{name: read(content[name]) for name, read in _READERS.items()}, live=_live(content.get("live")))
         except KeyError as error:
             raise self._error(number, f"is no record: it lacks {error}") from error
         except (TypeError, ValueError, OverflowError) as error:
@@ -182,6 +207,26 @@ def _scores(value: Any) -> MaskScores | None:
     return scores
 
 
+def _share(value: Any) -> float | None:
+    if value is None:
+        return None
+    share = _number(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share:g} does not lie between 0 and 1")
+    return share
+
+
+def _live(value: Any) -> LiveScores | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"{described(value)} is not how soon it was answered")
+    live = LiveScores(**{name: _number(each) for name, each in value.items()})
+    if live.answer_s < 0 or live.first_mask_s < 0 or live.without_answer < 0 or live.without_answer > 1:
+        raise ValueError(f"{live.answer_s:g} s, {live.first_mask_s:g} s and a share of {live.without_answer:g} cannot be")
+    return live
+
+
 def _number(value: Any) -> float:
     if value is None:
         return math.nan
@@ -209,4 +254,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "seconds": _number,
     "coarse": _scores,
     "masks": _scores,
+    "robustness": _share,
+    "found": _truth,
+    "there": lambda value: None if value is None else _truth(value),
+    "presence": _share,
 }

@@ -54,6 +54,21 @@ def score_clip(masks_thw: BoolArray, truth_thw: BoolArray) -> MaskScores:
     )
 
 
+def robustness(mask_hw: BoolArray, truth_hw: BoolArray, foreground_pixels: int) -> float:
+    """R of one frame, as in ReVOS's released evaluation: 1 less the pixels wrongly claimed, over those of all objects.
+
+    Args:
+        mask_hw: ``(H, W)`` bool.
+        truth_hw: ``(H, W)`` bool.
+        foreground_pixels: of all objects that are annotated on the frame, whichever the sentence means.
+
+    Returns:
+        In [0, 1]; where there is no object at all, 1 for an empty mask and 0 for any other.
+    """
+    wrong = np.count_nonzero(mask_hw & ~truth_hw)
+    return max(0.0, 1 - wrong / foreground_pixels) if foreground_pixels else float(wrong == 0)
+
+
 def region_similarity(mask_hw: BoolArray, truth_hw: BoolArray) -> float:
     """J of one frame: intersection over union; 1 when both masks are empty."""
     union = np.count_nonzero(mask_hw | truth_hw)

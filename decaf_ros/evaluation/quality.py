@@ -87,7 +87,7 @@ def score_query(query: HeldOutQuery, grounder: Grounder, tracker: MaskTracker, g
         pointed=points_at(attention.heat_thw, key_truth),
         coarse_iou=_mean_iou(coarse_masks(attention.heat_thw, SIZE_HW), key_truth),
         ceiling_iou=_mean_iou(ceiling_masks(key_truth, grids), key_truth),
-        answered=cleaned_name(attention.answers[0]) == query.sentence.answer,
+        answered=any(cleaned_name(answer) == query.sentence.answer for answer in attention.answers[:1]),
         named=attention.object_name == query.sentence.answer,
         masks=score_clip(masks, clip.truth_thw),
     )
@@ -98,13 +98,16 @@ def points_at(heat_thw: torch.Tensor, truth_thw: BoolArray, tolerance_px: float 
     steps, rows, columns = heat_thw.shape
     hottest = int(heat_thw.argmax())
     step, row, column = np.unravel_index(hottest, (steps, rows, columns))
-    truth = truth_thw[step]
-    height, width = truth.shape
-    y, x = int((row + 0.5) * height / rows), int((column + 0.5) * width / columns)
-    if not truth.any():
+    height, width = truth_thw.shape[1:]
+    return lies_on(((column + 0.5) * width / columns, (row + 0.5) * height / rows), truth_thw[step], tolerance_px)
+
+
+def lies_on(xy_px: tuple[float, float], truth_hw: BoolArray, tolerance_px: float = POINTING_TOLERANCE_PX) -> bool:
+    """Whether a point of an image lies in a mask, or at most ``tolerance_px`` from it."""
+    if not truth_hw.any():
         return False
-    distance = cv2.distanceTransform((~truth).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return bool(distance[y, x] <= tolerance_px)
+    distance = cv2.distanceTransform((~truth_hw).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return bool(distance[int(xy_px[1]), int(xy_px[0])] <= tolerance_px)
 
 
 def ceiling_masks(truth_thw: BoolArray, grids: TokenGrids) -> BoolArray:

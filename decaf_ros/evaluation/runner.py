@@ -6,30 +6,31 @@ model takes key frames to lie half a second apart, whatever the rate of the data
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from decaf_ros.config import GroundingConfig
-from decaf_ros.datatypes import BoolArray
-from decaf_ros.evaluation.datasets import DatasetVideo, ImageFiles, ReferringExpression, TruthMasks
+from decaf_ros.datatypes import BoolArray, Frame
+from decaf_ros.evaluation.datasets import DatasetVideo, Foreground, ImageFiles, ReferringExpression, TruthMasks
 from decaf_ros.evaluation.journal import Journal, Record
-from decaf_ros.evaluation.metrics import MaskScores, boundary_accuracy, region_similarity
+from decaf_ros.evaluation.metrics import MaskScores, boundary_accuracy, region_similarity, robustness
 from decaf_ros.method.fusion import coarse_masks
-from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.outputs import OutputFolder
-from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.frames import StoredFrame, uniform_selection
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.offline import GroundedVideo, segment_video
 from decaf_ros.video import FrameSource
 
 KEY_FRAME_HZ = 2.0
-_ALL_OF_A_VIDEO_MB = 1 << 20  # what was read of it serves all sentences about it
+ALL_OF_A_VIDEO_MB = 1 << 20
+"""Of ``prefix_cache_mb``: what was read of a video serves all sentences about it."""
+HEAD_SAMPLE = 100
+"""Sentences by which heads are found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,8 @@ class Prediction:
         masks: ``(H, W)`` bool for every frame in order, computed as they are taken.
         object_name: what the model called it.
         confident: false when no tracklet passed the threshold.
+        presence: how likely it holds it that there is such a thing at all, in [0, 1]; ``None`` where it does not ask. Where it
+            says that there is none, all masks are empty.
     """
 
     key_indices: tuple[int, ...]
@@ -49,6 +52,7 @@ class Prediction:
     masks: Iterator[BoolArray]
     object_name: str
     confident: bool
+    presence: float | None = None
 
 
 class Segmenter(Protocol):
@@ -58,13 +62,15 @@ class Segmenter(Protocol):
         """Segment what the expression refers to. Sentences about one source come one after the other."""
 
 
-class DecafSegmenter:
-    """The method. Key frames are read, by both models, once for all sentences about a video."""
+class GroundingSegmenter:
+    """A method that grounds sentences in key frames, which both models read once for all sentences about a video.
 
-    def __init__(self, mllm: VideoMllm, tracker: MaskTracker, config: GroundingConfig, key_frames: int = 16) -> None:
-        self._tracker = tracker
-        remembering = replace(config, prefix_cache_mb=_ALL_OF_A_VIDEO_MB)
-        self._grounder = Grounder(MllmAttention(mllm, remembering), tracker, config)
+    The language model does so where the grounder's settings have it keep what it read: :data:`ALL_OF_A_VIDEO_MB`.
+    """
+
+    def __init__(self, grounder: Grounder, key_frames: int = 16) -> None:
+        self._grounder = grounder
+        self._tracker = grounder.tracker
         self._key_frames = key_frames
         self._source: FrameSource | None = None
         self._key_indices: tuple[int, ...] = ()
@@ -77,14 +83,14 @@ class DecafSegmenter:
             self._key_indices = tuple(uniform_selection(range(len(source)), self._key_frames))
             self._clip = [StoredFrame(source.read(index, index + 1)[0], self._tracker) for index in self._key_indices]
         grounding = self._grounder.ground(self._clip, expression)
+        attention, size_hw = grounding.attention, grounding.window.size_hw
+        coarse = coarse_masks(attention.heat_thw, size_hw)
         grounded = GroundedVideo(self._key_indices, grounding)
-        return Prediction(
-            self._key_indices,
-            coarse_masks(grounding.attention.heat_thw, grounding.window.size_hw),
-            (segmentation.union_hw() for segmentation in segment_video(source, grounded, self._tracker)),
-            grounding.attention.object_name,
-            grounding.confident,
-        )
+        masks = (segmentation.union_hw() for segmentation in segment_video(source, grounded, self._tracker))
+        if grounding.doubted:
+            coarse, masks = np.zeros_like(coarse), (np.zeros(size_hw, np.bool_) for _ in range(len(source)))
+        presence = None if math.isnan(attention.presence) else attention.presence
+        return Prediction(self._key_indices, coarse, masks, attention.object_name, grounding.confident, presence)
 
 
 def evaluate(
@@ -119,6 +125,18 @@ def evaluate(
             yield record
 
 
+def middle_frames(videos: Sequence[DatasetVideo], count: int = HEAD_SAMPLE) -> Iterator[tuple[Frame, str]]:
+    """At most so many sentences, spread evenly over those of all videos, each with the middle frame of its video.
+
+    Raises:
+        VideoError: an image that cannot be read.
+    """
+    asked = [(video, expression.text) for video in videos for expression in video.expressions]
+    for video, text in uniform_selection(asked, count):
+        middle = len(video.images) // 2
+        yield ImageFiles(video.images, KEY_FRAME_HZ).read(middle, middle + 1)[0], text
+
+
 def _frames_per_second(frame_count: int, key_frames: int) -> float:
     """The rate at which key frames, the first and the last frame among them, come at :data:`KEY_FRAME_HZ`."""
     intervals = min(frame_count, key_frames) - 1
@@ -138,13 +156,8 @@ def _evaluate_one(
     masks = prediction.masks
     if mask_folder is not None:
         masks = _written(masks, video.images, mask_folder.folder(*video.name.split("/"), expression.expression_id))
-    if expression.truth is None:
-        for _ in masks:  # taken all the same, so that they are written
-            pass
-        coarse = tracked = None
-    else:
-        coarse = _score(zip(prediction.key_indices, prediction.coarse_thw, strict=True), expression.truth)
-        tracked = _score(enumerate(masks), expression.truth)
+    tracked = score_frames(enumerate(masks), expression.truth, video.foreground)
+    coarse = score_frames(zip(prediction.key_indices, prediction.coarse_thw, strict=True), expression.truth)
     return Record(
         variant=variant,
         video=video.name,
@@ -154,19 +167,54 @@ def _evaluate_one(
         object_name=prediction.object_name,
         confident=prediction.confident,
         seconds=round(time.perf_counter() - start, 2),
-        coarse=coarse,
-        masks=tracked,
+        coarse=coarse.masks,
+        masks=tracked.masks,
+        robustness=tracked.robustness,
+        found=tracked.found,
+        there=tracked.there,
+        presence=prediction.presence,
     )
 
 
-def _score(masks: Iterator[tuple[int, BoolArray]] | enumerate[BoolArray], truth: TruthMasks) -> MaskScores:
-    """Means over frames, which are read one at a time."""
-    scores = []
+@dataclass(frozen=True)
+class FrameScores:
+    """Of the masks of one sentence, as in :class:`~decaf_ros.evaluation.journal.Record`."""
+
+    found: bool
+    there: bool | None = None
+    masks: MaskScores | None = None
+    robustness: float | None = None
+
+
+def score_frames(
+    masks: Iterable[tuple[int, BoolArray]], truth: TruthMasks | None, foreground: Foreground | None = None
+) -> FrameScores:
+    """Means over frames, whose truth is read one at a time.
+
+    Args:
+        masks: index of the frame, and ``(H, W)`` bool; all are taken, also without truth, so that they are written.
+        truth: to compare with; ``None`` gives no scores.
+        foreground: of the video, for R.
+
+    Raises:
+        DatasetError: truth that cannot be read, or is not as large as the masks.
+    """
+    found = there = False
+    scores, robust = [], []
     for index, mask in masks:
-        true_mask = truth.read(index, (mask.shape[0], mask.shape[1]))
+        found = found or bool(mask.any())
+        if truth is None:
+            continue
+        size_hw = mask.shape[0], mask.shape[1]
+        true_mask = truth.read(index, size_hw)
+        there = there or bool(true_mask.any())
         scores.append((region_similarity(mask, true_mask), boundary_accuracy(mask, true_mask)))
+        if foreground is not None:
+            robust.append(robustness(mask, true_mask, foreground.pixels(index, size_hw)))
+    if truth is None:
+        return FrameScores(found)
     j, f = np.mean(scores, axis=0).tolist()
-    return MaskScores(j, f)
+    return FrameScores(found, there, MaskScores(j, f), float(np.mean(robust)) if robust else None)
 
 
 def _written(masks: Iterator[BoolArray], images: Sequence[Path], folder: OutputFolder) -> Iterator[BoolArray]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from decaf_ros.config import GroundingConfig
+from decaf_ros.evaluation.methods import DECAF, METHODS
+from decaf_ros.method.loc_head import Head
 from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.models.mllm import load_mllm
-from decaf_ros.models.protocols import VideoMllm
+from decaf_ros.models.protocols import MaskTracker, VideoMllm
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.session.attention import MllmAttention
 from decaf_ros.session.grounding import Grounder
 
 
@@ -24,6 +25,8 @@ class Setup:
         device: of both models.
         options: how the language model is read.
         config: how a sentence becomes tracklets.
+        method: one of :data:`~decaf_ros.evaluation.methods.METHODS`.
+        heads: of the language model, for a method that needs them.
         memory_gating, motion_gating: see :class:`~decaf_ros.models.sam2_stream.Sam2Tracker`; on in the node, off in the paper's
             protocol.
     """
@@ -33,6 +36,8 @@ class Setup:
     device: str = "cpu"
     options: MllmOptions = field(default_factory=MllmOptions)
     config: GroundingConfig = field(default_factory=GroundingConfig)
+    method: str = DECAF
+    heads: tuple[Head, ...] = ()
     memory_gating: bool = False
     motion_gating: bool = False
 
@@ -50,6 +55,26 @@ def ablations(full: Setup) -> dict[str, Setup]:
     }
 
 
+def setup_of(method: str, full: Setup) -> Setup:
+    """Another method, by its name in :data:`~decaf_ros.evaluation.methods.METHODS`, under the settings of the full one."""
+    config = replace(full.config, **METHODS[method].grounding)
+    return replace(full, method=method, config=config, options=replace(full.options, **METHODS[method].options))
+
+
+def rivals(full: Setup) -> dict[str, Setup]:
+    """All methods but DecAF, by title."""
+    return {METHODS[name].title: setup_of(name, full) for name in METHODS if name != DECAF}
+
+
+def grounder_of(setup: Setup, mllm: VideoMllm, tracker: MaskTracker) -> Grounder:
+    """The method of a setup on its models.
+
+    Raises:
+        ValueError: it needs heads, and has none.
+    """
+    return Grounder(METHODS[setup.method].attention(mllm, setup.config, setup.heads), tracker, setup.config)
+
+
 class Models(NamedTuple):
     """What a setup loads."""
 
@@ -65,4 +90,4 @@ def models_of(setup: Setup) -> Models:
     tracker = Sam2Tracker.load(
         setup.tracker, device=setup.device, memory_gating=setup.memory_gating, motion_gating=setup.motion_gating
     )
-    return Models(mllm, tracker, Grounder(MllmAttention(mllm, setup.config), tracker, setup.config))
+    return Models(mllm, tracker, grounder_of(setup, mllm, tracker))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 
-from decaf_ros.evaluation.journal import Record
+from decaf_ros.evaluation.journal import LiveScores, Record
+from decaf_ros.evaluation.live import SHARES, live_means, mean_of_numbers
 from decaf_ros.evaluation.metrics import MaskScores
 from decaf_ros.outputs import OutputFolder
 
 OVERALL = "overall"
+
+_NOT_LIVE = LiveScores(math.nan, math.nan, math.nan)
+
+_Figures = TypeVar("_Figures")
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,25 @@ PAPER: Mapping[tuple[str, str], PaperFigures] = {
     ("reasonvos", "rollout: original"): PaperFigures(masks=56.8),
     ("reasonvos", "rollout: max"): PaperFigures(masks=60.9),
     ("revos", "full method"): PaperFigures(20.2, 54.2),
+    ("ref-davis17", "Loc-Head"): PaperFigures(19.1, 64.6),
+    ("reasonvos", "Loc-Head"): PaperFigures(10.7, 41.1),
+    ("revos", "Loc-Head"): PaperFigures(14.1, 47.0),
+    ("ref-davis17", "TAM"): PaperFigures(3.5),
+    ("reasonvos", "TAM"): PaperFigures(3.7),
+    ("revos", "TAM"): PaperFigures(4.0),
 }
+
+# J&F in percent that others publish of methods that are not here, with models and protocols of their own.
+PUBLISHED: Mapping[str, Mapping[str, float]] = {
+    "CoT-RVS, Qwen3-VL-8B": {"revos": 54.3, "reasonvos": 55.7, "mevis": 40.8},
+    "CoT-RVS, GPT-4o": {"revos": 55.9, "reasonvos": 65.5, "mevis": 52.2},
+    "AgentRVOS, SAM 3, Qwen3-VL-8B": {"revos": 59.8, "reasonvos": 68.6, "mevis": 61.9},
+    "AgentRVOS, SAM 3, GPT-5": {"revos": 66.3, "reasonvos": 75.5, "mevis": 73.1},
+    "VISA (trained)": {"revos": 46.9},
+    "VideoSeg-R1-7B (trained)": {"revos": 61.1, "mevis": 55.3},
+    "Veason-R1 (trained)": {"revos": 61.3, "reasonvos": 59.9},
+}
+NOT_RUN = "published, not run"
 
 HEADER = (
     "variant",
@@ -57,18 +82,45 @@ HEADER = (
     "J",
     "F",
     "J&F",
+    "R",
+    "present: found",
+    "absent: refused",
     "paper: coarse J&F",
     "paper: J&F",
+)
+
+LIVE_HEADER = (
+    "variant",
+    "group",
+    "expressions",
+    "J",
+    "F",
+    "J&F",
+    "answered",
+    "with a mask",
+    "frames without an answer",
+    "s to the first mask",
 )
 
 
 @dataclass(frozen=True)
 class Means:
-    """Scores in [0, 1] of a group of sentences."""
+    """Scores in [0, 1] of a group of sentences.
+
+    Attributes:
+        count: of the sentences.
+        coarse, masks: means over them.
+        robustness: mean R; ``None`` where it is not known of each.
+        found: share of sentences that are true of something to which a mask was given; ``None`` where there are none.
+        refused: share of those that are true of nothing to which none was given; ``None`` where there are none.
+    """
 
     count: int
     coarse: MaskScores
     masks: MaskScores
+    robustness: float | None
+    found: float | None
+    refused: float | None
 
 
 def group_means(records: Iterable[Record], overall_of: Sequence[str] = ()) -> dict[str, Means]:
@@ -77,60 +129,129 @@ def group_means(records: Iterable[Record], overall_of: Sequence[str] = ()) -> di
     Args:
         records: of one variant; those without ground truth are left out.
         overall_of: categories of which the overall score is the plain mean, as ReVOS defines it; other categories then do
-            not count. Empty: the mean over all sentences.
+            not count, but for what is found and refused. Empty: the mean over all sentences.
     """
     scored = [record for record in records if record.coarse and record.masks]
+    means = _grouped(scored, overall_of, _means, _mean_of_means)
+    if scored:
+        everything = _means(scored)
+        means[OVERALL] = replace(means[OVERALL], found=everything.found, refused=everything.refused)
+    return means
+
+
+def _grouped(
+    records: Sequence[Record],
+    overall_of: Sequence[str],
+    mean: Callable[[Sequence[Record]], _Figures],
+    mean_of_means: Callable[[Sequence[_Figures]], _Figures],
+) -> dict[str, _Figures]:
+    """What :func:`group_means` says, of any figures."""
     groups = {
-        category: _means([record for record in scored if record.category == category])
-        for category in sorted({record.category for record in scored})
+        category: mean([record for record in records if record.category == category])
+        for category in sorted({record.category for record in records})
     }
     counted = [groups[category] for category in overall_of if category in groups]
-    overall = _mean_of_means(counted) if counted else _means(scored) if scored else None
-    named = {category: means for category, means in groups.items() if category}
-    return {OVERALL: overall, **named} if overall else {}
+    overall = mean_of_means(counted) if counted else mean(records) if records else None
+    named = {category: figures for category, figures in groups.items() if category}
+    return {OVERALL: overall, **named} if overall is not None else {}
+
+
+def _by_variant(records: Iterable[Record]) -> dict[str, list[Record]]:
+    by_variant: dict[str, list[Record]] = {}
+    for record in records:
+        by_variant.setdefault(record.variant, []).append(record)
+    return by_variant
+
+
+def live_rows(records: Iterable[Record], overall_of: Sequence[str] = ()) -> list[list[str]]:
+    """The rows below :data:`LIVE_HEADER`, else as :func:`summary_rows`, of sentences that were asked live."""
+    rows = []
+    for variant, mine in _by_variant(records).items():
+        scored = [record for record in mine if record.live and record.masks]
+        for category, means in _grouped(scored, overall_of, _live_means, _mean_of_live_means).items():
+            shares = [f"{100 * means[name]:.1f}" for name in SHARES]
+            seconds = "" if math.isnan(means["first_mask_s"]) else f"{means['first_mask_s']:.2f}"
+            rows.append([variant, category, f"{means['expressions']:.0f}", *shares, seconds])
+    return rows
 
 
 def summary_rows(dataset: str, records: Iterable[Record], overall_of: Sequence[str] = ()) -> list[list[str]]:
     """The rows below :data:`HEADER`: for each variant the overall scores, then those of its categories."""
-    by_variant: dict[str, list[Record]] = {}
-    for record in records:
-        by_variant.setdefault(record.variant, []).append(record)
     rows = []
-    for variant, mine in by_variant.items():
+    for variant, mine in _by_variant(records).items():
         for category, means in group_means(mine, overall_of).items():
             paper = PAPER.get((dataset, variant), PaperFigures()) if category == OVERALL else PaperFigures()
-            figures = [*_percent(means.coarse), *_percent(means.masks), _cell(paper.coarse), _cell(paper.masks)]
+            shares = [_share(share) for share in (means.robustness, means.found, means.refused)]
+            figures = [*_percent(means.coarse), *_percent(means.masks), *shares, _cell(paper.coarse), _cell(paper.masks)]
             rows.append([variant, category, str(means.count), *figures])
     return rows
 
 
+def published_rows(dataset: str) -> list[list[str]]:
+    """Rows below :data:`HEADER` of what others publish, marked as such; the highest first."""
+    known = {method: figures[dataset] for method, figures in PUBLISHED.items() if dataset in figures}
+    between = [""] * (len(HEADER) - 3)
+    return [[method, NOT_RUN, *between, _cell(known[method])] for method in sorted(known, key=known.__getitem__, reverse=True)]
+
+
 def write_expressions(out: OutputFolder, name: str, records: Iterable[Record]) -> None:
-    """A CSV file with a row a sentence, texts as the dataset has them; scores in percent, empty without ground truth."""
+    """A CSV file with a row a sentence, texts as the dataset has them; scores in percent, empty without ground truth.
+
+    The last columns tell how soon it was answered, and are empty where it was not asked live.
+    """
     with out.text(name) as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ("variant", "video", "expression_id", "expression", "category", "object_name", "confident", "seconds", *HEADER[3:9])
-        )
+        about = ("variant", "video", "expression_id", "expression", "category", "object_name", "confident", "seconds")
+        asked = ("found", "there", "presence")
+        writer.writerow((*about, *HEADER[3:10], *asked, *(field.name for field in fields(LiveScores))))
         for each in records:
-            about = (each.variant, each.video, each.expression_id, each.expression, each.category, each.object_name)
-            writer.writerow((*about, each.confident, each.seconds, *_percent(each.coarse), *_percent(each.masks)))
+            scores = (*_percent(each.coarse), *_percent(each.masks), _share(each.robustness))
+            told = ["" if math.isnan(value) else value for value in astuple(each.live or _NOT_LIVE)]
+            writer.writerow(
+                (*(getattr(each, name) for name in about), *scores, *(getattr(each, name) for name in asked), *told)
+            )
 
 
-def write_summary(out: OutputFolder, name: str, rows: Iterable[Sequence[str]]) -> None:
+def write_summary(out: OutputFolder, name: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """The summary's rows as a CSV file."""
     with out.text(name) as file:
-        csv.writer(file).writerows([HEADER, *rows])
+        csv.writer(file).writerows([header, *rows])
 
 
 def _means(records: Sequence[Record]) -> Means:
     coarse = [record.coarse for record in records if record.coarse]
     masks = [record.masks for record in records if record.masks]
-    return Means(len(records), _mean_scores(coarse), _mean_scores(masks))
+    return Means(
+        len(records),
+        _mean_scores(coarse),
+        _mean_scores(masks),
+        _mean([record.robustness for record in records]),
+        _mean([float(record.found) for record in records if record.there]),
+        _mean([float(not record.found) for record in records if record.there is False]),
+    )
 
 
 def _mean_of_means(groups: Sequence[Means]) -> Means:
     count = sum(group.count for group in groups)
-    return Means(count, _mean_scores([group.coarse for group in groups]), _mean_scores([group.masks for group in groups]))
+    coarse, masks = ([getattr(group, name) for group in groups] for name in ("coarse", "masks"))
+    shares = [_mean([getattr(group, name) for group in groups]) for name in ("robustness", "found", "refused")]
+    return Means(count, _mean_scores(coarse), _mean_scores(masks), *shares)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """``None`` where there is no value, or one is not known."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def _live_means(records: Sequence[Record]) -> dict[str, float]:
+    scores = [(record.masks, record.live) for record in records if record.masks and record.live]
+    return {"expressions": len(scores), **live_means(scores)}
+
+
+def _mean_of_live_means(groups: Sequence[dict[str, float]]) -> dict[str, float]:
+    means = {name: mean_of_numbers(group[name] for group in groups) for name in groups[0]}
+    return means | {"expressions": sum(group["expressions"] for group in groups)}
 
 
 def _mean_scores(scores: Sequence[MaskScores]) -> MaskScores:
@@ -141,6 +262,10 @@ def _percent(scores: MaskScores | None) -> list[str]:
     if scores is None:
         return ["", "", ""]
     return [f"{100 * value:.1f}" for value in (scores.j, scores.f, scores.j_and_f)]
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _cell(figure: float | None) -> str:

@@ -14,6 +14,9 @@ from decaf_ros.datatypes import BoolArray
 
 VIDEO_KERNEL = 3
 FRAME_KERNEL = 7
+NOT_FINITE = (
+    "the language model's attention is not finite: it overflows in its number format; use bfloat16 or float32 (parameter dtype)"
+)
 
 
 def smooth(map_thw: torch.Tensor, kernel_size: int, sigma: float = 1.0) -> torch.Tensor:
@@ -64,8 +67,12 @@ def video_map(
     Raises:
         ValueError: a rollout is not finite.
     """
-    clip_thw = normalise(_contrasted(object_thw, background_thw, VIDEO_KERNEL))
-    return clip_thw.repeat_interleave(temporal_stride, dim=0)[:frame_count]
+    return over_frames(_contrasted(object_thw, background_thw, VIDEO_KERNEL), temporal_stride, frame_count)
+
+
+def over_frames(map_thw: torch.Tensor, temporal_stride: int, frame_count: int) -> torch.Tensor:
+    """A map of the video path, normalised over the clip, one layer per frame; arguments and result as of :func:`video_map`."""
+    return normalise(map_thw).repeat_interleave(temporal_stride, dim=0)[:frame_count]
 
 
 def frame_map(object_thw: torch.Tensor, background_thw: torch.Tensor | None) -> torch.Tensor:
@@ -92,6 +99,15 @@ def complement(video_thw: torch.Tensor, frame_thw: torch.Tensor) -> torch.Tensor
     return normalise((resize(video_thw, (frame_thw.shape[1], frame_thw.shape[2])) + frame_thw) / 2)
 
 
+def joined(video_thw: torch.Tensor | None, frame_thw: torch.Tensor | None) -> torch.Tensor:
+    """The heat map: both paths' maps as :func:`complement` joins them, or the one that there is, normalised over the clip."""
+    if video_thw is not None and frame_thw is not None:
+        return complement(video_thw, frame_thw)
+    alone = video_thw if video_thw is not None else frame_thw
+    assert alone is not None, "at least one path"
+    return normalise(alone)
+
+
 def resize(map_thw: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
     """Bilinear interpolation (``align_corners=False``) of every frame to a grid or an image size."""
     return F.interpolate(map_thw[:, None], size=size_hw, mode="bilinear", align_corners=False)[:, 0]
@@ -114,9 +130,6 @@ def coarse_masks(heat_thw: torch.Tensor, size_hw: tuple[int, int]) -> BoolArray:
 def _contrasted(object_thw: torch.Tensor, background_thw: torch.Tensor | None, kernel_size: int) -> torch.Tensor:
     for map_thw in (object_thw, background_thw):
         if map_thw is not None and not map_thw.isfinite().all():
-            raise ValueError(
-                "the language model's attention is not finite: it overflows in its number format; use bfloat16 or float32 "
-                "(parameter dtype)"
-            )
+            raise ValueError(NOT_FINITE)
     smoothed = smooth(object_thw, kernel_size)
     return smoothed if background_thw is None else contrast(smoothed, smooth(background_thw, kernel_size))

@@ -11,8 +11,10 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from decaf_ros.datatypes import Frame, FrameWindow
+from decaf_ros.models.boxes import BoxFormat
 from decaf_ros.models.chat_model import ChatModel, Conversations, MllmOptions, Reading
 from decaf_ros.models.devices import give_memory_back
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.pictures import pictures
 from decaf_ros.models.read_memory import ReadMemory
 from decaf_ros.models.visual_prefix import CachedVisualPrefix
@@ -94,6 +96,17 @@ class ChatAdapter(ABC):
         """Answer a prompt without images."""
         with self._chat.device_queue():
             return self._chat.complete(prompt)
+
+    def box_format(self) -> BoxFormat:
+        """How the family writes boxes. There is no such format unless an adapter names one.
+
+        Raises:
+            NoBoxesError: there is none.
+        """
+        raise NoBoxesError(
+            f"models of the family {self._chat.model.config.model_type} were not taught to answer with boxes as JSON: use the "
+            "grounder decaf (parameter grounder), or a model of the family qwen2_5_vl or qwen3_vl"
+        )
 
     def _readings(self, frames: tuple[Frame, ...], layout: FrameLayout, memory: ReadMemory) -> list[Reading]:
         """What the frame path reads, in the order of the frames, maybe of several in one; what is remembered is not read."""

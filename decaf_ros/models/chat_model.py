@@ -30,6 +30,7 @@ from decaf_ros.models.devices import DeviceQueue, on_device
 from decaf_ros.models.errors import OptionsError, PromptError
 from decaf_ros.models.model_files import is_panic
 from decaf_ros.models.prompts import Medium
+from decaf_ros.models.protocols import TokenActivations
 from decaf_ros.models.wanted import require_wanted_in_layers
 from decaf_ros.models.yes_or_no import share_of_yes, yes_and_no_ids
 from decaf_ros.text import brief, quoted
@@ -49,6 +50,7 @@ class MllmOptions:
         first_layer: first layer of the rollout; half of all layers by default.
         max_new_tokens: length of an answer, at most.
         batch_tokens: tokens of one batch on the frame path, at most (but one frame at least): bounds the working memory.
+        hidden_states: whether what is read is kept with what the last layer makes of the visual tokens, which is then computed.
     """
 
     video_tokens: int = 400
@@ -58,6 +60,7 @@ class MllmOptions:
     first_layer: int | None = None
     max_new_tokens: int = 8
     batch_tokens: int = 8192
+    hidden_states: bool = False
 
     def __post_init__(self) -> None:
         for name in ("video_tokens", "frame_tokens", "max_new_tokens", "batch_tokens"):
@@ -115,6 +118,7 @@ class Reading:
         scaling: of the attention.
         saliency: what the first rollout has found of these tokens, for those that follow; see
             :func:`~decaf_ros.method.rollout.attention_rollout`.
+        hidden_bvd: ``(B, cells, channels)``, what the last layer makes of the grid's tokens, where it is kept.
     """
 
     input_ids_bn: torch.Tensor
@@ -124,6 +128,7 @@ class Reading:
     queries: list[torch.Tensor]
     scaling: float
     saliency: list[torch.Tensor] = field(default_factory=list)
+    hidden_bvd: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Conversations."""
@@ -144,31 +149,33 @@ class Reading:
     def nbytes(self) -> int:
         """Bytes held on the device."""
         held = [*self.queries, *(tensor for layer in _layers(self.cache) for tensor in (layer.keys, layer.values))]
-        return sum(tensor.nbytes for tensor in held)
+        return sum(tensor.nbytes for tensor in (*held, *([] if self.hidden_bvd is None else [self.hidden_bvd])))
 
     def forked_cache(self) -> Cache:
         """A cache that starts from this one: the tensors are shared, and replaced by longer ones when the fork grows."""
         return _with_layers(self.cache, [(layer.keys, layer.values) for layer in _layers(self.cache)])
 
     def rows(self) -> list[Reading]:
-        """Each conversation on its own, with memory of its own: a view would keep that of all."""
+        """Each conversation on its own; see :meth:`row`."""
+        return [self.row(row) for row in range(len(self))]
+
+    def row(self, row: int) -> Reading:
+        """One conversation on its own, with memory of its own: a view would keep that of all."""
         if len(self) == 1:
-            return [self]
-        return [
-            Reading(
-                self.input_ids_bn[row : row + 1],
-                partial(_row_of, self.positions, row),
-                self.grid_tokens,
-                _with_layers(
-                    self.cache,
-                    [(layer.keys[row : row + 1].clone(), layer.values[row : row + 1].clone()) for layer in _layers(self.cache)],
-                ),
-                [queries_bhnd[row : row + 1].clone() for queries_bhnd in self.queries],
-                self.scaling,
-                [saliency_bh[row : row + 1].clone() for saliency_bh in self.saliency],
-            )
-            for row in range(len(self))
-        ]
+            return self
+        return Reading(
+            self.input_ids_bn[row : row + 1],
+            partial(_row_of, self.positions, row),
+            self.grid_tokens,
+            _with_layers(
+                self.cache,
+                [(layer.keys[row : row + 1].clone(), layer.values[row : row + 1].clone()) for layer in _layers(self.cache)],
+            ),
+            [queries_bhnd[row : row + 1].clone() for queries_bhnd in self.queries],
+            self.scaling,
+            [saliency_bh[row : row + 1].clone() for saliency_bh in self.saliency],
+            None if self.hidden_bvd is None else self.hidden_bvd[row : row + 1].clone(),
+        )
 
 
 def joined_cache(readings: Sequence[Reading]) -> Cache:
@@ -270,6 +277,13 @@ class ChatModel:
         _, _, tail = self._rendered(medium, prompt).partition(self._placeholder(medium))
         return self._tokenized(tail, add_special_tokens=False)
 
+    def prompt_in_tail(self, medium: Medium, tail_ids: torch.Tensor) -> slice:
+        """Which tokens of a tail are of the prompt itself, and not of the chat template."""
+        head, after = self._frames[medium]
+        before = head.partition(self._placeholder(medium))[2]
+        first, last = (self._tokenized(text, add_special_tokens=False).numel() if text else 0 for text in (before, after))
+        return slice(first, len(tail_ids) - last)
+
     def _placeholder(self, medium: Medium) -> str:
         return getattr(self.processor, f"{medium}_token")
 
@@ -305,18 +319,21 @@ class ChatModel:
         ids_bn = self._tokenized(self._rendered(None, prompt), add_special_tokens=True)[None]
         positions_bn = torch.arange(ids_bn.shape[1], device=ids_bn.device)[None]
         cache = DynamicCache(config=self.model.config)
-        return self._decode(self._next_logits(ids_bn, positions_bn, cache), ids_bn, positions_bn, cache)[0]
+        logits_bv = self._next_logits(ids_bn, positions_bn, cache)
+        return self._texts(self._decode(logits_bv, ids_bn, positions_bn, cache, self.options.max_new_tokens))[0]
 
     @torch.inference_mode()
     def prefill(self, conversations: Conversations) -> Reading:
         """Read a batch of visual prefixes, as far as later tokens and the rollout need: nothing is predicted from them."""
         cache, device = DynamicCache(config=self.model.config), self.model.device
         ids_bn, positions = on_device(conversations.input_ids_bn, device), on_device(conversations.positions(0), device)
-        images = self._on_device(conversations.images)
-        with attention_tap.recording(self.first_layer, end_layer=self._last_layer) as record:
-            self._next_logits(ids_bn, positions, cache, **images)
+        images, hidden_bvd = self._on_device(conversations.images), None
+        end_layer = None if self.options.hidden_states else self._last_layer
+        with attention_tap.recording(self.first_layer, end_layer) as record:
+            hidden_bvd = self._last_hidden(ids_bn, positions, cache, **images)[:, on_device(conversations.grid_tokens, device)]
         queries = [layer.queries_bhqd for layer in record.layers]
-        return Reading(ids_bn, conversations.positions, conversations.grid_tokens, cache, queries, record.scaling)
+        grid_tokens = conversations.grid_tokens
+        return Reading(ids_bn, conversations.positions, grid_tokens, cache, queries, record.scaling, hidden_bvd=hidden_bvd)
 
     @torch.inference_mode()
     def see(self, video: Mapping[str, torch.Tensor]) -> None:
@@ -344,8 +361,15 @@ class ChatModel:
             logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
         if not answer:
             return ("",) * len(ids_bn), record.layers
-        said_bn = torch.cat([torch.cat([each.input_ids_bn for each in read]), ids_bn], dim=1)
-        return tuple(self._decode(logits_bv, said_bn, positions, cache)), record.layers
+        answers_bn = self._decode(logits_bv, _said(read, ids_bn), positions, cache, self.options.max_new_tokens)
+        return tuple(self._texts(answers_bn)), record.layers
+
+    @torch.inference_mode()
+    def say(self, read: Sequence[Reading], tail_ids: torch.Tensor, max_new_tokens: int) -> tuple[str, ...]:
+        """As the answers of :meth:`ask`, of up to so many tokens; nothing is recorded."""
+        ids_bn, positions, cache = self._behind(read, tail_ids)
+        logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
+        return tuple(self._texts(self._decode(logits_bv, _said(read, ids_bn), positions, cache, max_new_tokens)))
 
     @torch.inference_mode()
     def share_of_yes(self, read: Sequence[Reading], tail_ids: torch.Tensor) -> torch.Tensor:
@@ -354,9 +378,50 @@ class ChatModel:
         logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
         return share_of_yes(logits_bv, *self._yes_and_no_ids)
 
+    @torch.inference_mode()
+    def last_token(self, read: Sequence[Reading], tail_ids: torch.Tensor) -> list[QueryKeys]:
+        """Of every layer, the query of a tail's last token, and the keys of all tokens up to it; as :meth:`ask`."""
+        ids_bn, positions, cache = self._behind(read, tail_ids)
+        with attention_tap.recording(0, end_layer=self._last_layer) as record:
+            self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
+        layers = zip(record.layers, _layers(cache), strict=True)
+        return [QueryKeys(layer.queries_bhqd[:, :, -1:], held.keys) for layer, held in layers]
+
+    @torch.inference_mode()
+    def activations(
+        self, read: Sequence[Reading], tail_ids: torch.Tensor, prompt: slice, grid_thw: tuple[int, int, int]
+    ) -> list[TokenActivations]:
+        """What the prompt's and the answer's tokens light up in each conversation, once it is answered.
+
+        Args:
+            read: what stands before the tail, all of one layout, with ``hidden_bvd``.
+            tail_ids: ``(S,)``.
+            prompt: which of these are the prompt's.
+            grid_thw: of the visual tokens of one conversation.
+        """
+        ids_bn, positions, cache = self._behind(read, tail_ids)
+        logits_bv = self._next_logits(ids_bn, positions[..., read[0].tokens :], cache)
+        answers_bn = self._decode(logits_bv, _said(read, ids_bn), positions, cache, self.options.max_new_tokens)
+        ids_bn, positions, cache = self._behind(read, torch.cat([ids_bn, answers_bn], dim=1))
+        hidden_bnd = self._last_hidden(ids_bn, positions[..., read[0].tokens :], cache)
+        rows = (hidden_vd for each in read if each.hidden_bvd is not None for hidden_vd in each.hidden_bvd)
+        found = []
+        for answer_n, text, visual_vd, textual_nd in zip(answers_bn, self._texts(answers_bn), rows, hidden_bnd, strict=True):
+            words_n = answer_n[: int((~torch.isin(answer_n, self._eos_ids)).cumprod(dim=0).sum())]
+            token_ids = torch.cat([tail_ids[prompt], words_n])
+            # A word of the answer is looked for where it was predicted: one place before its own.
+            predicted = torch.arange(len(words_n), device=tail_ids.device) + len(tail_ids) - 1
+            places_kd = torch.cat([textual_nd[prompt], textual_nd[predicted]])
+            of_tokens_kd = self.model.get_output_embeddings().weight[token_ids].float()
+            visual_kv, textual_kk = ((of_tokens_kd @ there.float().T).clamp(min=0.0).cpu() for there in (visual_vd, places_kd))
+            visual_kthw = visual_kv.reshape(-1, *grid_thw)
+            prompt_tokens = len(token_ids) - len(words_n)
+            found.append(TokenActivations(text, tuple(token_ids.tolist()), prompt_tokens, visual_kthw, textual_kk))
+        return found
+
     def _behind(self, read: Sequence[Reading], tail_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Cache]:
-        """For one tail behind each conversation: its ids, the positions of the whole, and a cache that may grow."""
-        positions = torch.cat([each.positions(len(tail_ids)) for each in read], dim=-2)
+        """For a tail behind each conversation, ``(S,)`` or ``(B, S)``: its ids, the whole's positions, and a cache to grow."""
+        positions = torch.cat([each.positions(tail_ids.shape[-1]) for each in read], dim=-2)
         ids_bn = tail_ids.expand(positions.shape[-2], -1)
         return ids_bn, on_device(positions, self.model.device), joined_cache(read)
 
@@ -371,19 +436,37 @@ class ChatModel:
         )
         return output.logits[:, -1]
 
-    def _decode(self, logits_bv: torch.Tensor, said_bn: torch.Tensor, positions: torch.Tensor, cache: Cache) -> list[str]:
-        """Answer greedily, from the logits after the prompt, until every conversation has ended or the limit is reached."""
+    def _last_hidden(self, ids_bn: torch.Tensor, positions: torch.Tensor, cache: Cache, **images: torch.Tensor) -> torch.Tensor:
+        """Append tokens to the cache; ``(B, tokens, channels)``, what the last layer makes of each, from which logits come."""
+        output = self.model.model(input_ids=ids_bn, position_ids=positions, past_key_values=cache, use_cache=True, **images)
+        return output.last_hidden_state
+
+    def _texts(self, answers_bn: torch.Tensor) -> list[str]:
+        return self.tokenizer.batch_decode(answers_bn, skip_special_tokens=True)
+
+    def _decode(
+        self, logits_bv: torch.Tensor, said_bn: torch.Tensor, positions: torch.Tensor, cache: Cache, max_new_tokens: int
+    ) -> torch.Tensor:
+        """``(B, n)`` tokens of greedy answers, from the logits after the prompt, until all have ended or the limit is reached.
+
+        An answer that ends before others is filled up with tokens that end it.
+        """
         ended_b = torch.zeros(len(logits_bv), dtype=torch.bool, device=logits_bv.device)
         prompt_tokens = said_bn.shape[1]
-        for step in range(1, self.options.max_new_tokens + 1):
+        for step in range(1, max_new_tokens + 1):
             scores_bv = self._adjusted(said_bn, logits_bv.float())  # type: ignore[arg-type]
             token_b = scores_bv.argmax(dim=-1).where(~ended_b, self._eos_ids[0])
             said_bn = torch.cat([said_bn, token_b[:, None]], dim=1)
             ended_b |= torch.isin(token_b, self._eos_ids)
-            if step == self.options.max_new_tokens or ended_b.all():
+            if step == max_new_tokens or ended_b.all():
                 break
             logits_bv = self._next_logits(token_b[:, None], positions[..., -1:] + step, cache)
-        return self.tokenizer.batch_decode(said_bn[:, prompt_tokens:], skip_special_tokens=True)
+        return said_bn[:, prompt_tokens:]
+
+
+def _said(read: Sequence[Reading], ids_bn: torch.Tensor) -> torch.Tensor:
+    """All tokens of conversations whose tails are given."""
+    return torch.cat([torch.cat([each.input_ids_bn for each in read]), ids_bn], dim=1)
 
 
 @contextmanager

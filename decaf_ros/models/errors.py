@@ -9,5 +9,9 @@ class OptionsError(ValueError):
     """Options that do not suit a model. The message names the cause and the way out."""
 
 
+class NoBoxesError(ValueError):
+    """A model that cannot be asked for boxes. The message names the cause and the way out."""
+
+
 class PromptError(ValueError):
     """A sentence that a model cannot take. The message names the cause and the way out."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, ObjectPrompt
+from decaf_ros.models.boxes import BoxFormat
 from decaf_ros.models.read_memory import ReadMemory
 
 
@@ -23,6 +24,26 @@ class Reply:
 
     answers: tuple[str, ...]
     state: Any
+
+
+@dataclass(frozen=True, eq=False)
+class TokenActivations:
+    """What the ``K`` tokens of a prompt and of its answer light up, in one conversation: logits, cut off at 0.
+
+    Attributes:
+        answer: the text.
+        token_ids: of the prompt's tokens, then of the answer's, without the one that ends it.
+        prompt_tokens: how many of them are the prompt's.
+        visual_kthw: ``(K, T', H', W')`` float32 on the CPU, of each token at the visual tokens.
+        textual_kk: ``(K, K)`` float32 on the CPU, of the row's token at the column's place: where a token of the prompt stands,
+            or where one of the answer was predicted.
+    """
+
+    answer: str
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+    visual_kthw: torch.Tensor
+    textual_kk: torch.Tensor
 
 
 class VisualPrefix(Protocol):
@@ -61,6 +82,21 @@ class VisualPrefix(Protocol):
             ValueError: the model has no token for yes or for no.
         """
 
+    def say(self, prompt: str, conversations: Sequence[int], max_new_tokens: int) -> tuple[str, ...]:
+        """Put a prompt behind some of the conversations, and decode an answer of some length to each; nothing is kept.
+
+        Args:
+            prompt: as for :meth:`ask`.
+            conversations: which ones, from 0 on.
+            max_new_tokens: length of an answer, at most, in place of what the model's options say.
+
+        Returns:
+            The answers, in the order of the conversations.
+
+        Raises:
+            PromptError: as :meth:`ask`.
+        """
+
     def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
         """Attention rollout from each prompt's last token to the visual tokens (DecAF, section 3.3).
 
@@ -71,6 +107,24 @@ class VisualPrefix(Protocol):
 
         Raises:
             ValueError: no reply, or one that came from another prefix.
+        """
+
+    def last_token_attention(self, prompt: str) -> torch.Tensor:
+        """How much the prompt's last token attends to each visual token, head by head, in all layers.
+
+        Returns:
+            ``(layers, heads, T', H', W')`` float32 on the CPU.
+
+        Raises:
+            PromptError: as :meth:`ask`.
+        """
+
+    def activations(self, prompt: str) -> list[TokenActivations]:
+        """What the tokens of a prompt and of its answer light up in the images, for every conversation.
+
+        Raises:
+            PromptError: as :meth:`ask`.
+            ValueError: the images were read without what that takes.
         """
 
 
@@ -100,6 +154,13 @@ class VideoMllm(Protocol):
 
     def complete(self, prompt: str) -> str:
         """Answer a prompt without images."""
+
+    def box_format(self) -> BoxFormat:
+        """How it writes the boxes that it is asked for on the frame path, as JSON; takes no time.
+
+        Raises:
+            NoBoxesError: it was not taught to.
+        """
 
 
 class FrameFeatures(Protocol):
@@ -183,7 +244,10 @@ class MaskTracker(Protocol[_Features, _Track]):
         """
 
     def turned_back(self, track: _Track) -> _Track:
-        """The same object from the first frame of a reversible track, for steps back in time, knowing what came later."""
+        """The same object from the first frame of a reversible track, for steps back in time, knowing what came later.
+
+        Once only; the track itself goes on as before.
+        """
 
     def start_backwards(self, features: _Features, mask_hw: BoolArray, later: Sequence[_Features]) -> _Track:
         """A new object from its mask on a frame, for steps back in time, knowing the :attr:`reach` frames after that one."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
@@ -17,6 +17,7 @@ from transformers.video_utils import VideoMetadata
 
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.adapter import ChatAdapter, FrameLayout, common_tokens, in_batches, require_fit
+from decaf_ros.models.boxes import BoxFormat
 from decaf_ros.models.chat_model import Conversations, MllmOptions, Reading
 from decaf_ros.models.prompts import Medium
 from decaf_ros.models.read_memory import ReadMemory
@@ -74,6 +75,10 @@ class Qwen25Vl(ChatAdapter):
             if not isinstance(part.size["longest_edge"], int):
                 raise ValueError(f"{type(part).__name__} names no longest_edge, the most pixels of an image")
 
+    def box_format(self) -> BoxFormat:
+        """Pixels of the image as the model gets it."""
+        return BoxFormat(self._cell_px)
+
     def _video_grid_thw(self, window: FrameWindow) -> tuple[int, int, int]:
         return self._steps(window), *self._video_grid(window)
 
@@ -81,12 +86,8 @@ class Qwen25Vl(ChatAdapter):
         """An odd last frame is repeated, as Qwen's processor does."""
         way, steps = self._way_of_seeing(window), self._in_steps(window.frames)
         known = [memory.get(way, step) for step in steps]
-        conversations = self._conversations(self._video_inputs(window, self._video_grid(window)), "video", self._time_inputs)
-        if any(features is not None for features in known):
-            of_steps = conversations.images[_PIXELS["video"]].chunk(len(steps))
-            nothing = of_steps[0][:0]
-            unknown = [pixels for pixels, features in zip(of_steps, known, strict=True) if features is None]
-            conversations.images[_PIXELS["video"]] = torch.cat([nothing, *unknown])
+        unknown = [step for step, features in zip(steps, known, strict=True) if features is None]
+        conversations = self._conversations(self._unseen_inputs(window, unknown), "video", self._time_inputs)
         with in_steps(known) as seen:
             read = self._chat.prefill(conversations)
         for frames, features in zip(steps, seen, strict=True):
@@ -99,7 +100,7 @@ class Qwen25Vl(ChatAdapter):
         [step] = [step for step in self._in_steps(window.frames) if frame in step]
         if len(step) < self._temporal_stride or memory.get(way, step) is not None:
             return
-        inputs = self._video_inputs(FrameWindow(step), self._video_grid(window))
+        inputs = self._video_inputs(FrameWindow(step), self._videos(step, self._video_size_hw(window)))
         with in_steps([None]) as seen:
             self._chat.see({name: inputs[name] for name in (_PIXELS["video"], _GRID["video"])})
         memory.put(way, step, seen[0], seen[0].nbytes)
@@ -111,16 +112,25 @@ class Qwen25Vl(ChatAdapter):
         """Frames that the vision tower merges into one step in time each; the last one may have fewer."""
         return list(in_batches(frames, self._temporal_stride))
 
-    def _video_inputs(self, window: FrameWindow, grid_hw: tuple[int, int]) -> Mapping[str, torch.Tensor]:
+    def _unseen_inputs(self, window: FrameWindow, unknown: Sequence[tuple[Frame, ...]]) -> Mapping[str, torch.Tensor]:
+        """What the processor makes of a window, but for the pixels of steps that are known."""
+        size_hw = self._video_size_hw(window)
+        if len(unknown) == self._steps(window):
+            return self._video_inputs(window, self._videos(window.frames, size_hw))
+        # All the rest depends on sizes and times alone.
+        blank = torch.zeros(len(window), 3, *size_hw, dtype=torch.uint8, device=self._chat.model.device)
+        inputs = dict(self._video_inputs(window, [blank], do_rescale=False, do_normalize=False))
+        name = _PIXELS["video"]
+        seen = [self._video_inputs(FrameWindow(step), self._videos(step, size_hw))[name] for step in unknown]
+        inputs[name] = torch.cat([inputs[name][:0].float(), *seen])
+        return inputs
+
+    def _video_inputs(self, window: FrameWindow, videos: list[Any], **options: bool) -> Mapping[str, torch.Tensor]:
+        """What the processor makes of a window whose images are the video given."""
         count = len(window)
         metadata = VideoMetadata(total_num_frames=count, fps=window.frames_per_second, frames_indices=list(range(count)))
         return self._chat.processed(
-            "video",
-            1,
-            videos=self._videos(window.frames, self._size_hw(grid_hw)),
-            video_metadata=[metadata],
-            do_sample_frames=False,
-            do_resize=False,
+            "video", 1, videos=videos, video_metadata=[metadata], do_sample_frames=False, do_resize=False, **options
         )
 
     def _frame_layout(self, window: FrameWindow) -> FrameLayout:
@@ -136,6 +146,9 @@ class Qwen25Vl(ChatAdapter):
 
     def _video_grid(self, window: FrameWindow) -> tuple[int, int]:
         return fit_grid(window.size_hw, max(1, min(self._options.video_tokens, self._video_limit(window))))
+
+    def _video_size_hw(self, window: FrameWindow) -> tuple[int, int]:
+        return self._size_hw(self._video_grid(window))
 
     def _frame_grid(self, window: FrameWindow) -> tuple[int, int]:
         """Twice the video path's rows and columns where the limits allow it, else the finest grid that they allow."""

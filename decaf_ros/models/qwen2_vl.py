@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decaf_ros.models.adapter import ChatAdapter
+from decaf_ros.models.boxes import BoxFormat
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
 
 
@@ -12,3 +14,7 @@ class Qwen2Vl(Qwen25Vl):
     """
 
     _time_inputs = ()
+
+    def box_format(self) -> BoxFormat:
+        """None: it was taught to write boxes between tokens of their own, not as JSON."""
+        return ChatAdapter.box_format(self)

@@ -7,6 +7,7 @@ the vision encoder are added to the visual tokens in the first layers of the lan
 from __future__ import annotations
 
 from decaf_ros.datatypes import FrameWindow
+from decaf_ros.models.boxes import BoxFormat
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
 
 
@@ -14,6 +15,10 @@ class Qwen3Vl(Qwen25Vl):
     """Implements :class:`decaf_ros.models.protocols.VideoMllm` for ``Qwen3VLForConditionalGeneration``."""
 
     _time_inputs = ()
+
+    def box_format(self) -> BoxFormat:
+        """Thousandths of the image's sides."""
+        return BoxFormat()
 
     def _video_limit(self, window: FrameWindow) -> int:
         # This family's limit is one of all frames together, the repeated last one included.

@@ -168,6 +168,12 @@ class Sam2Track:
             pointer_ages=tuple(now - pointer.time for pointer in pointers),
         )
 
+    def forget_beginning(self) -> None:
+        """Keep no more than what the next frames need; it cannot be :meth:`reversed` any more."""
+        self._keeps_beginning = False
+        self._first.clear()
+        self._first_pointers.clear()
+
     @classmethod
     def starting(cls, span: MemorySpan, start: MemoryEntry, reversible: bool = False) -> Sam2Track:
         """A track whose first frame, at time 0, is a conditioning frame; only a reversible one can be :meth:`reversed`."""

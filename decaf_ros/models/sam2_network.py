@@ -2,11 +2,12 @@
 
 All of sam2's own modules and weights are used as they are; what is replaced is its string-keyed state, which grows with the
 video. The values are those of the official video predictor with ``apply_postprocessing=False``, the setting of the published
-evaluation: no hole filling, soft masks into memory, no fallback among masks by stability. In float32 and with one object a
-call they are the same bit by bit.
+evaluation: no hole filling, soft masks into memory, no fallback among masks by stability. Asked to round as it does, they are
+the same bit by bit in float32 with one object a call.
 
-With several objects a call, what does not depend on the object is computed once (the first self-attention of the memory
-attention, the image's part of the memory encoder), masks that are not chosen are not enlarged, and no object waits for another.
+Otherwise what does not depend on the object is computed once (the first self-attention of the memory attention, the image's
+part of the memory encoder), masks that are not chosen are not enlarged, and a CPU looks back in an order that suits its cache.
+No object waits for another.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -128,6 +130,7 @@ class Sam2Network:
         device: where to compute.
         dtype: float32, or a half precision to compute in under autocast.
         compile_encoder: compile the image encoder, before this returns.
+        as_official: whether one object a call is rounded as by the official predictor, which takes longer.
 
     Raises:
         ValueError: the model has a setting that no published config has and that the tracker cannot honour.
@@ -140,12 +143,14 @@ class Sam2Network:
         dtype: torch.dtype = torch.float32,
         *,
         compile_encoder: bool = False,
+        as_official: bool = False,
     ) -> None:
         settings = {name: getattr(model, name) for name in _REQUIRED_SETTINGS}
         if settings != _REQUIRED_SETTINGS:
             raise ValueError(f"unsupported SAM 2 settings {settings}; they must be {_REQUIRED_SETTINGS}")
         self.device = torch.device(device)
         self._dtype = dtype
+        self._as_official = True  # for the warm-up, in which sam2's modules see the image size
         if dtype is not torch.float32:
             _store_in(model, dtype)
         self._model = model.to(self.device).eval()
@@ -164,6 +169,7 @@ class Sam2Network:
         else:  # a compiled one runs as a whole
             require_wanted_in_layers(self._model.image_encoder)
         self._warm_up(blank)
+        self._as_official = as_official
 
     @property
     def span(self) -> MemorySpan:
@@ -231,7 +237,8 @@ class Sam2Network:
 
         Args:
             features: of the frame.
-            memories: one per object, all with the same :attr:`Recollection.token_counts`.
+            memories: one per object; those with the same :attr:`Recollection.token_counts` stand side by side, so that they
+                look back together.
             strays: tells which pixels of the ``(B, h, w)`` masks that were found do not belong to them.
         """
         with self._inference():
@@ -240,7 +247,7 @@ class Sam2Network:
             if strays is not None:
                 [masks_bhw] = on_cpu(decoded.masks.logits_bhw > 0)
                 decoded = decoded.without(strays(masks_bhw.numpy()))
-            if len(memories) == 1:  # the official order; the other way round is cheaper, and rounded in another way
+            if self._as_official:  # the other way round is cheaper, and rounded in another way
                 square = decoded.chosen(self._enlarged(decoded.logits_bmhw))
             else:
                 square = self._enlarged(decoded.chosen(decoded.logits_bmhw))
@@ -353,24 +360,36 @@ class Sam2Network:
     def _attend_to_memory(self, features: Sam2Features, memories: Sequence[Recollection]) -> torch.Tensor:
         """``(B, C, h, w)``: the coarsest feature level, told apart by what each object's memory says."""
         attention = self._model.memory_attention
-        spatial, spatial_positions = self._spatial_tokens(memories)
-        pointers, pointer_positions = self._pointer_tokens(memories)
-        memory = torch.cat([spatial, pointers], dim=1)
-        positions = torch.cat([spatial_positions, pointer_positions], dim=1)
+        groups = [self._memories(list(group)) for _, group in groupby(memories, lambda memory: memory.token_counts)]
         here = self._image_positions_bnc
         # Before the first look at the memories all objects are alike: one row stands for all of them.
         tokens = features.tokens_bnc()
         if attention.pos_enc_at_input:
             tokens = tokens + 0.1 * here
-        look_back = _look_back
-        fits = tokens.shape[1] * memory.shape[1] <= _MOST_SCORES
-        if len(memories) > 1 and fits and self.device.type == "cpu" and self._dtype is torch.float32:
-            look_back = _look_back_one_by_one
         for layer in attention.layers:
             tokens = layer._forward_sa(tokens, here).expand(len(memories), -1, -1)
-            tokens = look_back(layer, tokens, memory, here, positions, pointers.shape[1])
+            rows = tokens.split([len(group.tokens_bnc) for group in groups])
+            seen = [self._look_back(layer, own, here, group) for own, group in zip(rows, groups, strict=True)]
+            tokens = torch.cat(seen) if len(seen) > 1 else seen[0]
             tokens = tokens + layer.linear2(layer.activation(layer.linear1(layer.norm3(tokens))))
         return attention.norm(tokens).transpose(1, 2).unflatten(2, features.levels[-1].shape[-2:])
+
+    def _memories(self, memories: Sequence[Recollection]) -> _Memories:
+        """Memories of equally many tokens, in one tensor."""
+        spatial, spatial_positions = self._spatial_tokens(memories)
+        pointers, pointer_positions = self._pointer_tokens(memories)
+        tokens = torch.cat([spatial, pointers], dim=1)
+        return _Memories(tokens, torch.cat([spatial_positions, pointer_positions], dim=1), pointers.shape[1])
+
+    def _look_back(self, layer: Any, tokens: torch.Tensor, here: torch.Tensor, memories: _Memories) -> torch.Tensor:
+        """Cross-attention of ``(B, h * w, C)`` tokens to the memories of their objects."""
+        fits = tokens.shape[1] * memories.tokens_bnc.shape[1] <= _MOST_SCORES
+        if not self._as_official and fits and self.device.type == "cpu" and self._dtype is torch.float32:
+            return _look_back_one_by_one(layer, tokens, here, memories)
+        attended: torch.Tensor = layer._forward_ca(
+            tokens, memories.tokens_bnc, here, memories.positions_bnc, num_k_exclude_rope=memories.pointers
+        )
+        return attended
 
     def _spatial_tokens(self, memories: Sequence[Recollection]) -> tuple[torch.Tensor, torch.Tensor]:
         """Spatial memories and their positions in the image and in time, both ``(B, memories * h * w, C_mem)``."""
@@ -405,7 +424,7 @@ class Sam2Network:
         # Contiguous, since the layout of the first summand is that of all that follows, and rounding depends on it.
         image = encoder.pix_feat_proj(features.levels[-1]).contiguous()
         summed = image + encoder.mask_downsampler(masks)
-        if len(masks) > 1:  # rounded in another way than one by one in any case, so in the layout that is faster
+        if not self._as_official:  # rounded in another way in the layout that is faster
             summed = summed.contiguous(memory_format=torch.channels_last)
         memory = encoder.out_proj(encoder.fuser(summed))
         if model.no_obj_embed_spatial is not None:
@@ -447,18 +466,22 @@ class _Positions(torch.nn.Module):
         return self._known[kind]
 
 
-def _look_back(
-    layer: Any, tokens: torch.Tensor, memory: torch.Tensor, here: torch.Tensor, positions: torch.Tensor, pointers: int
-) -> torch.Tensor:
-    """Cross-attention of ``(B, h * w, C)`` tokens to ``(B, N, C_mem)`` memories, whose last ``pointers`` have no place."""
-    attended: torch.Tensor = layer._forward_ca(tokens, memory, here, positions, num_k_exclude_rope=pointers)
-    return attended
+@dataclass(frozen=True, eq=False)
+class _Memories:
+    """What several objects remember, equally much each.
+
+    Attributes:
+        tokens_bnc, positions_bnc: ``(B, N, C_mem)`` memories, and where they are in the image and in time.
+        pointers: how many of the last tokens have no place in the image.
+    """
+
+    tokens_bnc: torch.Tensor
+    positions_bnc: torch.Tensor
+    pointers: int
 
 
-def _look_back_one_by_one(
-    layer: Any, tokens: torch.Tensor, memory: torch.Tensor, here: torch.Tensor, positions: torch.Tensor, pointers: int
-) -> torch.Tensor:
-    """The same as :func:`_look_back`, faster on a CPU as long as what one object needs fits into its cache.
+def _look_back_one_by_one(layer: Any, tokens: torch.Tensor, here: torch.Tensor, memories: _Memories) -> torch.Tensor:
+    """Cross-attention, faster on a CPU as long as what one object needs fits into its cache.
 
     Weights sum to 1, so that memories can be averaged first and projected to values afterwards: they are narrower than values,
     and there are more of them than tokens.
@@ -470,11 +493,11 @@ def _look_back_one_by_one(
     queries = cross.q_proj(queries + here if layer.pos_enc_at_cross_attn_queries else queries)
     rotations = cross.freqs_cis  # (h * w, C / 2) complex
     _rotate(queries, rotations)
-    queries = (queries * queries.shape[-1] ** -0.5).expand(len(memory), -1, -1)
+    queries = (queries * queries.shape[-1] ** -0.5).expand(len(tokens), -1, -1)
     seen = []
-    for query, known, where in zip(queries, memory, positions, strict=True):
+    for query, known, where in zip(queries, memories.tokens_bnc, memories.positions_bnc, strict=True):
         keys = cross.k_proj(known + where if layer.pos_enc_at_cross_attn_keys else known)
-        _rotate(keys[: len(keys) - pointers].unflatten(0, (-1, len(rotations))), rotations)
+        _rotate(keys[: len(keys) - memories.pointers].unflatten(0, (-1, len(rotations))), rotations)
         seen.append((query @ keys.T).softmax(dim=-1) @ known)
     return tokens + cross.out_proj(cross.v_proj(torch.stack(seen)))
 

@@ -47,8 +47,8 @@ class Sam2Tracker:
     """A :class:`~decaf_ros.models.protocols.MaskTracker`. All state is in the tracks, so threads may share it.
 
     A step gives what sam2's video predictor gives offline (see :mod:`~decaf_ros.models.sam2_network` for its settings) while a
-    track keeps a constant number of bytes. Objects whose memories hold equally many tokens go through the network in one batch.
-    That is every object 15 frames after its last prompt.
+    track keeps a constant number of bytes. All objects go through the network in one batch; only where they look back, those go
+    together whose memories hold equally many tokens. That is every object 15 frames after its last prompt.
 
     Args:
         network: the network, on its device.
@@ -211,8 +211,13 @@ class Sam2Tracker:
         return Sam2Track.starting(self._span, _entry(self._network.memorise(features, mask_hw[None]), 0, time=0), reversible)
 
     def turned_back(self, track: Sam2Track) -> Sam2Track:
-        """The same object from the first frame of a reversible track, for steps back in time, as in the official predictor."""
-        return track.reversed()
+        """The same object from the first frame of a reversible track, for steps back in time, as in the official predictor.
+
+        The track itself goes on as before, but cannot be turned back again.
+        """
+        back = track.reversed()
+        track.forget_beginning()
+        return back
 
     @_in_line
     def start_backwards(self, features: Sam2Features, mask_hw: BoolArray, later: Sequence[Sam2Features]) -> Sam2Track:
@@ -288,12 +293,11 @@ class Sam2Tracker:
         return [outputs[index] for index in range(len(tracks))]
 
     def _batches(self, tracks: Sequence[Sam2Track]) -> Iterator[tuple[Sequence[int], list[Recollection]]]:
-        """Indices of tracks that can share one call, with what each of them remembers."""
+        """Indices of tracks that share a call, with what each of them remembers; those that remember as much side by side."""
         recollections = [track.recall() for track in tracks]
-        for counts in sorted({recollection.token_counts for recollection in recollections}):
-            group = [index for index, recollection in enumerate(recollections) if recollection.token_counts == counts]
-            for chunk in _chunks(group, self._batch_size):
-                yield chunk, [recollections[index] for index in chunk]
+        order = sorted(range(len(tracks)), key=lambda index: recollections[index].token_counts)
+        for chunk in _chunks(order, self._batch_size):
+            yield chunk, [recollections[index] for index in chunk]
 
     def _propagate_batch(self, clip: Sequence[Sam2Features], key_index: int, masks_nhw: BoolArray) -> BoolArray:
         """Propagate as many masks as one call of the network takes."""

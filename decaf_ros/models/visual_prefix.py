@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from decaf_ros.method.loc_head import last_token_attention
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
 from decaf_ros.models.chat_model import ChatModel, Reading
 from decaf_ros.models.devices import on_device
 from decaf_ros.models.prompts import Medium
-from decaf_ros.models.protocols import Reply
+from decaf_ros.models.protocols import Reply, TokenActivations
 from decaf_ros.models.wanted import require_wanted
 
 
@@ -60,6 +61,14 @@ class CachedVisualPrefix:
             tail_ids = self._chat.tail_ids(self._medium, prompt)
             return tuple(self._chat.share_of_yes(self._read, tail_ids).tolist())
 
+    def say(self, prompt: str, conversations: Sequence[int], max_new_tokens: int) -> tuple[str, ...]:
+        """Answers of some length, of some conversations only; see the protocol."""
+        with self._chat.device_queue():
+            tail_ids = self._chat.tail_ids(self._medium, prompt)
+            rows = [(reading, row) for reading in self._read for row in range(len(reading))]
+            read = [reading.row(row) for reading, row in (rows[each] for each in conversations)]
+            return self._chat.say(read, tail_ids, max_new_tokens) if read else ()
+
     @torch.inference_mode()
     def rollout(self, replies: Sequence[Reply]) -> torch.Tensor:
         """``(len(replies), T', H', W')`` float32 on the CPU; see the protocol."""
@@ -73,6 +82,27 @@ class CachedVisualPrefix:
                 prompts = [[QueryKeys(*(tensor[rows] for tensor in layer)) for layer in tail.layers] for tail in tails]
                 maps_pbc.append(self._rollout_of(group, prompts))
             return torch.cat(maps_pbc, dim=1).reshape(len(tails), *self.grid_thw).cpu()
+
+    @torch.inference_mode()
+    def last_token_attention(self, prompt: str) -> torch.Tensor:
+        """``(layers, heads, T', H', W')`` float32 on the CPU; see the protocol."""
+        with self._chat.device_queue():
+            layers = self._chat.last_token(self._read, self._chat.tail_ids(self._medium, prompt))
+            first = self._read[0]
+            cells = on_device(first.grid_tokens, layers[0].keys_bgkd.device)
+            rows = [last_token_attention(queries[:, :, 0], keys, first.scaling)[..., cells] for queries, keys in layers]
+            rows_lhbc = torch.stack(rows).transpose(1, 2)
+            return rows_lhbc.reshape(*rows_lhbc.shape[:2], *self.grid_thw).cpu()
+
+    def activations(self, prompt: str) -> list[TokenActivations]:
+        """What tokens light up, for every conversation; see the protocol."""
+        if any(each.hidden_bvd is None for each in self._read):
+            raise ValueError("activations are of images that were read with the option hidden_states")
+        grid_thw = self.grid_thw if self._medium == "video" else (1, *self.grid_thw[1:])
+        with self._chat.device_queue():
+            tail_ids = self._chat.tail_ids(self._medium, prompt)
+            prompt_in_tail = self._chat.prompt_in_tail(self._medium, tail_ids)
+            return self._chat.activations(self._read, tail_ids, prompt_in_tail, grid_thw)
 
     def _groups(self) -> Iterator[list[Reading]]:
         """What was read, in its order, in groups of no more tokens than a batch may have, but of one reading at least."""

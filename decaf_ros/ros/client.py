@@ -116,6 +116,7 @@ class DecafClient:
         window_seconds: float = 0.0,
         replace: bool = True,
         accept_doubtful: bool = False,
+        grounder: str = "",
         wait_seconds: float = 0.0,
         timeout_s: float = 120.0,
     ) -> Query.Response:
@@ -133,6 +134,7 @@ class DecafClient:
             window_seconds=window_seconds,
             replace=replace,
             accept_doubtful=accept_doubtful,
+            grounder=grounder,
             wait_seconds=wait_seconds,
         )
         return self.call("query", request, timeout_s + wait_seconds)
@@ -144,6 +146,7 @@ class DecafClient:
         window_seconds: float = 0.0,
         replace: bool = True,
         accept_doubtful: bool = False,
+        grounder: str = "",
         wait_seconds: float = 0.0,
         on_feedback: Callable[[TrackByLanguage.Feedback], None] = lambda feedback: None,
         timeout_s: float = 10.0,
@@ -151,7 +154,7 @@ class DecafClient:
         """Ask as :meth:`query` does, but as a goal, which tells how far it is, and can be cancelled.
 
         Args:
-            expression, window_seconds, replace, accept_doubtful, wait_seconds: see TrackByLanguage.
+            expression, window_seconds, replace, accept_doubtful, grounder, wait_seconds: see TrackByLanguage.
             on_feedback: called on the client's thread as in :meth:`subscribe`; not for feedback that the result has overtaken.
             timeout_s: for the goal to be accepted.
 
@@ -165,6 +168,7 @@ class DecafClient:
             window_seconds=window_seconds,
             replace=replace,
             accept_doubtful=accept_doubtful,
+            grounder=grounder,
             wait_seconds=wait_seconds,
         )
         goal_id = self._tracking.new_goal_id()

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import cv2
@@ -29,7 +29,7 @@ from rclpy.signals import SignalHandlerOptions
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import HeatMap, Segmentation, TrackEvent
 from decaf_ros.models.devices import resolve_device
-from decaf_ros.models.errors import ModelNotFound
+from decaf_ros.models.errors import ModelNotFound, NoBoxesError
 from decaf_ros.ros import vision
 from decaf_ros.ros.action import TrackAction
 from decaf_ros.ros.arguments import check_arguments
@@ -42,7 +42,7 @@ from decaf_ros.ros.entities import EntityGroup, IndependentCallbackGroup
 from decaf_ros.ros.executor import CameraFirstExecutor
 from decaf_ros.ros.images import ImageInput
 from decaf_ros.ros.logs import forward_logs
-from decaf_ros.ros.models import MODEL_PARAMETERS, Models
+from decaf_ros.ros.models import MODEL_PARAMETERS, LoadedModel, Models
 from decaf_ros.ros.objects_3d import SpacePublisher
 from decaf_ros.ros.painter import Painter
 from decaf_ros.ros.parameter_services import LimitedParameterService
@@ -114,7 +114,7 @@ class DecafNode(LifecycleNodeMixin, Node):
         self._failure = ""
         self._following = False
         self._space: SpacePublisher | None = None
-        self._staged: dict[str, Any] = {}
+        self._staged: dict[str, LoadedModel] = {}
         self._engine = Engine(TrackingSession(None, settings_for(SessionConfig, values)), None, self)
         self._statistics = CameraStatistics(cast(ROSClock, self.get_clock()))
         self._depth = DepthCamera(self) if values["depth"] else None
@@ -220,6 +220,10 @@ class DecafNode(LifecycleNodeMixin, Node):
             undo.pop_all()
         if not problem:
             self.get_logger().info("ready: both models are loaded")
+        try:
+            self._require_boxes(values, {})
+        except NoBoxesError as error:
+            self.get_logger().error(f"queries will be refused: {error}")
 
     def _release(self) -> None:
         self._following = False
@@ -282,14 +286,23 @@ class DecafNode(LifecycleNodeMixin, Node):
         changes = {parameter.name: parameter.value for parameter in parameters}
         try:
             check_values(current_values(self) | changes)
-            self._staged = self._stage_models(changes)
+            staged = self._stage_models(changes)
+            if "grounder" in changes or "mllm_model" in changes:
+                self._require_boxes(current_values(self) | changes, staged)
+            self._staged = staged
         except (ModelNotFound, ValueError) as error:
             return SetParametersResult(successful=False, reason=brief(error))
         if not hasattr(self, "add_post_set_parameters_callback"):
             self._apply_parameters(parameters)
         return SetParametersResult(successful=True)
 
-    def _stage_models(self, changes: dict[str, Any]) -> dict[str, Any]:
+    def _require_boxes(self, values: Mapping[str, Value], staged: Mapping[str, LoadedModel]) -> None:
+        """Raise ``NoBoxesError`` if boxes are to be asked for of a language model that was not taught to answer with any."""
+        mllm = staged["mllm_model"].model if "mllm_model" in staged else self.models.mllm
+        if mllm is not None and values["grounder"] != "decaf":
+            mllm.box_format()
+
+    def _stage_models(self, changes: dict[str, Any]) -> dict[str, LoadedModel]:
         """Models in use that are made from a parameter that changes, and those missing that are asked for again."""
         if not any(each in changes for inputs in MODEL_PARAMETERS.values() for each in inputs):
             return {}

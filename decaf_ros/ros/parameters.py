@@ -13,7 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from decaf_ros import limits
-from decaf_ros.config import GroundingConfig, SessionConfig
+from decaf_ros.config import GROUNDERS, GroundingConfig, SessionConfig
 from decaf_ros.models.chat_model import MllmOptions
 from decaf_ros.ros.images import DEFAULT_MAX_PIXELS, IMAGE_TRANSPORTS
 from decaf_ros.text import brief, quoted
@@ -250,6 +250,12 @@ SETTINGS = (
     ),
     Setting("max_objects", SessionConfig.max_objects, "Objects followed at a time.", (1, 65535)),
     # GroundingConfig
+    Setting(
+        "grounder",
+        GroundingConfig.grounder,
+        "Where candidates come from: decaf (points where the model looks), box (boxes that it answers with), or both.",
+        choices=GROUNDERS,
+    ),
     Setting(
         "paths",
         GroundingConfig.paths,

@@ -27,7 +27,12 @@ _STATES = {
 def query_request(asked: Query.Request | TrackByLanguage.Goal) -> QueryRequest:
     """What a client asks for."""
     return QueryRequest(
-        asked.expression, asked.window_seconds or None, asked.replace, asked.accept_doubtful, asked.wait_seconds
+        asked.expression,
+        asked.window_seconds or None,
+        asked.replace,
+        asked.accept_doubtful,
+        wait_seconds=asked.wait_seconds,
+        grounder=asked.grounder or None,
     )
 
 
@@ -49,6 +54,7 @@ def fill_query(
     elif not record.confident:
         response.message = "no candidate passed the score threshold (parameter tracklet_threshold); the best one is tracked"
     response.presence = record.presence
+    response.grounder = record.grounder
     response.object_name = record.object_name
     response.objects = [tracked_object(tracked) for tracked in result.segmentation.objects]
     response.masks = [mask_image(tracked.mask_hw, header) for tracked in result.segmentation.objects]

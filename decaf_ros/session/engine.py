@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from decaf_ros import limits
+from decaf_ros.config import GrounderName, checked_grounder
 from decaf_ros.datatypes import Frame, ObjectPrompt
 from decaf_ros.session.busy import BusyShare
 from decaf_ros.session.errors import SessionError, UnknownIdError
@@ -122,16 +123,18 @@ class Engine:
             on_look: see :class:`~decaf_ros.session.jobs.Patience`.
 
         Raises:
-            SessionError: the sentence or the window is not acceptable, or too many queries wait or are active.
+            SessionError: the sentence, the window or the grounder is not acceptable, or too many queries wait or are active.
         """
         request = replace(request, expression=self._checked_text(request.expression, "expression"))
         if not request.expression:
             raise SessionError('the expression is empty: say what to look for, such as "the red mug"')
         self._check_window(request.window_seconds)
+        grounder = self._checked_grounder(request.grounder)
         self._check_wait(request)
         self.require_room(active=not request.replace)
         query_id = self.session.new_query_id()
         job = Job(query_id, request.expression, lambda job: answering.find(self._desk, job, request), on_stage)
+        job.grounder = grounder
         if request.wait_seconds:
             job.patience = Patience(request.wait_seconds, self._desk.clock() + request.wait_seconds, on_look)
         return self._put(job)
@@ -148,9 +151,9 @@ class Engine:
             raise self._unknown(query_id)
         if not record.expression:
             raise SessionError(f"query {query_id} is an object that was pointed out: there is no sentence to ask again")
-        return self._put(
-            Job(query_id, record.expression, lambda job: answering.find_again(self._desk, job, None, add_new=True), on_stage)
-        )
+        job = Job(query_id, record.expression, lambda job: answering.find_again(self._desk, job, None, add_new=True), on_stage)
+        job.grounder = record.asked_grounder
+        return self._put(job)
 
     def add_object(self, prompt: ObjectPrompt, label: str, stamp_ns: int | None = None) -> Job:
         """Queue an object that somebody points out, on the newest frame or on one of the past that is kept.
@@ -187,6 +190,12 @@ class Engine:
         except ValueError as error:
             raise SessionError(str(error)) from error
 
+    def _checked_grounder(self, name: str | None) -> GrounderName | None:
+        try:
+            return None if name is None else checked_grounder(name)
+        except ValueError as error:
+            raise SessionError(f"{error}; it may be left empty for the node's parameter") from error
+
     def _check_window(self, window_seconds: float | None) -> None:
         longest = self.session.config.window_seconds
         if window_seconds is not None and not 0 < window_seconds <= longest * (1 + _ROUNDING):
@@ -196,14 +205,18 @@ class Engine:
             )
 
     def _check_wait(self, request: QueryRequest) -> None:
-        if not 0 <= request.wait_seconds <= limits.WAIT.most:
+        longest = limits.WAIT.most
+        assert longest is not None, "no parameter sets it"
+        if not 0 <= request.wait_seconds <= longest:
             raise SessionError(
-                f"wait_seconds is {request.wait_seconds:g}; it must lie between 0, to look once, and {limits.WAIT.most:g} s "
+                f"wait_seconds is {request.wait_seconds:g}; it must lie between 0, to look once, and {longest:g} s "
                 f"(limit {limits.WAIT.name})"
             )
+        if not request.wait_seconds:
+            return
         grounder = self._desk.grounder
         never_refused = grounder is not None and grounder.config.min_presence <= 0
-        if request.wait_seconds and (request.accept_doubtful or never_refused):
+        if request.accept_doubtful or never_refused:
             cause = "accept_doubtful" if request.accept_doubtful else "the parameter min_presence 0"
             raise SessionError(
                 f"with {cause} the best guess is taken at once, so that there is nothing to wait for: "

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from decaf_ros.config import GroundingConfig
+from decaf_ros.config import GrounderName, GroundingConfig
 from decaf_ros.datatypes import BoolArray, FrameWindow, PointPrompt, Tracklet, box_of
 from decaf_ros.method import points, scoring
 from decaf_ros.models.protocols import FrameFeatures, MaskTracker, ObjectTrack
 from decaf_ros.session.attention import Attention, AttentionSource
+from decaf_ros.session.candidates import Candidate, Contest
 from decaf_ros.session.errors import Guess
 from decaf_ros.session.frames import StoredFrame, window_of
-from decaf_ros.session.objects import NOT_FINITE
 from decaf_ros.session.stages import StageClock
 
 
@@ -34,6 +34,11 @@ class GroundedObject:
     def score(self) -> float:
         """Score of the best tracklet."""
         return self.tracklets[0].score
+
+    @property
+    def grounder(self) -> str:
+        """Where the best tracklet came from: "decaf" or "box"."""
+        return self.tracklets[0].grounder
 
     def conditioning_masks(self) -> dict[int, BoolArray]:
         """Masks ``(H, W)`` by key frame index from which SAM 2 tracks on; the better tracklet wins a shared key frame."""
@@ -55,6 +60,8 @@ class Grounding:
         objects: those above the threshold, merged into instances, best first; when none passed, the best one alone.
         confident: false when no tracklet passed the threshold.
         doubted: by the language model nothing fits: presence is below ``min_presence``.
+        tracks: what carried the tracklets from their key frames to the end of the window. A track has one owner:
+            :meth:`Grounder.build_tracks` takes out those that are followed on, and starts anew where there is none.
     """
 
     window: FrameWindow
@@ -64,6 +71,12 @@ class Grounding:
     objects: tuple[GroundedObject, ...]
     confident: bool
     doubted: bool = False
+    tracks: dict[Tracklet, ObjectTrack | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def grounder(self) -> str:
+        """Where the best object came from: "decaf" or "box"; "" where there is none."""
+        return self.objects[0].grounder if self.objects else ""
 
     @property
     def guess(self) -> Guess | None:
@@ -83,31 +96,6 @@ class Grounding:
         return union
 
 
-@dataclass(eq=False)
-class _Candidate:
-    """A mask proposal that survived so far, its masks from its key frame to the frame at hand, and what carries it on."""
-
-    prompt: PointPrompt
-    predicted_iou: float
-    masks: list[BoolArray]
-    track: ObjectTrack | None = None
-
-    @property
-    def key_mask_hw(self) -> BoolArray:
-        """The proposal."""
-        return self.masks[0]
-
-    @property
-    def current_mask_hw(self) -> BoolArray:
-        """Where it is on the frame at hand."""
-        return self.masks[-1]
-
-    @property
-    def object_score(self) -> float:
-        """``s_obj``."""
-        return self.prompt.attention + self.predicted_iou
-
-
 @dataclass(frozen=True, eq=False)
 class Grounder:
     """DecAF: prompts the mask model where the language model looks. Stateless between calls.
@@ -122,29 +110,43 @@ class Grounder:
     tracker: MaskTracker
     config: GroundingConfig = field(default_factory=GroundingConfig)
 
-    def ground(self, clip: Sequence[StoredFrame], expression: str, clock: StageClock | None = None) -> Grounding:
+    def ground(
+        self,
+        clip: Sequence[StoredFrame],
+        expression: str,
+        clock: StageClock | None = None,
+        grounder: GrounderName | None = None,
+    ) -> Grounding:
         """Find what the expression refers to.
 
         Args:
             clip: key frames, oldest first.
             expression: the sentence.
             clock: told about stages; takes their time.
+            grounder: where candidates come from; ``None`` for what ``config`` says.
 
         Raises:
+            NoBoxesError: boxes are asked for, and the language model was not taught to answer with any.
             ValueError: attention or masks are not finite; the message names the way out.
         """
+        grounder = grounder or self.config.grounder
         clock = clock or StageClock()
         window = window_of(list(clip))
-        attention = self.attention.attend(window, expression, clock)
+        attention = self.attention.attend(window, expression, clock, grounder)
         with clock.stage("prompting"):
-            found = points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
+            found = (
+                points.select_points(attention.heat_thw, self.config.point_threshold, window.size_hw)
+                if grounder != "box"
+                else []
+            )
             features = [stored.features() for stored in clip]
-            candidates = self._candidates(features, found, clock)
-            tracklets = self._scored(candidates, features, attention.heat_thw, clock)
+            candidates = self._contest.candidates(features, [*found, *attention.boxes], clock)
+            tracks = self._scored(candidates, features, attention.heat_thw, clock)
+        tracklets = tuple(tracks)
         passed = [tracklet for tracklet in tracklets if tracklet.score > self.config.tracklet_threshold]
         objects = merge_same(passed or tracklets[:1], self.config.nms_iou, clock.check)
         doubted = attention.presence < self.config.min_presence  # never where it was not asked
-        return Grounding(window, attention, tuple(found), tuple(tracklets), tuple(objects), bool(passed), doubted)
+        return Grounding(window, attention, tuple(found), tracklets, tuple(objects), bool(passed), doubted, tracks)
 
     def appearances(self, grounding: Grounding, clip: Sequence[StoredFrame]) -> list[torch.Tensor]:
         """What every object looks like on the key frame of its best tracklet."""
@@ -154,11 +156,24 @@ class Grounder:
     def build_tracks(
         self, grounding: Grounding, clip: Sequence[StoredFrame], clock: StageClock | None = None
     ) -> list[ObjectTrack]:
-        """Streaming memory for every object, carried from its first key frame to the last frame of the clip."""
-        clock = clock or StageClock()
-        masks = [found.conditioning_masks() for found in grounding.objects]
+        """Streaming memory for every object, carried from its first key frame to the last frame of the clip.
+
+        An object with a mask on one key frame goes on with what carried that; others begin anew.
+        """
+        carried = [self._carried(grounding, found) for found in grounding.objects]
+        masks = [found.conditioning_masks() for found, track in zip(grounding.objects, carried, strict=True) if track is None]
+        built = iter(self._from_masks(masks, clip, clock or StageClock()))
+        return [next(built) if track is None else track for track in carried]
+
+    def _carried(self, grounding: Grounding, found: GroundedObject) -> ObjectTrack | None:
+        return grounding.tracks.pop(found.tracklets[0], None) if len(found.conditioning_masks()) == 1 else None
+
+    def _from_masks(
+        self, masks: Sequence[dict[int, BoolArray]], clip: Sequence[StoredFrame], clock: StageClock
+    ) -> list[ObjectTrack]:
+        """A track for each object from its masks by key frame."""
         tracks: list[ObjectTrack | None] = [None] * len(masks)
-        for index, stored in enumerate(clip):
+        for index, stored in enumerate(clip if masks else ()):
             clock.check()
             going_on = [track for track, given in zip(tracks, masks, strict=True) if track is not None and index not in given]
             if going_on:
@@ -168,64 +183,23 @@ class Grounder:
                     tracks[slot] = self._condition(tracks[slot], stored.features(), given[index])
         return [track for track in tracks if track is not None]
 
+    @property
+    def _contest(self) -> Contest:
+        return Contest(self.tracker, self.config.nms_iou)
+
     def _condition(self, track: ObjectTrack | None, features: FrameFeatures, mask_hw: BoolArray) -> ObjectTrack:
         if track is None:
             return self.tracker.start_track(features, mask_hw)
         self.tracker.condition(track, features, mask_hw)
         return track
 
-    def _candidates(
-        self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt], clock: StageClock
-    ) -> list[_Candidate]:
-        """Masks that survive suppression on their own frame and against those found on earlier key frames.
-
-        Each survivor is carried forwards only, and only until a better one replaces it: all that the comparison needs. What
-        is left in the end has been carried to the end of the clip.
-        """
-        alive: list[_Candidate] = []
-        for key_index, here in enumerate(features):
-            clock.check()
-            tracks = [old.track for old in alive if old.track is not None]
-            if tracks:
-                for old, output in zip(alive, self.tracker.step(tracks, here, gated=False), strict=True):
-                    old.masks.append(output.mask_hw)
-            on_frame = [prompt for prompt in prompted if prompt.key_index == key_index]
-            if on_frame:
-                alive = self._compete(alive, self._proposals(here, on_frame, clock.check))
-                for newcomer in alive:
-                    if newcomer.track is None:
-                        newcomer.track = self.tracker.start_track(here, newcomer.key_mask_hw, reversible=True)
-        return alive
-
-    def _proposals(
-        self, features: FrameFeatures, on_frame: Sequence[PointPrompt], check: Callable[[], None]
-    ) -> list[_Candidate]:
-        proposals = self.tracker.propose(features, [prompt.xy_px for prompt in on_frame])
-        if not proposals.predicted_iou_p.isfinite().all():
-            raise ValueError(NOT_FINITE)
-        iou = proposals.predicted_iou_p.tolist()
-        scores = [prompt.attention + value for prompt, value in zip(on_frame, iou, strict=True)]
-        masks = proposals.masks_phw
-        return [
-            _Candidate(on_frame[i], iou[i], [masks[i].copy()])  # a view would keep the masks of all points
-            for i in points.suppress(masks, scores, self.config.nms_iou, check)
-        ]
-
-    def _compete(self, alive: list[_Candidate], newcomers: list[_Candidate]) -> list[_Candidate]:
-        """A newcomer replaces the old candidates that it overlaps if it is better than all of them, else it is dropped."""
-        for newcomer in newcomers:
-            rivals = [old for old in alive if points.mask_iou(old.current_mask_hw, newcomer.key_mask_hw) > self.config.nms_iou]
-            if all(newcomer.object_score > rival.object_score for rival in rivals):
-                alive = [old for old in alive if old not in rivals] + [newcomer]
-        return alive
-
     def _scored(
-        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor, clock: StageClock
-    ) -> list[Tracklet]:
-        """Score the survivors by their masks over the whole clip, best first."""
+        self, candidates: Sequence[Candidate], features: Sequence[FrameFeatures], heat_thw: torch.Tensor, clock: StageClock
+    ) -> dict[Tracklet, ObjectTrack | None]:
+        """Score the survivors by their masks over the whole clip, best first, with what carried them to its end."""
         if not candidates:
-            return []
-        masks = self._over_the_clip(candidates, features, clock)
+            return {}
+        masks = self._contest.over_the_clip(candidates, features, clock)
         agreements = []
         for mask in torch.from_numpy(masks)[:, None]:
             clock.check()
@@ -236,30 +210,11 @@ class Grounder:
             torch.tensor([candidate.predicted_iou for candidate in candidates]),
             consistency,
         )
-        order = scores.argsort(descending=True, stable=True).tolist()
-        return [
-            Tracklet(candidates[i].prompt, masks[i], candidates[i].predicted_iou, float(consistency[i]), float(scores[i]))
-            for i in order
-        ]
-
-    def _over_the_clip(
-        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], clock: StageClock
-    ) -> BoolArray:
-        """``(N, T, H, W)`` bool: their masks on all frames; before their key frames by going back, all together."""
-        masks = np.zeros((len(candidates), len(features), *candidates[0].key_mask_hw.shape), dtype=np.bool_)
-        going: dict[int, ObjectTrack] = {}
-        for index in reversed(range(len(features))):
-            clock.check()
-            if going:
-                outputs = self.tracker.step(list(going.values()), features[index], gated=False)
-                for row, output in zip(going, outputs, strict=True):
-                    masks[row, index] = output.mask_hw
-            for row, candidate in enumerate(candidates):
-                if candidate.prompt.key_index == index:
-                    masks[row, index:] = candidate.masks
-                    assert candidate.track is not None, "it was carried to the end"
-                    going[row] = self.tracker.turned_back(candidate.track)
-        return masks
+        tracks: dict[Tracklet, ObjectTrack | None] = {}
+        for row in scores.argsort(descending=True, stable=True).tolist():
+            own, agreement, score = candidates[row], float(consistency[row]), float(scores[row])
+            tracks[Tracklet(own.prompt, masks[row], own.predicted_iou, agreement, score)] = own.track
+        return tracks
 
 
 def merge_same(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from decaf_ros.config import GrounderName
 from decaf_ros.datatypes import Segmentation
 from decaf_ros.session.errors import NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounding
@@ -29,6 +30,7 @@ class QueryRequest:
         window_seconds: how far back to look; ``None`` for the session's window.
         replace: whether it takes the place of all earlier queries when it succeeds.
         accept_doubtful: whether the best guess is followed even where, by the language model, nothing fits.
+        grounder: where candidates come from, one of ``config.GROUNDERS``; ``None`` for what the settings say.
         wait_seconds: how long to look again and again for what is not there yet; 0 to look once.
     """
 
@@ -36,6 +38,7 @@ class QueryRequest:
     window_seconds: float | None = None
     replace: bool = True
     accept_doubtful: bool = False
+    grounder: str | None = None
     wait_seconds: float = 0.0
 
 
@@ -149,6 +152,7 @@ class Job:
         given_up: why nobody wants the result any more, and the worker stops at the next step; "" while somebody does.
         makes_way: whether it is abandoned for any other that waits, as the worker's own is, and a query that stands.
         patience: of a query that is asked again until it can be answered; ``None`` for all others.
+        grounder: of a query, see :class:`QueryRequest`.
     """
 
     query_id: int
@@ -158,6 +162,7 @@ class Job:
     future: Future[QueryResult] = field(default_factory=Future)
     given_up: str = ""
     makes_way: bool = False
+    grounder: GrounderName | None = None
     patience: Patience | None = None
 
 

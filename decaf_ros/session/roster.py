@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from decaf_ros.config import SessionConfig
+from decaf_ros.config import GrounderName, SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, ObjectMask, Segmentation, TrackEvent
 from decaf_ros.models.protocols import TrackOutput
 from decaf_ros.session.errors import SessionError, UnknownIdError
@@ -35,6 +35,8 @@ class QueryRecord:
         presence: how likely it is, by the language model, that there is such a thing, in [0, 1]; NaN when it was not asked.
         accept_doubtful: whether whoever asked wants the best guess even where, by the language model, nothing fits.
         doubted: whether that was so: its presence was below ``min_presence``.
+        grounder: where its best object came from: "decaf" or "box"; "" for an object that was pointed out.
+        asked_grounder: where whoever asked wants candidates to come from; ``None`` for what the settings say.
     """
 
     query_id: int
@@ -45,6 +47,8 @@ class QueryRecord:
     presence: float = math.nan
     accept_doubtful: bool = False
     doubted: bool = False
+    grounder: str = ""
+    asked_grounder: GrounderName | None = None
 
 
 class Roster:

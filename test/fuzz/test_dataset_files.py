@@ -43,6 +43,7 @@ SENTENCES = {
     "reasonvos": {"videos": {"v": {"source": "s", "frames": FRAMES, "expressions": [{"exp_text": "why?", "obj_id": 1}]}}},
 }
 FOLDERS = ("valid/JPEGImages/v", "valid/Annotations/v", "valid_u/JPEGImages/v", "JPEGImages/v", "Annotations/s_v_1")
+FOREGROUND = "mask_dict_foreground.json"
 MASKS = {"mevis": "valid_u/mask_dict.json", "revos": "mask_dict.json"}
 
 json_values = st.recursive(
@@ -121,6 +122,8 @@ def read_all(name: str, root: Path) -> None:
     for video in read_dataset(name, root):
         assert video.images
         assert all(path.resolve().is_relative_to(root.resolve()) for path in video.images)
+        for frame in range(len(video.images)) if video.foreground else ():
+            assert video.foreground.pixels(frame, SIZE_HW) >= 0
         for expression in video.expressions:
             expression.text.encode()
             for frame in range(len(video.images)) if expression.truth else ():
@@ -149,6 +152,19 @@ def test_run_lengths_of_a_dataset(root, name, data):
     (root / MASKS[name]).write_bytes(data.draw(tampered({"7": [RLE, {**RLE, "counts": "525"}]})))
     with failing_only_by(DatasetError):
         read_all(name, root)
+
+
+@examples(100)
+@given(st.data())
+def test_run_lengths_of_all_objects(root, data):
+    (root / META["revos"]).write_text(json.dumps(SENTENCES["revos"]))
+    (root / MASKS["revos"]).write_text(json.dumps({"7": [RLE, None]}))
+    try:
+        (root / FOREGROUND).write_bytes(data.draw(tampered({"v": {"masks_rle": [RLE, [RLE, RLE]]}})))
+        with failing_only_by(DatasetError):
+            read_all("revos", root)
+    finally:
+        (root / FOREGROUND).unlink(missing_ok=True)
 
 
 @examples(300)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_dataset_files import failing_only_by, json_values
 
-from decaf_ros.evaluation.journal import Journal, JournalError, Record
+from decaf_ros.evaluation.journal import Journal, JournalError, LiveScores, Record
 from decaf_ros.evaluation.metrics import MaskScores
-from decaf_ros.evaluation.summary import summary_rows, write_expressions
+from decaf_ros.evaluation.summary import HEADER, LIVE_HEADER, live_rows, summary_rows, write_expressions
 from decaf_ros.evaluation.tables import markdown_table
 from decaf_ros.outputs import OutputFolder
 
@@ -24,8 +24,20 @@ SETTINGS = {"dataset": "tiny"}
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 scores = st.floats(0, 1) | st.just(math.nan)
 pairs = st.none() | st.builds(MaskScores, scores, scores)
+shares = st.none() | st.floats(0, 1)
+seconds = st.floats(0) | st.just(math.nan)
 records = st.builds(
-    Record, *[texts] * 6, confident=st.booleans(), seconds=st.floats(0) | st.just(math.nan), coarse=pairs, masks=pairs
+    Record,
+    *[texts] * 6,
+    confident=st.booleans(),
+    seconds=seconds,
+    coarse=pairs,
+    masks=pairs,
+    live=st.none() | st.builds(LiveScores, seconds, seconds, scores),
+    robustness=shares,
+    found=st.booleans(),
+    there=st.none() | st.booleans(),
+    presence=shares,
 )
 
 
@@ -59,13 +71,14 @@ def test_what_was_written_is_read_though_the_end_is_lost(tmp_path, written, lost
 def use(out: OutputFolder) -> None:
     """As the command does: what was read is summed up, and written as tables."""
     records = list(Journal(out, SETTINGS).records.values())
-    rows = summary_rows("mevis", records)
-    table = markdown_table(["a"] * 11, rows)
-    assert len(table.splitlines()) == 2 + len(rows)
+    for header, rows in ((HEADER, summary_rows("mevis", records)), (LIVE_HEADER, live_rows(records))):
+        table = markdown_table(header, rows)
+        assert len(table.splitlines()) == 2 + len(rows)
     write_expressions(out, "expressions.csv", records)
 
 
-GOOD: dict[str, Any] = asdict(Record("full", "v", "0", "left", "", "thing", True, 1.0, MaskScores(0.5, 0.5), None))
+PAIR = MaskScores(0.5, 0.5)
+GOOD: dict[str, Any] = asdict(Record("full", "v", "0", "left", "", "thing", True, 1.0, PAIR, PAIR, LiveScores(1.0, 1.0, 0.5)))
 
 
 @examples(150)

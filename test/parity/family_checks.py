@@ -14,7 +14,7 @@ from decaf_ros.bench.reference.whole import Whole, chat_text
 from decaf_ros.datatypes import Frame, FrameWindow
 from decaf_ros.models.chat_model import ChatModel, Conversations, MllmOptions
 from decaf_ros.models.errors import PromptError
-from decaf_ros.models.protocols import VideoMllm
+from decaf_ros.models.protocols import TokenActivations, VideoMllm
 
 OBJECT, BACKGROUND = "find the cup a b c .", "the d e f g h i ?"
 VARIANTS = ("v_max", "original", "max")
@@ -81,9 +81,11 @@ def check_logits(untouched: PreTrainedModel, tapped: PreTrainedModel, whole: Who
 
 
 @torch.inference_mode()
-def generated(eager: PreTrainedModel, processor: ProcessorMixin, inputs: Mapping[str, torch.Tensor]) -> str:
+def generated(
+    eager: PreTrainedModel, processor: ProcessorMixin, inputs: Mapping[str, torch.Tensor], max_new_tokens: int = 8
+) -> str:
     """What transformers' own loop answers."""
-    ids = eager.generate(**inputs, do_sample=False, max_new_tokens=8)
+    ids = eager.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
     return processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
@@ -105,6 +107,21 @@ def check_answers(
         assert all(reply.answers)
     with pytest.raises(PromptError, match="control token"):
         prefix.ask(f"find the {getattr(processor, f'{medium}_token')} .")
+
+
+def check_say(
+    adapter: VideoMllm, eager: PreTrainedModel, processor: ProcessorMixin, whole: WholePrompt, window: FrameWindow
+) -> None:
+    """Long answers about some of the frames are those of ``generate`` on the whole prompt, and leave no trace."""
+    prefix = adapter.read_frames(window)
+    before, said, after = prefix.ask(OBJECT), prefix.say(BACKGROUND, (0, 2), 20), prefix.ask(OBJECT)
+    parts = [conversations("image", window)[index] for index in (0, 2)]
+    expected = [generated(eager, processor, whole("image", part, prefix.grid_thw[1:], BACKGROUND).inputs, 20) for part in parts]
+    assert said == tuple(expected)
+    assert any(len(answer.split()) > MllmOptions().max_new_tokens for answer in said), "longer than others"
+    assert prefix.say(BACKGROUND, (), 20) == ()
+    assert before.answers == after.answers
+    assert torch.equal(prefix.rollout([before]), prefix.rollout([after]))
 
 
 def check_work(adapter: VideoMllm, model: PreTrainedModel, medium: str, window: FrameWindow) -> None:
@@ -148,6 +165,55 @@ def check_yes(
         expected.append((weights["yes"] + weights["Yes"]) / sum(weights.values()))
     assert prefix.probability_of_yes(OBJECT) == pytest.approx(expected, abs=1e-5)
     assert all(1e-3 < share < 1 - 1e-3 for share in expected), "random weights are not sure"
+
+
+@torch.inference_mode()
+def check_rivals(
+    make_adapter: Callable[[MllmOptions], VideoMllm],
+    eager: PreTrainedModel,
+    processor: ProcessorMixin,
+    whole: WholePrompt,
+    medium: str,
+    window: FrameWindow,
+) -> None:
+    """What other methods look at is the untouched model's: the last token's attention, and what tokens light up."""
+    prefix = read(make_adapter(MllmOptions(hidden_states=True)), medium, window)
+    without = read(make_adapter(MllmOptions()), medium, window)
+    wholes = [whole(medium, part, prefix.grid_thw[1:], OBJECT) for part in conversations(medium, window)]
+
+    layers = [eager(**one.inputs, output_attentions=True).attentions for one in wholes]
+    rows = [
+        torch.stack([layer[0, :, -1, one.grid_tokens] for layer in of_one]) for of_one, one in zip(layers, wholes, strict=True)
+    ]
+    for read_so in (prefix, without):
+        found = read_so.last_token_attention(OBJECT)
+        assert found.shape[2:] == prefix.grid_thw
+        assert torch.allclose(found.flatten(2), torch.cat(rows, dim=-1), atol=1e-6)
+
+    for activations, one in zip(prefix.activations(OBJECT), wholes, strict=True):
+        check_activations(activations, eager, processor, one)
+    with pytest.raises(ValueError, match="hidden_states"):
+        without.activations(OBJECT)
+
+
+def check_activations(found: TokenActivations, eager: PreTrainedModel, processor: ProcessorMixin, one: Whole) -> None:
+    """They are logits of the whole conversation with its answer."""
+    ids = one.inputs["input_ids"][0].tolist()
+    prompt = processor.tokenizer(OBJECT, add_special_tokens=False)["input_ids"]
+    words = eager.generate(**one.inputs, do_sample=False, max_new_tokens=8)[0, len(ids) :].tolist()
+    words = [token for token in words if token != processor.tokenizer.eos_token_id]
+    assert list(found.token_ids) == prompt + words
+    assert (found.prompt_tokens, found.answer) == (len(prompt), processor.tokenizer.decode(words, skip_special_tokens=True))
+    inputs = dict(one.inputs) | {"input_ids": torch.tensor([ids + words])}
+    for name in {"attention_mask", "mm_token_type_ids"} & inputs.keys():
+        inputs[name] = torch.nn.functional.pad(inputs[name], (0, len(words)), value=int(inputs[name][0, -1]))
+    logits = eager(**inputs).logits[0, :, list(found.token_ids)].clamp(min=0.0).T
+    first = next(place for place in range(len(ids)) if ids[place : place + len(prompt)] == prompt)
+    places = [*range(first, first + len(prompt)), *range(len(ids) - 1, len(ids) - 1 + len(words))]
+    assert torch.allclose(found.visual_kthw.flatten(1), logits[:, one.grid_tokens], atol=1e-4)
+    assert torch.allclose(found.textual_kk, logits[:, places], atol=1e-4)
+    assert found.visual_kthw.any()
+    assert words
 
 
 def check_text_alone(adapter: VideoMllm, eager: PreTrainedModel, processor: ProcessorMixin) -> None:

@@ -10,6 +10,7 @@ from family_checks import (
     changed_cells,
     check_answers,
     check_logits,
+    check_rivals,
     check_rollout,
     check_text_alone,
     check_work,
@@ -21,6 +22,7 @@ from tiny_llava_onevision import tiny_model, tiny_processor, whole_prompt
 
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window
 from decaf_ros.models.chat_model import MllmOptions
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.llava_onevision import LlavaOnevision
 from decaf_ros.models.mllm import load_mllm
 
@@ -65,6 +67,14 @@ def test_logits_and_answers_are_those_of_the_untouched_model(processor, eager, w
     check_logits(tiny_model(processor), tapped, whole(medium, random_window(1, SIZE_HW), grid_hw, OBJECT))
     check_answers(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
     check_yes(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
+    check_rivals(
+        lambda options: LlavaOnevision(tiny_model(processor), processor, options),
+        eager,
+        processor,
+        whole,
+        medium,
+        random_window(3, SIZE_HW),
+    )
     check_text_alone(adapter, eager, processor)
     check_work(adapter, tapped, medium, random_window(1, SIZE_HW))
 
@@ -118,3 +128,8 @@ def test_it_is_recognised_from_its_configuration(processor, tmp_path):
     tiny_model(processor).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert type(load_mllm(str(tmp_path))) is LlavaOnevision
+
+
+def test_it_was_not_taught_to_answer_with_boxes_as_json(processor):
+    with pytest.raises(NoBoxesError, match=r"family llava_onevision were not taught.*grounder decaf"):
+        LlavaOnevision(tiny_model(processor), processor).box_format()

@@ -12,7 +12,9 @@ from family_checks import (
     OBJECT,
     check_answers,
     check_logits,
+    check_rivals,
     check_rollout,
+    check_say,
     check_text_alone,
     check_work,
     check_yes,
@@ -81,6 +83,26 @@ def test_answers_are_those_of_generate_and_asking_leaves_no_trace(adapter, eager
     # So slow a rate that the last frames' positions in time lie beyond the whole text.
     check_answers(adapter, eager, processor, whole, medium, random_window(5, SIZE_HW, seconds=20.0))
     check_yes(adapter, eager, processor, whole, medium, random_window(5, SIZE_HW, seconds=20.0))
+    check_rivals(
+        lambda options: Qwen25Vl(tiny_model(processor), processor, options),
+        eager,
+        processor,
+        whole,
+        medium,
+        random_window(5, SIZE_HW, seconds=20.0),
+    )
+
+
+@pytest.mark.parametrize("batch_tokens", [8192, 130], ids=["read together", "read in twos"])
+def test_some_conversations_can_be_asked_alone_and_at_length(processor, eager, whole, batch_tokens):
+    options = MllmOptions(video_tokens=16, frame_tokens=64, batch_tokens=batch_tokens)
+    check_say(Qwen25Vl(tiny_model(processor), processor, options), eager, processor, whole, random_window(3, SIZE_HW))
+
+
+def test_boxes_count_pixels_of_the_image_as_the_model_gets_it(processor):
+    adapter = Qwen25Vl(tiny_model(processor), processor, MllmOptions(video_tokens=16, frame_tokens=64))
+    grid_hw = adapter.read_frames(random_window(1, SIZE_HW)).grid_thw[1:]
+    assert adapter.box_format().span_wh(grid_hw) == (80, 48)  # 6 x 10 tokens of 8 x 8 pixels
 
 
 def test_answers_follow_the_generation_config(processor, whole):

@@ -10,6 +10,7 @@ from family_checks import (
     OBJECT,
     check_answers,
     check_logits,
+    check_rivals,
     check_rollout,
     check_text_alone,
     check_work,
@@ -19,6 +20,7 @@ from family_checks import (
 from tiny_qwen2_vl import tiny_qwen2, tiny_qwen2_processor
 
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window, whole_prompt
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.mllm import load_mllm
 from decaf_ros.models.qwen2_vl import Qwen2Vl
 
@@ -64,6 +66,14 @@ def test_logits_and_answers_are_those_of_the_untouched_model(processor, eager, w
     check_logits(tiny_qwen2(processor), tapped, whole(medium, random_window(1, SIZE_HW), (4, 6), OBJECT))
     check_answers(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
     check_yes(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
+    check_rivals(
+        lambda options: Qwen2Vl(tiny_qwen2(processor), processor, options),
+        eager,
+        processor,
+        whole,
+        medium,
+        random_window(3, SIZE_HW),
+    )
     check_text_alone(adapter, eager, processor)
     check_work(adapter, tapped, medium, random_window(1, SIZE_HW))
 
@@ -78,3 +88,8 @@ def test_it_is_recognised_from_its_configuration(processor, tmp_path):
     tiny_qwen2(processor).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert type(load_mllm(str(tmp_path))) is Qwen2Vl
+
+
+def test_it_was_not_taught_to_answer_with_boxes_as_json(processor):
+    with pytest.raises(NoBoxesError, match=r"family qwen2_vl were not taught.*grounder decaf"):
+        Qwen2Vl(tiny_qwen2(processor), processor).box_format()

@@ -9,6 +9,7 @@ from family_checks import (
     OBJECT,
     check_answers,
     check_logits,
+    check_rivals,
     check_rollout,
     check_text_alone,
     check_work,
@@ -64,8 +65,20 @@ def test_logits_and_answers_are_those_of_the_untouched_model(processor, eager, w
     check_logits(tiny_qwen3(processor), tapped, whole(medium, random_window(1, SIZE_HW), (4, 6), OBJECT))
     check_answers(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
     check_yes(adapter, eager, processor, whole, medium, random_window(3, SIZE_HW))
+    check_rivals(
+        lambda options: Qwen3Vl(tiny_qwen3(processor), processor, options),
+        eager,
+        processor,
+        whole,
+        medium,
+        random_window(3, SIZE_HW),
+    )
     check_text_alone(adapter, eager, processor)
     check_work(adapter, tapped, medium, random_window(1, SIZE_HW))
+
+
+def test_boxes_count_thousandths_whatever_the_image(processor):
+    assert Qwen3Vl(tiny_qwen3(processor), processor).box_format().span_wh((6, 10)) == (1000, 1000)
 
 
 def test_the_visual_tokens_of_a_video_are_apart(processor, whole):

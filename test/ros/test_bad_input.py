@@ -23,6 +23,7 @@ from rcl_interfaces.srv import (
 )
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, RegionOfInterest
+from tiny_qwen2_vl import tiny_qwen2, tiny_qwen2_processor
 
 from decaf_ros.msg import QueryInfo, TrackedObjectArray
 from decaf_ros.ros.client import DecafClient
@@ -269,6 +270,29 @@ def test_models_that_do_not_exist_are_refused(system: System, tmp_path: Path) ->
         accepted, reason = system.client.set_parameter(parameter, path)
         assert not accepted
         assert cause in reason
+    system.require_good_answer()
+
+
+def test_a_model_that_was_not_taught_boxes_and_a_grounder_that_asks_for_them_refuse_each_other(
+    system: System, tmp_path: Path
+) -> None:
+    processor, client = tiny_qwen2_processor(), system.client
+    tiny_qwen2(processor).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    reason = "models of the family qwen2_vl were not taught to answer with boxes"
+    try:
+        assert client.set_parameter("grounder", "both") == (True, "")
+        accepted, why = client.set_parameter("mllm_model", str(tmp_path))
+        assert (accepted, reason in why) == (False, True), why
+        assert client.set_parameter("grounder", "decaf") == (True, "")
+        assert client.set_parameter("mllm_model", str(tmp_path)) == (True, "")
+        accepted, why = client.set_parameter("grounder", "box")
+        assert (accepted, reason in why) == (False, True), why
+        refused = system.ask(grounder="box")
+        assert (refused.success, reason in refused.message) == (False, True), refused.message
+    finally:
+        assert client.set_parameter("grounder", "decaf") == (True, "")
+        assert client.set_parameter("mllm_model", "embedded") == (True, "")
     system.require_good_answer()
 
 

@@ -270,6 +270,21 @@ def test_what_is_not_there_is_refused_with_a_guess_that_is_followed_on_request(s
         assert client.set_parameter("min_presence", GroundingConfig.min_presence) == (True, "")
 
 
+def test_a_query_chooses_its_grounder_and_the_answer_tells_who_won(system: System) -> None:
+    """How good the boxes of the embedded model are is not what is tested."""
+    client = system.client
+    assert system.require_good_answer().grounder == "decaf"
+    both = system.ask(grounder="both")
+    assert both.success, both.message
+    assert both.grounder in ("decaf", "box")
+    status, alone = client.track(EXPRESSION, grounder="box").wait()
+    assert (status == GoalStatus.STATUS_SUCCEEDED) == alone.success == (alone.grounder == "box")
+    assert alone.success or f"nothing was found for '{EXPRESSION}'" in alone.message
+    unknown = system.ask(grounder="boxes")
+    assert (unknown.success, unknown.query_id, unknown.grounder) == (False, 0, "")
+    assert "grounder must be one of decaf, box, both, got 'boxes'" in unknown.message
+
+
 def test_a_query_waits_until_it_is_there_is_cancelled_or_the_time_is_over(system: System) -> None:
     client, events = system.client, Recorder(system.client, "~/events", TrackEvent)
     feedback: list[TrackByLanguage.Feedback] = []

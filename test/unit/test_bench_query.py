@@ -35,7 +35,7 @@ class Recalled:
         self._off, self._name, self._spot = off, name, spot
         self.prepared: list[int] = []
 
-    def attend(self, window, expression, clock):
+    def attend(self, window, expression, clock, grounder="decaf"):
         heat_thw = torch.full((len(window), 9, 12), self._off)
         heat_thw[(slice(None), *self._spot)] = 1.0
         with clock.stage("prefill"):

@@ -82,9 +82,21 @@ def test_what_takes_a_plain_reference_or_a_large_model_runs_only_when_it_is_name
     for part in PARTS:
         stand_in(part.name, lambda run, name=part.name, **sizes: seen.append(name) or PAGE)
     assert main(["bench"]) == 0
-    assert seen == ["held-out", "presence", "objects-3d", "ablation", "tracking", "standing", "query", "node", "ros"]
+    assert seen == [
+        "held-out",
+        "presence",
+        "objects-3d",
+        "ablation",
+        "grounders",
+        "tracking",
+        "live",
+        "standing",
+        "query",
+        "node",
+        "ros",
+    ]
     assert main(["bench", "--parts", "full-size", "tracker", "rollout"]) == 0
-    assert seen[9:] == ["rollout", "tracker", "full-size"]
+    assert seen[11:] == ["rollout", "tracker", "full-size"]
 
 
 @pytest.mark.parametrize(

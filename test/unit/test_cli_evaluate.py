@@ -28,8 +28,8 @@ def test_a_sentence_that_the_model_cannot_take_is_not_found_and_the_next_one_is_
         return Prediction((0,), RIGHT[None], iter([RIGHT] * FRAMES), "thing", confident=True)
 
     monkeypatch.setattr(command, "read_dataset", lambda *_: [make_video(tmp_path / "video", "video")])
-    monkeypatch.setattr(command, "load_models", lambda arguments, options: (None, None))
-    monkeypatch.setattr(command, "DecafSegmenter", lambda *_: segment)
+    monkeypatch.setattr(command, "load_models", lambda *_, **__: (None, None))
+    monkeypatch.setattr(command, "GroundingSegmenter", lambda *_: segment)
     out = tmp_path / "out"
     assert command.main(["--dataset", "mevis", "--root", str(tmp_path), "--out", str(out)]) == 0
     assert "'left' counts as not found: the prompt holds '<|im_end|>'" in capsys.readouterr().err
@@ -47,8 +47,8 @@ def run(tmp_path, monkeypatch) -> Callable[[str], int]:
         mask = np.ones(size_hw, dtype=np.bool_)
         return Prediction((0,), mask[None], iter([mask] * len(source)), "thing | of\nlines", confident=True)
 
-    monkeypatch.setattr(command, "load_models", lambda arguments, options: (None, None))
-    monkeypatch.setattr(command, "DecafSegmenter", lambda *_: everything)
+    monkeypatch.setattr(command, "load_models", lambda *_, **__: (None, None))
+    monkeypatch.setattr(command, "GroundingSegmenter", lambda *_: everything)
     root, out = tmp_path / "dataset", tmp_path / "out"
     return lambda name: main(["evaluate", "--dataset", name, "--root", str(root), "--out", str(out), "--save-masks"])
 

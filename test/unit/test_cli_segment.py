@@ -19,6 +19,8 @@ from test_bags import IMAGE, START_NS, raw, write_bag
 from decaf_ros.cli import segment
 from decaf_ros.cli.main import main
 from decaf_ros.evaluation.rle import decode_rle
+from decaf_ros.models.adapter import ChatAdapter
+from decaf_ros.models.qwen2_5_vl import Qwen25Vl
 from decaf_ros.video import VideoFile
 
 FRAMES = 9
@@ -108,8 +110,11 @@ def test_where_nothing_fits_only_heat_maps_are_written_and_the_status_says_so(fo
     left, top, right, bottom = summary["guess"]["box_xyxy"]
     truth = TABLE.view(summary["guess"]["stamp_ns"] * 1e-9).mask_of(MUG)
     assert truth[top:bottom, left:right].sum() > 0.5 * truth.sum()
-    assert main(["segment", str(folder), EXPRESSION, *options, "--overwrite", "--accept-doubtful"]) == 0
-    assert json.loads((out / "summary.json").read_text())["objects"]
+    options += ["--overwrite", "--accept-doubtful", "--grounder", "both"]
+    assert main(["segment", str(folder), EXPRESSION, *options]) == 0
+    objects = json.loads((out / "summary.json").read_text())["objects"]
+    assert objects
+    assert {each["grounder"] for each in objects} <= {"decaf", "box"}
 
 
 def test_the_overlay_is_a_video_of_all_frames(results):
@@ -132,6 +137,15 @@ def test_what_cannot_be_used_is_named(folder, tmp_path, capsys, video, options, 
     assert main(["segment", str(folder / video), EXPRESSION, "--out", str(tmp_path / "out"), *options]) == 1
     assert cause in capsys.readouterr().err
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir()), "the next attempt finds no results"
+
+
+def test_a_model_that_was_not_taught_boxes_is_named_and_nothing_goes(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Qwen25Vl, "box_format", ChatAdapter.box_format)
+    (tmp_path / "summary.json").touch()
+    options = ["--out", str(tmp_path), "--overwrite", "--grounder", "box"]
+    assert main(["segment", str(folder), EXPRESSION, *options]) == 1
+    assert "models of the family qwen2_5_vl were not taught to answer with boxes" in capsys.readouterr().err
+    assert (tmp_path / "summary.json").exists()
 
 
 def test_a_name_with_control_characters_is_told_in_one_line(tmp_path, capsys):

@@ -190,6 +190,29 @@ def test_revos_sentences_have_categories(tmp_path):
     assert [each.category for each in expressions] == ["referring", "reasoning", "hallucination"]
 
 
+def test_revos_may_come_with_all_objects_of_each_video(tmp_path):
+    videos = read("revos", tmp_path)
+    assert videos["TAO/alley"].foreground is None
+
+    def pixels(**frames: Any) -> list[int]:
+        content = {f"TAO/{video}": {"masks_rle": frames.get(video, [None] * 3)} for video in VIDEOS}
+        write_json(tmp_path / "mask_dict_foreground.json", content)
+        foreground = {video.name: video for video in read_dataset("revos", tmp_path)}["TAO/alley"].foreground
+        return [foreground.pixels(frame, SIZE_HW) for frame in range(3)]
+
+    first, second = (rle(truth("alley", [number])[0]) for number in (1, 2))
+    small, large = 14 * 16 - 6 * 6, 26 * 14  # what is behind the second one does not count
+    assert pixels(alley=[first, [first, second], None]) == [small, small + large, 0]
+    assert pixels(alley=[[second, second], [], first]) == [2 * large, 0, small]
+    with pytest.raises(DatasetError, match=r"'masks_rle' is a list, and a list of 3 frames is expected"):
+        pixels(alley=[first])
+    with pytest.raises(DatasetError, match=r"mask_dict_foreground\.json: a mask of frame 0 is broken"):
+        pixels(alley=[{"size": [1, 1], "counts": [1]}, None, None])
+    write_json(tmp_path / "mask_dict_foreground.json", {"TAO/harbour": {"masks_rle": [None] * 3}})
+    with pytest.raises(DatasetError, match=r"mask_dict_foreground\.json lacks the field 'TAO/alley'"):
+        read_dataset("revos", tmp_path)
+
+
 def test_reasonvos_sentences_of_one_number_are_kept_apart(tmp_path):
     assert len({each.expression_id for each in read("reasonvos", tmp_path)["alley"].expressions}) == 2
 

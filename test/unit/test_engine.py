@@ -16,6 +16,7 @@ from test_session import PERIOD_NS, NotedTrack, NotingTracker, follow, frame
 
 from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import EventKind, Frame, FrameWindow, HeatMap, ObjectPrompt, Segmentation, TrackEvent, Visibility
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import require_wanted
 from decaf_ros.session.engine import Engine
 from decaf_ros.session.errors import Guess, NoFramesError, NotThereError, SessionError, UnknownIdError
@@ -33,6 +34,7 @@ class StubGrounder:
     def __init__(self, engine_time: list[float], tracker: NotingTracker) -> None:
         self.attention, self.tracker = self, tracker
         self.asked: list[float] = []
+        self.grounders: list[str | None] = []
         self.refreshed: list[tuple[int, int]] = []
         self.finds: list[NotedTrack] = []
         self.map = torch.tensor([[1.0, 0.9, 0.0]])
@@ -42,15 +44,17 @@ class StubGrounder:
         self.read: list[int] = []
         self._time = engine_time
 
-    def ground(self, clip: Sequence, expression: str, clock: StageClock) -> SimpleNamespace:
+    def ground(self, clip: Sequence, expression: str, clock: StageClock, grounder: str | None) -> SimpleNamespace:
         self.asked.append(self._time[0])
+        self.grounders.append(grounder)
         with clock.stage("prefill"):
             self.meanwhile()
             clock.check()
         objects = [SimpleNamespace(score=1.0, tracklets=[SimpleNamespace(masks_thw=[each.mask_hw])]) for each in self.finds]
         attention = SimpleNamespace(object_name="mug", heat_thw=self.map[None], presence=self.presence)
         doubted, guess = self.presence < 0.5, GUESS if objects else None
-        return SimpleNamespace(window=clip, objects=objects, attention=attention, confident=True, doubted=doubted, guess=guess)
+        told = {"window": clip, "confident": True, "doubted": doubted, "guess": guess, "grounder": "box"}
+        return SimpleNamespace(objects=objects, attention=attention, **told)
 
     def build_tracks(self, *_: object) -> list[NotedTrack]:
         return self.finds
@@ -237,6 +241,34 @@ def test_a_query_that_waits_is_cancelled_at_once_and_one_asked_again_keeps_its_o
     with pytest.raises(SessionError, match="nothing was found"):
         again.future.result(timeout=0)
     assert world.session.object_ids == {1: 1}
+
+
+def test_a_query_is_asked_again_by_the_grounder_that_it_was_asked_by(world):
+    found = NotedTrack(mask_hw=np.ones((6, 8), dtype=np.bool_))
+    world.grounder.finds = [found]
+    asked = world.engine.query(QueryRequest("the mug", grounder="both"))
+    world.engine.work()
+    assert asked.future.result(timeout=0).record.grounder == "box"
+    world.engine.ask_again(asked.query_id)
+    world.engine.work()
+    found.presence = 0.1
+    world.film(12)
+    assert len(world.grounder.grounders) > 2, "the object was lost, and looked for"
+    assert set(world.grounder.grounders) == {"both"}
+
+
+def test_a_grounder_that_is_none_or_that_the_model_cannot_be_is_refused(world):
+    with pytest.raises(SessionError, match=r"grounder must be one of decaf, box, both, got 'boxes'.*left empty"):
+        world.engine.query(QueryRequest("the mug", grounder="boxes"))
+
+    def refuse() -> None:
+        raise NoBoxesError("it was not taught to")
+
+    world.grounder.meanwhile = refuse
+    job = world.engine.query(QueryRequest("the mug", grounder="box"))
+    world.engine.work()
+    with pytest.raises(SessionError, match=r"^it was not taught to$"):
+        job.future.result(timeout=0)
 
 
 def test_what_is_not_there_changes_no_track_and_the_best_guess_is_followed_on_request(world):

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 
 from decaf_ros.cli import evaluate as command
-from decaf_ros.evaluation.datasets import DatasetVideo, PngMasks, ReferringExpression
+from decaf_ros.evaluation.datasets import DatasetVideo, Foreground, PngMasks, ReferringExpression
 from decaf_ros.evaluation.journal import Journal, JournalError, Record
 from decaf_ros.evaluation.metrics import MaskScores
 from decaf_ros.evaluation.runner import Prediction, evaluate
-from decaf_ros.evaluation.summary import HEADER, group_means, summary_rows
+from decaf_ros.evaluation.summary import HEADER, group_means, published_rows, summary_rows
 from decaf_ros.models.qwen2_5_vl import Qwen25Vl
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.video import FrameSource
@@ -102,11 +103,43 @@ class TestScores:
         video = DatasetVideo("sub/a", videos[0].images, (unknown,))
         folder = OutputFolder(tmp_path / "written")
         (record,) = run([video], ListedSegmenter({"left": LEFT}), journal(tmp_path), mask_folder=folder)
-        assert record.masks is None
-        assert record.coarse is None
+        assert (record.masks, record.coarse, record.there, record.found) == (None, None, None, True)
         for frame in range(FRAMES):
             written = cv2.imread(str(tmp_path / f"written/sub/a/7/{frame:05d}.png"), cv2.IMREAD_UNCHANGED)
             assert np.array_equal(written, LEFT * np.uint8(255))
+
+
+class TestNothingThere:
+    """The sentence "right" is about a video in which the right object was never seen."""
+
+    @pytest.fixture
+    def absent(self, videos) -> DatasetVideo:
+        (video, _) = videos
+        for path in video.expressions[1].truth.paths:
+            cv2.imwrite(str(path), LEFT.astype(np.uint8))
+        changes = np.flatnonzero(np.diff(LEFT.T.ravel(), prepend=False))
+        mask = {"size": list(SIZE_HW), "counts": np.diff([0, *changes, LEFT.size]).tolist()}
+        return replace(video, foreground=Foreground([[mask, mask]] * FRAMES, Path("all")))
+
+    def test_what_is_claimed_and_what_is_refused(self, tmp_path, absent):
+        left, right = run([absent], ListedSegmenter({"left": LEFT, "right": NOTHING}), journal(tmp_path))
+        assert [(each.there, each.found, each.robustness) for each in (left, right)] == [(True, True, 1.0), (False, False, 1.0)]
+        assert right.masks.j_and_f == 1.0
+        half = RIGHT.copy()
+        half[20:] = False  # 100 pixels; all objects of a frame are twice the 200 of the left one
+        left, right = run([absent], ListedSegmenter({"left": NOTHING, "right": half}), journal(tmp_path / "other"))
+        assert [(each.there, each.found) for each in (left, right)] == [(True, False), (False, True)]
+        assert (left.robustness, right.robustness) == (1.0, 0.75)
+        assert right.masks.j_and_f == 0.0
+
+    def test_one_frame_that_shows_it_is_enough(self, tmp_path, videos):
+        masks = iter([NOTHING, NOTHING, LEFT, NOTHING])
+
+        def late(source: FrameSource, expression: str) -> Prediction:
+            return Prediction((0,), NOTHING[None], masks, "", confident=False, presence=0.25)
+
+        (record,) = run([replace(videos[0], expressions=videos[0].expressions[:1])], late, journal(tmp_path))
+        assert (record.found, record.there, record.presence, record.robustness) == (True, True, 0.25, None)
 
 
 class TestContinuing:
@@ -158,6 +191,7 @@ class TestContinuing:
 LINE: dict[str, Any] = {
     **{name: name for name in ("variant", "video", "expression_id", "expression", "category", "object_name")},
     **{"confident": True, "seconds": 1.5, "coarse": {"j": 0.5, "f": 0.25}, "masks": None},
+    **{"found": False, "there": None, "presence": 0.5, "robustness": None},
 }
 
 
@@ -165,6 +199,7 @@ class TestJournal:
     def test_a_line_is_a_record(self, tmp_path):
         (read,) = self._journal(tmp_path, LINE).records.values()
         assert (read.key, read.coarse, read.masks) == (("variant", "video", "expression_id"), MaskScores(0.5, 0.25), None)
+        assert (read.found, read.there, read.presence, read.robustness) == (False, None, 0.5, None)
 
     @pytest.mark.parametrize(
         ("name", "value", "cause"),
@@ -183,6 +218,10 @@ class TestJournal:
             ("masks", {"j": 0.5, "f": [0.5]}, "a list is no number"),
             ("masks", {"j": 50, "f": 0.5}, "the scores 50 and 0.5 do not lie between 0 and 1"),
             ("masks", {"j": -0.5, "f": 0.5}, "the scores -0.5 and 0.5 do not lie between 0 and 1"),
+            ("found", None, "null is neither true nor false"),
+            ("there", 1, "1 is neither true nor false"),
+            ("presence", 1.5, "1.5 does not lie between 0 and 1"),
+            ("robustness", "1", "'1' is no number"),
         ],
     )
     def test_what_is_none_is_named_with_its_line(self, tmp_path, name, value, cause):
@@ -250,6 +289,39 @@ class TestSummary:
         assert overall.count == 4
         assert (overall.coarse.j, overall.masks.j_and_f) == pytest.approx((0.2, 0.6))
 
+    def test_sentences_about_nothing_count_where_they_are_refused_and_in_no_overall_score_of_revos(self):
+        def asked(category: str, there: bool, found: bool, robustness: float) -> Record:
+            return replace(record(category, 0.5, 0.5), there=there, found=found, robustness=robustness)
+
+        records = [
+            asked("referring", True, True, 0.9),
+            asked("referring", True, True, 0.7),
+            asked("reasoning", True, False, 0.4),
+        ]
+        records += [asked("hallucination", False, found, float(not found)) for found in (True, True, True, False)]
+        means = group_means(records, overall_of=("referring", "reasoning"))
+        assert {name: (each.found, each.refused) for name, each in means.items()} == {
+            "overall": (pytest.approx(2 / 3), 0.25),
+            "hallucination": (None, 0.25),
+            "reasoning": (0.0, None),
+            "referring": (1.0, None),
+        }
+        assert {name: each.robustness for name, each in means.items()} == pytest.approx(
+            {"overall": 0.6, "hallucination": 0.25, "reasoning": 0.4, "referring": 0.8}
+        )
+        row = dict(zip(HEADER, summary_rows("revos", records, ("referring", "reasoning"))[0], strict=True))
+        assert [row[name] for name in ("R", "present: found", "absent: refused")] == ["60.0", "66.7", "25.0"]
+
+    def test_what_others_publish_is_marked_and_stands_for_its_dataset_alone(self):
+        rows = [dict(zip(HEADER, row, strict=True)) for row in published_rows("reasonvos")]
+        assert {row["group"] for row in rows} == {"published, not run"}
+        assert [(row["variant"], row["paper: J&F"]) for row in rows][:2] == [
+            ("AgentRVOS, SAM 3, GPT-5", "75.5"),
+            ("AgentRVOS, SAM 3, Qwen3-VL-8B", "68.6"),
+        ]
+        assert all(not row[name] for row in rows for name in HEADER[2:-1])
+        assert published_rows("ref-davis17") == []
+
     def test_rows_are_in_percent_beside_the_papers_figures(self):
         rows = summary_rows("ref-davis17", [record("", 0.25, 0.5), record("", 0.25, 0.5, "rollout: max")])
         assert [dict(zip(HEADER, row, strict=True)) for row in rows] == [
@@ -259,6 +331,7 @@ class TestSummary:
                 "expressions": "1",
                 **dict.fromkeys(("coarse J", "coarse F", "coarse J&F"), "25.0"),
                 **{"J": "40.0", "F": "60.0", "J&F": "50.0"},
+                **{"R": "", "present: found": "", "absent: refused": ""},
                 "paper: coarse J&F": coarse,
                 "paper: J&F": masks,
             }
@@ -314,8 +387,9 @@ class TestCommand:
         of_the_clip = [window for window in windows if window.frames[0].size_hw == MEVIS_HW]  # not the trial at loading
         assert len(of_the_clip) == 1
         assert 0 <= float(rows[0]["J"]) <= 100
+        assert {row["presence"] for row in rows} == {""}  # it is not asked
         summary = (out / "summary.md").read_text()
-        assert "| video path only | overall | 2 " in summary
+        assert re.search(r"\| video path only +\| overall +\| 2 ", summary)
         assert (out / "masks/video-only/clip/0/00002.png").exists()
         printed = capsys.readouterr()
         assert summary.strip() in printed.out
@@ -323,12 +397,44 @@ class TestCommand:
         assert command.main([*arguments, "--variants", "video-only", "--key-frames", "2"]) == 0
         assert "of" not in capsys.readouterr().err  # all is there: no model is loaded, no sentence computed
 
+    def test_other_methods_stand_beside_it_by_their_own_names(self, mevis, tmp_path, capsys):
+        out = tmp_path / "out"
+        arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(out), "--key-frames", "2", "--threads", "1"]
+        assert command.main([*arguments, "--methods", "box,loc-head,tam", "--save-masks"]) == 0
+        with (out / "expressions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["variant"], row["expression_id"], row["there"]) for row in rows] == [
+            (method, number, "True") for method in ("boxes", "Loc-Head", "TAM") for number in "01"
+        ]
+        # The same sentence twice: nothing of the first answer may leak into the second.
+        assert [row["coarse J"] for row in rows[::2]] == [row["coarse J"] for row in rows[1::2]]
+        assert rows[2]["object_name"] == rows[4]["object_name"] != ""
+        assert re.search(r"Loc-Head: layer [2-5] head [0-3], layer", capsys.readouterr().err)
+        assert {path.name for path in (out / "masks").iterdir()} == {"box", "loc-head", "tam"}
+        assert "| AgentRVOS, SAM 3, GPT-5" in (out / "summary.md").read_text()
+        assert command.main([*arguments, "--methods", "tam", "loc-head,box"]) == 0
+        assert "of" not in capsys.readouterr().err  # all is there
+
+    def test_what_the_model_says_is_not_there_has_no_mask(self, mevis, tmp_path):
+        out = tmp_path / "out"
+        arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(out), "--key-frames", "2", "--threads", "1"]
+        assert command.main([*arguments, "--variants", "video-only", "--min-presence", "1"]) == 0  # never as sure as that
+        with (out / "expressions.csv").open() as file:
+            (row, _) = csv.DictReader(file)
+        assert 0 < float(row["presence"]) < 1
+        assert (row["there"], row["found"], row["coarse J"], row["J"]) == ("True", "False", "0.0", "0.0")
+
+    def test_a_method_that_is_none_is_named(self, mevis, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            command.main(["--dataset", "mevis", "--root", str(mevis), "--out", str(tmp_path), "--methods", "decaf,loc"])
+        assert "'loc' is no method; there are decaf, box, both, loc-head, tam" in capsys.readouterr().err
+
     def test_an_interrupted_command_says_so_sums_up_and_goes_on(self, mevis, tmp_path, capsys, monkeypatch):
         configs = []
 
-        def impatient(mllm, tracker, config, key_frames):
+        def impatient(grounder, key_frames):
             """Finds nothing in answer to one sentence, and is interrupted at the next."""
-            configs.append(config)
+            configs.append(grounder.config)
             answers = iter([np.zeros((3, *MEVIS_HW), dtype=bool)])
 
             def segment(source: FrameSource, expression: str) -> Prediction:
@@ -339,8 +445,8 @@ class TestCommand:
 
             return segment
 
-        monkeypatch.setattr(command, "load_models", lambda arguments, options: (None, None))
-        monkeypatch.setattr(command, "DecafSegmenter", impatient)
+        monkeypatch.setattr(command, "load_models", lambda *_, **__: (None, None))
+        monkeypatch.setattr(command, "GroundingSegmenter", impatient)
         out = tmp_path / "out"
         arguments = ["--dataset", "mevis", "--root", str(mevis), "--out", str(out), "--variants", "object-only", "frame-only"]
         assert [command.main(arguments) for _ in range(4)] == [130, 130, 0, 0]
@@ -353,13 +459,13 @@ class TestCommand:
         assert "the same command goes on from here" in capsys.readouterr().err
         with (out / "summary.csv").open() as file:
             rows = [(row["variant"], row["expressions"], row["J&F"]) for row in csv.DictReader(file)]
-        assert rows == [("object prompt only, no contrast", "2", "0.0"), ("frame path only", "2", "0.0")]
+        assert rows[:2] == [("object prompt only, no contrast", "2", "0.0"), ("frame path only", "2", "0.0")]
 
     @pytest.mark.parametrize(("options", "budget"), [([], 8192), (["--frame-tokens", "100"], 100)])
     def test_the_budget_of_the_frame_path_is_handed_on_and_a_wrong_one_named(
         self, mevis, tmp_path, capsys, monkeypatch, options, budget
     ):
-        def refuse(arguments, options):
+        def refuse(arguments, options, gated):
             raise ValueError(f"frame_tokens must be other than {options.frame_tokens}")
 
         monkeypatch.setattr(command, "load_models", refuse)

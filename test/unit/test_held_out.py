@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("mujoco", reason="needs MuJoCo: the extra sim")
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: the extra sim")
 
+from test_session import NotingTracker
+
 from decaf_ros.evaluation import held_out
 from decaf_ros.evaluation.held_out import (
     AT_REST,
@@ -17,10 +19,13 @@ from decaf_ros.evaluation.held_out import (
     HeldOutQuery,
     even_counts,
     key_window,
+    middle_frame,
     queries_of,
     render_clip,
+    render_film,
     sample_queries,
 )
+from decaf_ros.session.session import TrackingSession
 from decaf_ros.synthetic.table.episodes import Episode
 from decaf_ros.synthetic.table.sampling import FIRST_TRAINING_SEED
 from decaf_ros.synthetic.table.scene import Action, Camera, Look, Scene, Thing
@@ -113,6 +118,17 @@ class TestQueriesOfAScene:
                 assert way(query.end_s - 1.0, query.end_s) < 0.01 < 0.04 < way(query.end_s - 3.75, query.end_s)
         assert min(asked[True]) > min(asked[False]), "while it moves, nothing rests"
 
+    def test_who_asks_during_a_film_asks_about_the_window_of_the_clip_and_sees_what_happens_later(self, staged, queries):
+        query = next(each for each in queries if each.row == "held")
+        film, window, session = render_film(query, 0.5), key_window(query), TrackingSession(NotingTracker())
+        frames = film.source.read(0, len(film.source))
+        assert [frame.stamp_ns for frame in frames] == [125_000_000 * index for index in range(30 + 1 + 4)]
+        for frame in frames[:31]:
+            session.push(frame)
+        seen = [each.frame.image_rgb for each in session.begin_query().clip]
+        assert np.array_equal(seen, [each.image_rgb for each in window.frames])
+        assert np.array_equal(film.truth_thw[-1], staged.render(query.end_s + 0.5).mask_of(query.sentence.target))
+
     def test_a_clip_shows_the_window_and_the_truth_is_the_thing_that_is_meant(self, staged, queries):
         query = next(each for each in queries if each.row == "put_down")
         clip, window = render_clip(query), key_window(query)
@@ -123,6 +139,9 @@ class TestQueriesOfAScene:
         key_s = np.array([frame.stamp_ns for frame in window.frames]) * 1e-9
         assert key_s == pytest.approx(query.end_s - np.arange(15, -1, -1) / 4)
         assert [frame.stamp_ns for frame in window.frames] == [frames[index].stamp_ns for index in KEY_INDICES]
+        middle = middle_frame(query)
+        assert middle.stamp_ns == window.frames[8].stamp_ns
+        assert np.array_equal(middle.image_rgb, window.frames[8].image_rgb)
         for index in (0, 17, 31):
             view = staged.render(stamps_s[index])
             assert np.array_equal(frames[index].image_rgb, view.image_rgb)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from decaf_ros.method import fusion, points, scoring
+from decaf_ros.method.boxes import heat_of_boxes, select_boxes
 
 EDGE = math.exp(-0.5)  # of a Gaussian with sigma 1, one cell from its centre
 
@@ -178,3 +179,20 @@ class TestScoring:
     def test_tracklet_score_is_the_mean_of_three(self):
         score = scoring.tracklet_scores(torch.tensor([0.9]), torch.tensor([0.6]), torch.tensor([-0.3]))
         assert score.tolist() == pytest.approx([0.4])
+
+
+def test_a_map_of_boxes_is_as_hot_as_they_cover_the_cells():
+    # Cells of 10 x 10 pixels. The first box covers one cell and a half of the next, and a fifth of those below.
+    boxes = [(1, (10.0, 0.0, 25.0, 12.0)), (1, (22.0, 14.0, 24.0, 16.0))]
+    heat = heat_of_boxes(boxes, (3, 2, 4), (20, 40))
+    assert heat[0].max() == heat[2].max() == 0
+    torch.testing.assert_close(heat[1], torch.tensor([[0, 1, 0.5, 0], [0, 0.2, 1, 0]]))
+
+
+def test_a_box_is_worth_the_hottest_cell_that_it_touches():
+    heat = torch.tensor([[[0.1, 0.2, 0.9, 0.3], [0.4, 0.5, 0.6, 0.7]]]).repeat(2, 1, 1)
+    heat[1] = 0
+    boxes = [(0, (0.0, 0.0, 20.0, 20.0)), (0, (12.0, 3.0, 22.0, 6.0)), (1, (0.0, 0.0, 40.0, 20.0))]
+    prompts = select_boxes(boxes, heat, (20, 40))
+    assert [prompt.attention for prompt in prompts] == pytest.approx([0.5, 0.9, 0.0])
+    assert [(prompt.key_index, prompt.xyxy_px) for prompt in prompts] == boxes

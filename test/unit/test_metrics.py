@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decaf_ros.evaluation.metrics import boundary_accuracy, boundary_pixels, region_similarity, score_clip
+from decaf_ros.evaluation.metrics import boundary_accuracy, boundary_pixels, region_similarity, robustness, score_clip
 
 
 def box(top: int, left: int, bottom: int, right: int, size_hw: tuple[int, int] = (100, 100)) -> np.ndarray:
@@ -29,6 +29,22 @@ SQUARE = box(20, 30, 40, 50)
 )
 def test_region_similarity(mask, truth, expected):
     assert region_similarity(mask, truth) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("mask", "truth", "foreground", "expected"),
+    [
+        (EMPTY, EMPTY, 1000, 1.0),
+        (SQUARE, EMPTY, 1000, 0.6),  # 400 pixels too many
+        (box(20, 40, 40, 60), SQUARE, 1000, 0.8),  # 200 of them
+        (EMPTY, SQUARE, 1000, 1.0),  # nothing is claimed wrongly
+        (SQUARE, EMPTY, 100, 0.0),
+        (SQUARE, EMPTY, 0, 0.0),
+        (EMPTY, EMPTY, 0, 1.0),
+    ],
+)
+def test_robustness(mask, truth, foreground, expected):
+    assert robustness(mask, truth, foreground) == pytest.approx(expected)
 
 
 def test_boundary_of_one_pixel_is_the_corner_between_it_and_its_upper_left_neighbours():

@@ -38,10 +38,10 @@ class ShyGrounder(StubGrounder):
         self.meanwhile()
         return [self.on_frame.get(window.frames[-1].stamp_ns, self.there.get(each, 0.1)) for each in expressions]
 
-    def ground(self, clip: Sequence, expression: str, clock: StageClock) -> SimpleNamespace:
+    def ground(self, clip: Sequence, expression: str, clock: StageClock, grounder: str | None = None) -> SimpleNamespace:
         self.clips.append(len(clip))
         self.presence = self.there.get(expression, 0.1)
-        grounding = super().ground(clip, expression, clock)
+        grounding = super().ground(clip, expression, clock, grounder)
         grounding.window = FrameWindow(tuple(stored.frame for stored in clip))
         return grounding
 

@@ -22,8 +22,13 @@ PARTS = (
     ),
     Part(
         "ablation",
-        "the method with one part changed at a time",
+        "the method with one part changed at a time, and other methods",
         (Option("ablation-queries", 60, "for each variant", quick=4),),
+    ),
+    Part(
+        "grounders",
+        "points where the language model looks, beside boxes that it answers with",
+        (Option("grounder-queries", 60, "by each grounder", quick=2),),
     ),
     Part(
         "tracking",
@@ -32,6 +37,11 @@ PARTS = (
             Option("episodes", 8, "of loss and return, for each kind", quick=1),
             Option("doubles", 50, "that pass an object", quick=2),
         ),
+    ),
+    Part(
+        "live",
+        "how sentences fare that are asked while the camera films, in simulated time",
+        (Option("live-queries", 32, "asked live, of all kinds alike", quick=2),),
     ),
     Part(
         "standing",

@@ -36,7 +36,7 @@ from decaf_ros.bench.reference.rollout import normalised, plain_rollout
 from decaf_ros.bench.reference.sam2_predictor import in_turn
 from decaf_ros.bench.reference.tiny_qwen2_5_vl import random_window
 from decaf_ros.bench.timetable import Column, Row, Work, attempted, in_time, table_of, tell
-from decaf_ros.config import GroundingConfig
+from decaf_ros.config import GrounderName, GroundingConfig
 from decaf_ros.datatypes import BoolArray, Frame, FrameWindow, UInt8Array
 from decaf_ros.method.points import mask_iou
 from decaf_ros.method.rollout import QueryKeys, attention_rollout
@@ -265,9 +265,11 @@ class _Asking:
 class _Pointing(MllmAttention):
     """Attention that takes its time, and then looks at one spot of every fourth frame: random weights look anywhere."""
 
-    def attend(self, window: FrameWindow, expression: str, clock: StageClock | None = None) -> Attention:
+    def attend(
+        self, window: FrameWindow, expression: str, clock: StageClock | None = None, grounder: GrounderName = "decaf"
+    ) -> Attention:
         """See :class:`~decaf_ros.session.attention.AttentionSource`."""
-        attention = super().attend(window, expression, clock)
+        attention = super().attend(window, expression, clock, grounder)
         heat_thw = torch.zeros_like(attention.heat_thw)
         heat_thw[::4, heat_thw.shape[1] // 2, heat_thw.shape[2] // 2] = 1.0
         return replace(attention, heat_thw=heat_thw)

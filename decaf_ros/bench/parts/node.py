@@ -25,6 +25,7 @@ from decaf_ros.imaging import stamp_to_ns
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.ros.client import DecafClient
 from decaf_ros.ros.processes import ChildProcess, ros_of_its_own
+from decaf_ros.session.stages import STAGES
 from decaf_ros.synthetic.table.episodes import sample_episode
 from decaf_ros.synthetic.table.sentences import sentences_of
 
@@ -114,12 +115,14 @@ class QueryFigures:
         quiet_ms: ages of masks that came while nobody asked.
         asked_ms: of those that came while a query ran.
         answers_s: from each question to its answer.
+        stages_ms: of each answer, by stage, as the node says.
         share: of the node's time that reading ahead took when a question came, by what the node says.
     """
 
     quiet_ms: tuple[float, ...]
     asked_ms: tuple[float, ...]
     answers_s: tuple[float, ...]
+    stages_ms: tuple[dict[str, float], ...]
     share: float
 
 
@@ -175,6 +178,9 @@ p95 to that of masks with `off` while no query runs; the target is <= {MOST_LATE
 at the client; the target is a p50 <= {ANSWER_TARGET_S:g} s where key frames are read ahead. *Time share*: of the worker's,
 spent on that.
 
+{_stage_table(while_asked)}
+The same answers by stage, medians, as the node tells with each.
+
 ## Beside a slow subscriber
 
 {markdown_table(("figure", *_FIFTHS), beside_slow)}
@@ -209,8 +215,20 @@ def query_figures(queries: Mapping[str, QueryFigures]) -> dict[str, dict[str, fl
             figures[f"{setting}_{name}"] = {"p50_ms": p50, "p95_ms": p95, "ratio": p95 / plain_p95}
         p50, p95 = np.percentile(measured.answers_s, [50, 95]).tolist()
         figures[f"{setting}_query"] |= {"answer_p50_s": p50, "answer_p95_s": p95}
+        for stage in STAGES:
+            p50 = float(np.median([each[stage] for each in measured.stages_ms]))
+            figures[f"{setting}_query"][f"answer_{stage}_ms"] = p50
         figures[f"{setting}_no_query"]["time_share"] = measured.share
     return figures
+
+
+def _stage_table(figures: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [
+        [f"`{setting}`", *(f"{figures[f'{setting}_query'][f'answer_{stage}_ms']:.0f} ms" for stage in STAGES)]
+        for setting in _READ_AHEAD
+        if f"{setting}_query" in figures
+    ]
+    return markdown_table(("read_ahead", *(stage.replace("_", "-") for stage in STAGES)), rows)
 
 
 def _query_table(figures: Mapping[str, Mapping[str, float]]) -> str:
@@ -283,6 +301,7 @@ def measure_queries(rounds: int, settling: int = _SETTLING_FRAMES, quiet: int = 
     """
     quiet_ms: dict[str, list[float]] = {setting: [] for setting in _READ_AHEAD}
     asked_ms, answers_s, shares = deepcopy(quiet_ms), deepcopy(quiet_ms), deepcopy(quiet_ms)
+    stages_ms: dict[str, list[dict[str, float]]] = {setting: [] for setting in _READ_AHEAD}
     with _tracking(_CAMERA_HZ) as masks:
         masks.wait_for(_WARM_UP_FRAMES)
         for _ in range(rounds):
@@ -293,13 +312,17 @@ def measure_queries(rounds: int, settling: int = _SETTLING_FRAMES, quiet: int = 
                 masks.wait_for(quiet)
                 shares[setting].append(masks.read_ahead_share())
                 asked, start = len(masks.ages_ms), time.monotonic()
-                masks.ask()
+                stages_ms[setting].append(masks.ask())
                 answers_s[setting].append(time.monotonic() - start)
                 quiet_ms[setting] += masks.ages_ms[before:asked]
                 asked_ms[setting] += masks.ages_ms[asked:]
     return {
         setting: QueryFigures(
-            tuple(quiet_ms[setting]), tuple(asked_ms[setting]), tuple(answers_s[setting]), float(np.median(shares[setting]))
+            tuple(quiet_ms[setting]),
+            tuple(asked_ms[setting]),
+            tuple(answers_s[setting]),
+            tuple(stages_ms[setting]),
+            float(np.median(shares[setting])),
         )
         for setting in _READ_AHEAD
     }
@@ -370,11 +393,12 @@ class _Masks:
                 raise TimeoutError(f"nobody subscribes to {topic}")
             time.sleep(0.02)
 
-    def ask(self) -> None:
-        """Ask for the object that is tracked, and wait for the answer."""
+    def ask(self) -> dict[str, float]:
+        """Ask for the object that is tracked, and wait for the answer; milliseconds by stage."""
         answer = self._client.query(_expression())
         if not answer.success:
             raise RuntimeError(f"the query failed: {answer.message}")
+        return {stage: getattr(answer.latency, f"{stage}_ms") for stage in STAGES}
 
     def set_parameter(self, name: str, value: str) -> None:
         """Set a parameter of the node."""

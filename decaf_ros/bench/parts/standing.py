@@ -54,7 +54,7 @@ def measure(run: Run, arrivals: int, waits: int) -> Measured:
 A thing is asked for that is out of the camera's view, with `wait_seconds`; after {COMES_AFTER_S[0]:g} to {COMES_AFTER_S[1]:g} s
 the arm brings it. *In time*: a mask of it (IoU of 0.5) is published at most {IN_TIME_S:g} s after no part of it lies outside of
 the image any more, and nothing is reported before any of it can be seen. *Delay*: from then to the mask, of those that were
-tracked; less than 0 where it was tracked sooner. Simulated time (`decaf_ros/bench/replay.py`): a camera at {HZ:g} Hz,
+tracked; less than 0 where it was tracked sooner. Simulated time (`decaf_ros/evaluation/replay.py`): a camera at {HZ:g} Hz,
 a query takes {LATENCY.query_s:g} s, a look {LATENCY.look_s:g} s a key frame.
 
 While they wait, {STANDING} sentences take {several / one:.2f} times the CPU time of one (target: <= {_COST_TARGET:g}):

@@ -6,11 +6,11 @@ from dataclasses import asdict, replace
 
 from decaf_ros.bench.figures import Measured, named
 from decaf_ros.bench.part import Run
-from decaf_ros.bench.replay import Latency
 from decaf_ros.bench.report import conditions, progress
 from decaf_ros.bench.runs import draw_scripts, meet_doubles, play_scripts
 from decaf_ros.bench.scripted import DOUBLE, HZ, PATIENCE_S, SCRIPT_KINDS, rates
 from decaf_ros.config import SessionConfig
+from decaf_ros.evaluation.replay import Latency
 from decaf_ros.evaluation.tables import markdown_table
 
 _HEADER = (
@@ -55,7 +55,7 @@ The camera goes around the middle between it and a tall box, or the other object
 *leaves*, the arm carries it out of the image, and brings it back. *Found again*: followed steadily under its old id within
 {PATIENCE_S:g} s of its return, among scripts in which it was followed before. *Memory alone*: SAM 2's; *with re-query*: the
 node's default, which asks again for objects that are lost or that attention disagrees with (target: 0.9). Simulated time
-(`decaf_ros/bench/replay.py`): a camera at {HZ:g} Hz, a query takes {Latency().key_frame_s:g} s a key frame.
+(`decaf_ros/evaluation/replay.py`): a camera at {HZ:g} Hz, a query takes {Latency().key_frame_s:g} s a key frame.
 
 A double of the same kind and colour passes an object head-on, in front of it: in {kept} of {len(met)} scripts the object
 is followed on most frames of the last half second (target: 0.8 of them), without motion gating in {kept_without}. Re-query is

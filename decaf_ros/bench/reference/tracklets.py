@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from decaf_ros.datatypes import BoolArray, Frame, PointPrompt
+from decaf_ros.datatypes import BoolArray, Frame
 from decaf_ros.models.protocols import FrameFeatures, MaskProposals
 from decaf_ros.models.sam2_stream import Sam2Tracker
-from decaf_ros.session.grounding import Grounder, _Candidate
+from decaf_ros.session.candidates import Candidate, Contest, Prompt
+from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.stages import StageClock
 
 
@@ -51,12 +52,18 @@ class PlainTracker:
 
 
 class PlainGrounder(Grounder):
-    """The method as it is written down: what survives on its frame is propagated over the whole clip, and then they compete."""
+    """The method as it is written down, with a :class:`PlainTracker`."""
 
-    def _candidates(
-        self, features: Sequence[FrameFeatures], prompted: Sequence[PointPrompt], clock: StageClock
-    ) -> list[_Candidate]:
-        alive: list[_Candidate] = []
+    @property
+    def _contest(self) -> Contest:
+        return _PlainContest(self.tracker, self.config.nms_iou)
+
+
+class _PlainContest(Contest):
+    """What survives on its frame is propagated over the whole clip, and only then they compete."""
+
+    def candidates(self, features: Sequence[FrameFeatures], prompted: Sequence[Prompt], clock: StageClock) -> list[Candidate]:
+        alive: list[Candidate] = []
         for key_index, here in enumerate(features):
             for old in alive:
                 old.masks.append(self._propagated(old, features)[key_index])
@@ -67,11 +74,9 @@ class PlainGrounder(Grounder):
             alive = self._compete(alive, newcomers)
         return alive
 
-    def _over_the_clip(
-        self, candidates: Sequence[_Candidate], features: Sequence[FrameFeatures], clock: StageClock
-    ) -> BoolArray:
+    def over_the_clip(self, candidates: Sequence[Candidate], features: Sequence[FrameFeatures], clock: StageClock) -> BoolArray:
         return np.stack([self._propagated(candidate, features) for candidate in candidates])
 
-    def _propagated(self, candidate: _Candidate, features: Sequence[FrameFeatures]) -> BoolArray:
+    def _propagated(self, candidate: Candidate, features: Sequence[FrameFeatures]) -> BoolArray:
         plain: Any = self.tracker  # a PlainTracker
         return plain.propagate(features, candidate.prompt.key_index, candidate.key_mask_hw[None])[0]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from decaf_ros.datatypes import FrameWindow, HeatMap, ObjectPrompt, Segmentation
+from decaf_ros.models.errors import NoBoxesError
 from decaf_ros.models.wanted import while_wanted
 from decaf_ros.session.errors import NothingFoundError, NotThereError, SessionError, SupersededError
 from decaf_ros.session.grounding import Grounder, Grounding
@@ -108,7 +109,10 @@ def _ground_in(
     accept_doubtful: bool,
     arrive: _Arrive,
 ) -> QueryResult:
-    grounding = grounder.ground(snapshot.clip, job.expression, clock)
+    try:
+        grounding = grounder.ground(snapshot.clip, job.expression, clock, job.grounder)
+    except NoBoxesError as error:
+        raise SessionError(str(error)) from error
     presence, doubted = grounding.attention.presence, grounding.doubted
     if doubted and not accept_doubtful:
         presence = _presence_otherwise(desk, job, grounder, grounding)
@@ -127,6 +131,8 @@ def _ground_in(
         presence,
         accept_doubtful,
         doubted,
+        grounding.grounder,
+        job.grounder,
     )
     heat = HeatMap(newest, job.query_id, grounding.attention.heat_thw[-1].numpy())
     with clock.stage("catch_up"):
@@ -144,9 +150,9 @@ def _ground_in(
 def _presence_otherwise(desk: Desk, job: Job, grounder: Grounder, grounding: Grounding) -> float:
     """How likely it is that there is such a thing, where more is known of it than its sentence; NaN for any other job.
 
-    An object that is looked for again is there by the name that it got: what happened to it may be over, and its sentence
-    true of nothing any more. Whether a find is it, its looks will tell. What one frame showed to have come is there if the
-    newest one shows it, too: for the video path it is too new.
+    An object that is looked for again is there by the name that it got: what happened to it may be over, and its sentence true
+    of nothing any more. Whether a find is it, its looks will tell. What one frame showed to have come is there if the newest
+    one shows it, too: for the video path it is too new.
     """
     if job.patience is not None and job.patience.since_ns is not None:
         return grounder.attention.presences(FrameWindow(grounding.window.frames[-1:]), [job.expression])[0]

@@ -56,6 +56,7 @@ class ObjectsInDoubt:
             record.expression,
             lambda job: answering.find_again(self._desk, job, window_seconds, add_new=False),
             makes_way=True,
+            grounder=record.asked_grounder,
         )
         stamp_ns = self._newest_stamp_ns()
         if self._desk.keep_up(job, f"query {record.query_id} could not be asked again"):
