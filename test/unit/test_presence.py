@@ -152,14 +152,15 @@ def test_the_path_that_knows_decides_and_the_threshold_lies_between():
     chosen = fit_presence.fit(there + nothing)
     kinds = [each.kind for each in chain(there, nothing)]
     presences = fit_presence.presences_of(there + nothing, chosen.video_share, chosen.likeliest_share)
-    assert decisions_of(kinds, presences, chosen.min_presence)["balanced_accuracy"] == 1.0
+    assert decisions_of(kinds, presences, chosen.min_presence)["balanced_accuracy"] >= 1.0 - fit_presence.AS_GOOD
 
 
-def test_the_threshold_refuses_few_true_sentences_whatever_else_it_lets_pass():
-    # All but one in 20 of the present lie above all others; that one lies low, and more than 1 in 25 must not be refused.
-    kinds, presences = ["held"] * 20 + ["absent"] * 20, [0.105] + [0.9] * 19 + [0.5] * 20
-    assert fit_presence.threshold(kinds, presences) <= 0.1
-    assert fit_presence.threshold(["held"] * 40 + kinds, [0.9] * 40 + presences) > 0.5, "1 in 60 may be"
+def test_the_threshold_is_the_mildest_of_those_that_are_about_as_good():
+    kinds = ["held"] * 100 + ["absent"] * 100
+    presences = [0.505] + [0.905] * 99 + [0.455] + [0.405] * 99  # from 0.46 to 0.5 all is told apart
+    assert fit_presence.threshold(kinds, presences) == 0.41, "one absent of 100 is accepted"
+    presences[100:110] = [0.455] * 10
+    assert fit_presence.threshold(kinds, presences) == 0.46, "ten are too many"
 
 
 def test_what_is_chosen_is_written_where_it_is_read(tmp_path):
