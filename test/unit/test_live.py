@@ -336,6 +336,21 @@ class TestCommand:
         assert command.main([*arguments[:4], "--out", str(tmp_path / "first")]) == 1  # not live
         assert "live was" in capsys.readouterr().err
 
+    def test_other_methods_are_asked_live_as_well(self, arguments, tmp_path):
+        out = tmp_path / "out"
+        (tmp_path / "mevis/valid_u/meta_expressions.json").write_text(
+            json.dumps({"videos": {"clip": {"frames": ["00000", "00001", "00002"], "expressions": {"0": SENTENCE}}}})
+        )
+        asked = ["--methods", "box,loc-head,tam", "--ask-at", "0%", "--query-seconds", "0", "--min-presence", "0.001"]
+        assert command.main([*arguments, *asked, "--out", str(out)]) == 0
+        with (out / "expressions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["variant"] for row in rows] == [f"{name}, asked at 0%" for name in ("boxes", "Loc-Head", "TAM")]
+        assert all((row["there"], row["answer_s"]) == ("True", "0.0") for row in rows)
+        presences = [float(row["presence"]) for row in rows]
+        assert presences == pytest.approx(presences[:1] * 3)  # it is asked alike, whatever looks then
+        assert 0 < presences[0] < 1
+
     @pytest.mark.parametrize(
         ("options", "cause"),
         [
