@@ -61,7 +61,7 @@ class GroundingConfig:
     point_threshold: float = 0.8
     tracklet_threshold: float = 0.8
     nms_iou: float = 0.7
-    min_presence: float = 0.41
+    min_presence: float = 0.34
     prefix_cache_mb: int = 2048
 
     def __post_init__(self) -> None:
