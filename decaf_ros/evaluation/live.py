@@ -100,7 +100,8 @@ class LiveAnswer:
         object_name: what the model called it.
         confident: false when no tracklet passed the threshold.
         refusal: why all masks are empty; "" when objects were found.
-        presence: how likely it is that there is such a thing at all, in [0, 1]; ``None`` where it was not asked.
+        presence: how likely it is that there is such a thing at all, in [0, 1]; ``None`` where it was not asked, and where that
+            was enough, but no mask was found.
     """
 
     asked_frame: int
