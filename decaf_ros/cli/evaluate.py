@@ -316,6 +316,8 @@ def _run_setups(
         if METHODS[setup.method].by_heads:
             setup = replace(setup, heads=_found_heads(mllm, all_videos))
             print(f"{name}: {', '.join(f'layer {layer} head {head}' for layer, head in setup.heads)}", file=sys.stderr)
+        if setup.config.grounder != "decaf":
+            mllm.box_format()  # a model that was not taught boxes is refused, and not each sentence
         for name_in_records, ask_at in _names_in_records(name, arguments).items():
             folder = None
             if arguments.save_masks or _without_truth(videos):

@@ -47,12 +47,12 @@ class Record:
         confident: false when no tracklet passed the threshold.
         seconds: time spent, with scoring.
         coarse: scores of the Otsu masks on the key frames; ``None`` without ground truth, as for ``masks``.
-        masks: scores of the tracked masks on all frames; from the answer on, when it was asked live.
+        masks: scores of the tracked masks on all frames; from the answer on, when it was asked live, as for what follows.
         live: how soon it was answered; ``None`` when it was asked about the whole video.
-        robustness: R of the tracked masks; ``None`` also where it is not known what else is there, and live.
+        robustness: R of the tracked masks; ``None`` also where it is not known what else is there.
         found: whether a tracked mask holds anything, on any frame.
-        there: whether ground truth does, on any frame; ``None`` without, and live.
-        presence: how likely the model held it that there is such a thing; ``None`` where it was not asked, and live.
+        there: whether ground truth does, on any frame; ``None`` without.
+        presence: how likely the model held it that there is such a thing; ``None`` where it was not asked.
     """
 
     variant: str

@@ -20,14 +20,14 @@ import numpy as np
 
 from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import BoolArray, Frame, Segmentation
-from decaf_ros.evaluation.datasets import DatasetVideo, ImageFiles, ReferringExpression, TruthMasks
+from decaf_ros.evaluation.datasets import DatasetVideo, Foreground, ImageFiles, ReferringExpression, TruthMasks
 from decaf_ros.evaluation.journal import Journal, LiveScores, Record
 from decaf_ros.evaluation.metrics import MaskScores
 from decaf_ros.evaluation.replay import Latency, Replay
-from decaf_ros.evaluation.runner import score_frames
+from decaf_ros.evaluation.runner import FrameScores, asked_presence, score_frames
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.outputs import OutputFolder
-from decaf_ros.session.errors import SessionError
+from decaf_ros.session.errors import NotThereError, SessionError
 from decaf_ros.session.grounding import Grounder
 from decaf_ros.session.jobs import QueryRequest, QueryResult
 from decaf_ros.text import quoted
@@ -100,6 +100,8 @@ class LiveAnswer:
         object_name: what the model called it.
         confident: false when no tracklet passed the threshold.
         refusal: why all masks are empty; "" when objects were found.
+        presence: how likely it is that there is such a thing at all, in [0, 1]; ``None`` where it was not asked, and where that
+            was enough, but no mask was found.
     """
 
     asked_frame: int
@@ -109,6 +111,7 @@ class LiveAnswer:
     object_name: str = ""
     confident: bool = False
     refusal: str = ""
+    presence: float | None = None
 
 
 def ask_live(replay: Replay, expression: str, asked_s: float, ends_s: float) -> LiveAnswer:
@@ -142,9 +145,18 @@ def ask_live(replay: Replay, expression: str, asked_s: float, ends_s: float) -> 
     masks = _masks(replay, first, answered_frame, asked_ns, answered_ns)
     answer_s = (answered_ns - asked_ns) / 1e9
     if error:
-        return LiveAnswer(asked_frame, answered_frame, answer_s, masks, refusal=str(error))
+        presence = error.presence if isinstance(error, NotThereError) else None
+        return LiveAnswer(asked_frame, answered_frame, answer_s, masks, refusal=str(error), presence=presence)
     record = future.result().record
-    return LiveAnswer(asked_frame, answered_frame, answer_s, masks, record.object_name, record.confident)
+    return LiveAnswer(
+        asked_frame,
+        answered_frame,
+        answer_s,
+        masks,
+        record.object_name,
+        record.confident,
+        presence=asked_presence(record.presence),
+    )
 
 
 def _asked(replay: Replay, expression: str) -> Future[QueryResult]:
@@ -170,13 +182,16 @@ def _masks(replay: Replay, first: Segmentation, answered_frame: int, asked_ns: i
         yield LiveMask(frame, (segmentation.frame.stamp_ns - asked_ns) / 1e9, segmentation.union_hw())
 
 
-def score_live(answer: LiveAnswer, frame_count: int, truth: TruthMasks | None) -> tuple[MaskScores | None, LiveScores]:
+def score_live(
+    answer: LiveAnswer, frame_count: int, truth: TruthMasks | None, foreground: Foreground | None = None
+) -> tuple[FrameScores, LiveScores]:
     """Score what a robot has, by taking all of an answer's masks.
 
     Args:
         answer: of a sentence.
         frame_count: of the video.
         truth: masks of the video's frames, if there are any.
+        foreground: how much there is of all objects on them, if that is known.
 
     Raises:
         DatasetError: truth that cannot be read.
@@ -190,7 +205,7 @@ def score_live(answer: LiveAnswer, frame_count: int, truth: TruthMasks | None) -
                 first_mask_s = each.after_s
             yield each.frame, each.mask_hw
 
-    scores = score_frames(noted(), truth).masks
+    scores = score_frames(noted(), truth, foreground)
     answered_frame = frame_count if answer.answered_frame is None else answer.answered_frame
     without = (answered_frame - answer.asked_frame) / (frame_count - answer.asked_frame)
     return scores, LiveScores(answer.answer_s, first_mask_s, without)
@@ -304,7 +319,7 @@ def _evaluate_one(
     if mask_folder is not None:
         folder = mask_folder.folder(*video.name.split("/"), expression.expression_id)
         answer = replace(answer, masks=_written(answer.masks, video.images, folder))
-    masks, live = score_live(answer, len(source), expression.truth)
+    scores, live = score_live(answer, len(source), expression.truth, video.foreground)
     return Record(
         variant=variant,
         video=video.name,
@@ -315,9 +330,12 @@ def _evaluate_one(
         confident=answer.confident,
         seconds=round(time.perf_counter() - start, 2),
         coarse=None,
-        masks=masks,
+        masks=scores.masks,
+        robustness=scores.robustness,
+        found=scores.found,
+        there=scores.there,
+        presence=answer.presence,
         live=live,
-        found=not math.isnan(live.first_mask_s),
     )
 
 

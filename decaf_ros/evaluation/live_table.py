@@ -48,9 +48,9 @@ def score_live_query(query: HeldOutQuery, asker: Asker) -> LiveQueryScore:
     """Film the query's scene, ask its sentence when its window has been seen, and compare what is tracked with the truth."""
     film = render_film(query, AFTER_S)
     answer = asker(film.source, query.sentence.text, WINDOW_S)
-    masks, live = score_live(answer, len(film.source), _Truth(film.truth_thw))
-    assert masks is not None, "there is truth"
-    return LiveQueryScore(query.sentence.kind, masks, live)
+    scores, live = score_live(answer, len(film.source), _Truth(film.truth_thw))
+    assert scores.masks is not None, "there is truth"
+    return LiveQueryScore(query.sentence.kind, scores.masks, live)
 
 
 def live_rows_of(scores: Sequence[LiveQueryScore]) -> dict[str, dict[str, float]]:

@@ -89,8 +89,13 @@ class GroundingSegmenter:
         masks = (segmentation.union_hw() for segmentation in segment_video(source, grounded, self._tracker))
         if grounding.doubted:
             coarse, masks = np.zeros_like(coarse), (np.zeros(size_hw, np.bool_) for _ in range(len(source)))
-        presence = None if math.isnan(attention.presence) else attention.presence
+        presence = asked_presence(attention.presence)
         return Prediction(self._key_indices, coarse, masks, attention.object_name, grounding.confident, presence)
+
+
+def asked_presence(presence: float) -> float | None:
+    """What records tell of a presence: ``None`` where it was not asked, for NaN."""
+    return None if math.isnan(presence) else presence
 
 
 def evaluate(
@@ -178,7 +183,14 @@ def _evaluate_one(
 
 @dataclass(frozen=True)
 class FrameScores:
-    """Of the masks of one sentence, as in :class:`~decaf_ros.evaluation.journal.Record`."""
+    """Of the masks of one sentence, means over frames; see :class:`~decaf_ros.evaluation.journal.Record`.
+
+    Attributes:
+        found: whether a mask holds anything.
+        there: whether the truth does; ``None`` without.
+        masks: J and F; ``None`` without truth.
+        robustness: R; ``None`` also where it is not known what else is there.
+    """
 
     found: bool
     there: bool | None = None
@@ -189,12 +201,12 @@ class FrameScores:
 def score_frames(
     masks: Iterable[tuple[int, BoolArray]], truth: TruthMasks | None, foreground: Foreground | None = None
 ) -> FrameScores:
-    """Means over frames, whose truth is read one at a time.
+    """Compare masks with the truth of their frames, which is read one at a time.
 
     Args:
         masks: index of the frame, and ``(H, W)`` bool; all are taken, also without truth, so that they are written.
         truth: to compare with; ``None`` gives no scores.
-        foreground: of the video, for R.
+        foreground: how much else there is; ``None`` gives no R.
 
     Raises:
         DatasetError: truth that cannot be read, or is not as large as the masks.

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
-from typing import TypeVar
 
 import numpy as np
 
 from decaf_ros.evaluation.journal import LiveScores, Record
-from decaf_ros.evaluation.live import SHARES, live_means, mean_of_numbers
+from decaf_ros.evaluation.live import live_means, mean_of_numbers
 from decaf_ros.evaluation.metrics import MaskScores
 from decaf_ros.outputs import OutputFolder
 
 OVERALL = "overall"
 
 _NOT_LIVE = LiveScores(math.nan, math.nan, math.nan)
-
-_Figures = TypeVar("_Figures")
 
 
 @dataclass(frozen=True)
@@ -96,6 +93,9 @@ LIVE_HEADER = (
     "J",
     "F",
     "J&F",
+    "R",
+    "present: found",
+    "absent: refused",
     "answered",
     "with a mask",
     "frames without an answer",
@@ -109,18 +109,20 @@ class Means:
 
     Attributes:
         count: of the sentences.
-        coarse, masks: means over them.
+        coarse, masks: means over them; ``None`` for coarse masks of what was asked live.
         robustness: mean R; ``None`` where it is not known of each.
         found: share of sentences that are true of something to which a mask was given; ``None`` where there are none.
         refused: share of those that are true of nothing to which none was given; ``None`` where there are none.
+        live: of those that were asked live, see :func:`~decaf_ros.evaluation.live.live_means`; empty where none was.
     """
 
     count: int
-    coarse: MaskScores
-    masks: MaskScores
+    coarse: MaskScores | None
+    masks: MaskScores | None
     robustness: float | None
     found: float | None
     refused: float | None
+    live: Mapping[str, float]
 
 
 def group_means(records: Iterable[Record], overall_of: Sequence[str] = ()) -> dict[str, Means]:
@@ -131,29 +133,17 @@ def group_means(records: Iterable[Record], overall_of: Sequence[str] = ()) -> di
         overall_of: categories of which the overall score is the plain mean, as ReVOS defines it; other categories then do
             not count, but for what is found and refused. Empty: the mean over all sentences.
     """
-    scored = [record for record in records if record.coarse and record.masks]
-    means = _grouped(scored, overall_of, _means, _mean_of_means)
-    if scored:
-        everything = _means(scored)
-        means[OVERALL] = replace(means[OVERALL], found=everything.found, refused=everything.refused)
-    return means
-
-
-def _grouped(
-    records: Sequence[Record],
-    overall_of: Sequence[str],
-    mean: Callable[[Sequence[Record]], _Figures],
-    mean_of_means: Callable[[Sequence[_Figures]], _Figures],
-) -> dict[str, _Figures]:
-    """What :func:`group_means` says, of any figures."""
+    scored = [record for record in records if record.masks]
+    if not scored:
+        return {}
     groups = {
-        category: mean([record for record in records if record.category == category])
-        for category in sorted({record.category for record in records})
+        category: _means([record for record in scored if record.category == category])
+        for category in sorted({record.category for record in scored})
     }
+    overall = _means(scored)
     counted = [groups[category] for category in overall_of if category in groups]
-    overall = mean_of_means(counted) if counted else mean(records) if records else None
-    named = {category: figures for category, figures in groups.items() if category}
-    return {OVERALL: overall, **named} if overall is not None else {}
+    named = {category: means for category, means in groups.items() if category}
+    return {OVERALL: _mean_of_means(overall, counted) if counted else overall, **named}
 
 
 def _by_variant(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -166,12 +156,11 @@ def _by_variant(records: Iterable[Record]) -> dict[str, list[Record]]:
 def live_rows(records: Iterable[Record], overall_of: Sequence[str] = ()) -> list[list[str]]:
     """The rows below :data:`LIVE_HEADER`, else as :func:`summary_rows`, of sentences that were asked live."""
     rows = []
-    for variant, mine in _by_variant(records).items():
-        scored = [record for record in mine if record.live and record.masks]
-        for category, means in _grouped(scored, overall_of, _live_means, _mean_of_live_means).items():
-            shares = [f"{100 * means[name]:.1f}" for name in SHARES]
-            seconds = "" if math.isnan(means["first_mask_s"]) else f"{means['first_mask_s']:.2f}"
-            rows.append([variant, category, f"{means['expressions']:.0f}", *shares, seconds])
+    for variant, mine in _by_variant(record for record in records if record.live).items():
+        for category, means in group_means(mine, overall_of).items():
+            soon = [_share(means.live[name]) for name in ("answered", "with_mask", "without_answer")]
+            seconds = "" if math.isnan(means.live["first_mask_s"]) else f"{means.live['first_mask_s']:.2f}"
+            rows.append([variant, category, str(means.count), *_percent(means.masks), *_claims(means), *soon, seconds])
     return rows
 
 
@@ -181,9 +170,8 @@ def summary_rows(dataset: str, records: Iterable[Record], overall_of: Sequence[s
     for variant, mine in _by_variant(records).items():
         for category, means in group_means(mine, overall_of).items():
             paper = PAPER.get((dataset, variant), PaperFigures()) if category == OVERALL else PaperFigures()
-            shares = [_share(share) for share in (means.robustness, means.found, means.refused)]
-            figures = [*_percent(means.coarse), *_percent(means.masks), *shares, _cell(paper.coarse), _cell(paper.masks)]
-            rows.append([variant, category, str(means.count), *figures])
+            figures = [*_percent(means.coarse), *_percent(means.masks), *_claims(means)]
+            rows.append([variant, category, str(means.count), *figures, _cell(paper.coarse), _cell(paper.masks)])
     return rows
 
 
@@ -206,10 +194,9 @@ def write_expressions(out: OutputFolder, name: str, records: Iterable[Record]) -
         writer.writerow((*about, *HEADER[3:10], *asked, *(field.name for field in fields(LiveScores))))
         for each in records:
             scores = (*_percent(each.coarse), *_percent(each.masks), _share(each.robustness))
-            told = ["" if math.isnan(value) else value for value in astuple(each.live or _NOT_LIVE)]
-            writer.writerow(
-                (*(getattr(each, name) for name in about), *scores, *(getattr(each, name) for name in asked), *told)
-            )
+            soon = ("" if math.isnan(value) else value for value in astuple(each.live or _NOT_LIVE))
+            told = [getattr(each, name) for name in asked]
+            writer.writerow((*(getattr(each, name) for name in about), *scores, *told, *soon))
 
 
 def write_summary(out: OutputFolder, name: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -219,23 +206,28 @@ def write_summary(out: OutputFolder, name: str, header: Sequence[str], rows: Ite
 
 
 def _means(records: Sequence[Record]) -> Means:
-    coarse = [record.coarse for record in records if record.coarse]
-    masks = [record.masks for record in records if record.masks]
+    live = [(record.masks, record.live) for record in records if record.masks and record.live]
     return Means(
         len(records),
-        _mean_scores(coarse),
-        _mean_scores(masks),
+        _mean_scores([record.coarse for record in records]),
+        _mean_scores([record.masks for record in records]),
         _mean([record.robustness for record in records]),
         _mean([float(record.found) for record in records if record.there]),
         _mean([float(not record.found) for record in records if record.there is False]),
+        live_means(live) if live else {},
     )
 
 
-def _mean_of_means(groups: Sequence[Means]) -> Means:
-    count = sum(group.count for group in groups)
-    coarse, masks = ([getattr(group, name) for group in groups] for name in ("coarse", "masks"))
-    shares = [_mean([getattr(group, name) for group in groups]) for name in ("robustness", "found", "refused")]
-    return Means(count, _mean_scores(coarse), _mean_scores(masks), *shares)
+def _mean_of_means(overall: Means, groups: Sequence[Means]) -> Means:
+    """Of a few groups, which weigh alike; what is found and refused stays that of all."""
+    return replace(
+        overall,
+        count=sum(group.count for group in groups),
+        coarse=_mean_scores([group.coarse for group in groups]),
+        masks=_mean_scores([group.masks for group in groups]),
+        robustness=_mean([group.robustness for group in groups]),
+        live={name: mean_of_numbers(group.live[name] for group in groups if group.live) for name in overall.live},
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -244,18 +236,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
-def _live_means(records: Sequence[Record]) -> dict[str, float]:
-    scores = [(record.masks, record.live) for record in records if record.masks and record.live]
-    return {"expressions": len(scores), **live_means(scores)}
+def _mean_scores(scores: Sequence[MaskScores | None]) -> MaskScores | None:
+    """Of those that are known; ``None`` where none is."""
+    known = [each for each in scores if each]
+    return MaskScores(float(np.mean([each.j for each in known])), float(np.mean([each.f for each in known]))) if known else None
 
 
-def _mean_of_live_means(groups: Sequence[dict[str, float]]) -> dict[str, float]:
-    means = {name: mean_of_numbers(group[name] for group in groups) for name in groups[0]}
-    return means | {"expressions": sum(group["expressions"] for group in groups)}
-
-
-def _mean_scores(scores: Sequence[MaskScores]) -> MaskScores:
-    return MaskScores(float(np.mean([each.j for each in scores])), float(np.mean([each.f for each in scores])))
+def _claims(means: Means) -> list[str]:
+    return [_share(share) for share in (means.robustness, means.found, means.refused)]
 
 
 def _percent(scores: MaskScores | None) -> list[str]:

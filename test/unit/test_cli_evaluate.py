@@ -5,6 +5,7 @@ import json
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -17,7 +18,7 @@ from test_evaluate import FRAMES, RIGHT, make_video
 from decaf_ros.cli import evaluate as command
 from decaf_ros.cli.main import main
 from decaf_ros.evaluation.runner import Prediction
-from decaf_ros.models.errors import PromptError
+from decaf_ros.models.errors import NoBoxesError, PromptError
 from decaf_ros.video import FrameSource
 
 
@@ -36,6 +37,20 @@ def test_a_sentence_that_the_model_cannot_take_is_not_found_and_the_next_one_is_
     with (out / "expressions.csv").open() as file:
         scores = [(row["expression"], float(row["J"])) for row in csv.DictReader(file)]
     assert scores == [("left", 0.0), ("right", 75.0)]  # right is gone on the last frame of four
+
+
+@pytest.mark.parametrize("options", [[], ["--live", "--frames-per-second", "2"]])
+def test_a_model_that_was_not_taught_boxes_is_refused_and_not_every_sentence(tmp_path, capsys, monkeypatch, options):
+    def box_format() -> None:
+        raise NoBoxesError("models of the family other were not taught to answer with boxes as JSON")
+
+    monkeypatch.setattr(command, "read_dataset", lambda *_: [make_video(tmp_path / "video", "video")])
+    monkeypatch.setattr(command, "load_models", lambda *_, **__: (SimpleNamespace(box_format=box_format), None))
+    out = tmp_path / "out"
+    arguments = ["--dataset", "mevis", "--root", str(tmp_path), "--out", str(out), "--methods", "both", *options]
+    assert command.main(arguments) == 1
+    assert "decaf evaluate: models of the family other were not taught" in capsys.readouterr().err
+    assert len((out / "results.jsonl").read_text().splitlines()) == 1  # the settings
 
 
 @pytest.fixture

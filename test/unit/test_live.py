@@ -13,7 +13,7 @@ import torch
 from test_evaluate import mevis  # noqa: F401
 
 from decaf_ros.cli import evaluate as command
-from decaf_ros.config import SessionConfig
+from decaf_ros.config import GroundingConfig, SessionConfig
 from decaf_ros.datatypes import Frame
 from decaf_ros.evaluation.journal import Journal, JournalError, LiveScores, Record
 from decaf_ros.evaluation.live import AskAt, LiveAnswer, LiveAsker, live_means, score_live
@@ -50,16 +50,19 @@ class Seeing:
 class Pointing:
     """A grounder that finds what is white on the newest frame; ``meanwhile`` runs while it works."""
 
-    def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        self.attention, self.tracker = self, Seeing()
+    def __init__(self, meanwhile: Callable[[], object] = lambda: None, presence: float = math.nan) -> None:
+        self.attention, self.tracker, self.config = self, Seeing(), GroundingConfig(min_presence=0.5)
         self.meanwhile = meanwhile
+        self.presence = presence
 
     def ground(self, clip: Sequence, expression: str, clock: StageClock, grounder: str | None = None) -> SimpleNamespace:
         self.meanwhile()
         mask = white(clip[-1].frame)
         objects = [SimpleNamespace(score=1.0, tracklets=[SimpleNamespace(masks_thw=[mask])])] * int(mask.any())
-        attention = SimpleNamespace(object_name="square", heat_thw=torch.ones(1, 1, 1), presence=math.nan)
-        return SimpleNamespace(objects=objects, attention=attention, confident=True, doubted=False, grounder="decaf")
+        attention = SimpleNamespace(object_name="square", heat_thw=torch.ones(1, 1, 1), presence=self.presence)
+        found = SimpleNamespace(objects=objects, attention=attention, confident=True, grounder="decaf", guess=None)
+        found.doubted = self.presence < self.config.min_presence
+        return found
 
     def build_tracks(self, grounding: SimpleNamespace, *_: object) -> list[object]:
         return [object() for _ in grounding.objects]
@@ -92,7 +95,9 @@ def ask(
 
 
 def told(film: Film, answer: LiveAnswer) -> tuple[MaskScores, LiveScores]:
-    return score_live(answer, FRAMES, film.truth())
+    scores, live = score_live(answer, FRAMES, film.truth())
+    assert scores.masks is not None
+    return scores.masks, live
 
 
 class TestTiming:
@@ -120,7 +125,7 @@ class TestTiming:
         assert [each.after_s for each in masks[1:]] == pytest.approx(
             [index / HZ - asked_s for index in range(answered_frame + 1, FRAMES)]
         )
-        scores, live = score_live(ask(film, asked_s, query_s), FRAMES, film.truth())
+        scores, live = told(film, ask(film, asked_s, query_s))
         assert (live.answer_s, live.first_mask_s) == (query_s, query_s)
         assert live.without_answer == (answered_frame - asked_frame) / (FRAMES - asked_frame)
         assert (scores.j, scores.f) == (1.0, 1.0)
@@ -170,6 +175,18 @@ class TestTiming:
         scores, live = told(film, answer)
         assert scores.j == 0.0
         assert live.without_answer == (0.0 if at_once else 5 / 30)
+
+    def test_presence_is_told_whether_it_was_enough_or_not_and_doubt_is_right_where_nothing_is_to_be_seen(self):
+        def claims(seen_on: Sequence[int], presence: float) -> tuple[float | None, bool, bool | None, float | None]:
+            film = Film(seen_on)
+            answer = ask(film, 1.0, 1.0, Pointing(presence=presence))
+            scores, _ = score_live(answer, FRAMES, film.truth(), SimpleNamespace(pixels=lambda frame, size_hw: 12))
+            return answer.presence, scores.found, scores.there, scores.robustness
+
+        assert claims(range(FRAMES), 0.75) == (0.75, True, True, 1.0)
+        assert claims(range(FRAMES), 0.25) == (0.25, False, True, 1.0)
+        assert claims(range(FRAMES), math.nan) == (None, True, True, 1.0)  # not asked
+        assert claims(range(20), 0.25) == (0.25, False, False, 1.0)  # gone when the answer comes
 
     def test_what_it_takes_can_be_measured(self, monkeypatch):
         now = [100.0]
@@ -221,8 +238,10 @@ class TestTimes:
 MISSED = LiveScores(math.nan, math.nan, 1.0)
 
 
-def record(category: str, j: float, live: LiveScores, variant: str = "full method, asked at 50%") -> Record:
-    return Record(variant, "a", "0", "left", category, "thing", True, 1.0, None, MaskScores(j, j), live)
+def record(category: str, j: float, live: LiveScores, variant: str = "full method, asked at 50%", there: bool = True) -> Record:
+    found = not math.isnan(live.first_mask_s)
+    about = (variant, "a", "0", "left", category, "thing", True, 1.0)
+    return Record(*about, None, MaskScores(j, j), live, robustness=j, found=found, there=there)
 
 
 class TestTables:
@@ -244,13 +263,14 @@ class TestTables:
     def test_rows_are_in_percent_by_variant_and_group_and_an_overall_score_may_be_of_groups(self):
         quick, slow = LiveScores(1.0, 1.0, 0.25), LiveScores(1.0, 3.0, 0.75)
         records = [record("referring", 0.2, quick), record("referring", 0.4, quick), record("reasoning", 0.7, slow)]
-        rows = live_rows([*records, record("none", 0.0, MISSED)], overall_of=("referring", "reasoning"))
-        variant, shares = "full method, asked at 50%", ("100.0", "100.0")
+        nothing = [record("none", 0.0, MISSED, there=False), record("none", 0.0, quick, there=False)]
+        rows = live_rows([*records, record("reasoning", 0.9, MISSED), *nothing], overall_of=("referring", "reasoning"))
+        variant = "full method, asked at 50%"
         assert [tuple(row) for row in rows] == [
-            (variant, "overall", "3", "50.0", "50.0", "50.0", *shares, "50.0", "2.00"),
-            (variant, "none", "1", "0.0", "0.0", "0.0", "0.0", "0.0", "100.0", ""),
-            (variant, "reasoning", "1", "70.0", "70.0", "70.0", *shares, "75.0", "3.00"),
-            (variant, "referring", "2", "30.0", "30.0", "30.0", *shares, "25.0", "1.00"),
+            (variant, "overall", "4", *["55.0"] * 4, "75.0", "50.0", "75.0", "75.0", "56.2", "2.00"),
+            (variant, "none", "2", *["0.0"] * 4, "", "50.0", "50.0", "50.0", "62.5", "1.00"),
+            (variant, "reasoning", "2", *["80.0"] * 4, "50.0", "", "50.0", "50.0", "87.5", "3.00"),
+            (variant, "referring", "2", *["30.0"] * 4, "100.0", "", "100.0", "100.0", "25.0", "1.00"),
         ]
         assert len(rows[0]) == len(LIVE_HEADER)
 
@@ -315,6 +335,21 @@ class TestCommand:
         assert "now {'query_seconds': 'measured'" in capsys.readouterr().err
         assert command.main([*arguments[:4], "--out", str(tmp_path / "first")]) == 1  # not live
         assert "live was" in capsys.readouterr().err
+
+    def test_other_methods_are_asked_live_as_well(self, arguments, tmp_path):
+        out = tmp_path / "out"
+        (tmp_path / "mevis/valid_u/meta_expressions.json").write_text(
+            json.dumps({"videos": {"clip": {"frames": ["00000", "00001", "00002"], "expressions": {"0": SENTENCE}}}})
+        )
+        asked = ["--methods", "box,loc-head,tam", "--ask-at", "0%", "--query-seconds", "0", "--min-presence", "0.001"]
+        assert command.main([*arguments, *asked, "--out", str(out)]) == 0
+        with (out / "expressions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["variant"] for row in rows] == [f"{name}, asked at 0%" for name in ("boxes", "Loc-Head", "TAM")]
+        assert all((row["there"], row["answer_s"]) == ("True", "0.0") for row in rows)
+        asked_alike = [float(row["presence"]) for row in rows[1:]]  # of boxes, no mask is found
+        assert 0 < asked_alike[0] < 1
+        assert asked_alike == pytest.approx(asked_alike[:1] * 2, rel=1e-3)
 
     @pytest.mark.parametrize(
         ("options", "cause"),

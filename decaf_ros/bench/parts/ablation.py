@@ -33,8 +33,9 @@ def measure(run: Run, ablation_queries: int) -> Measured:
 {markdown_table(header, rows)}
 One part of the method changed at a time; the full method is contrast, both paths, two scales and V-Max rollout. Below it,
 [other methods](../method.md#other-methods): they read the same key frames on the same paths and ask the same question, but make
-a heat map of it in their own way; points, masks and tracklets follow as in the full method. Loc-Head's heads, found by these
-sentences on single images, are {", ".join(f"{head} of layer {layer}" for layer, head in heads)}, counted from 0.
+a heat map of it in their own way; points, masks and tracklets follow as in the full method. *Boxes*, alone or beside the full
+method, are [asked for](../method.md#boxes) on a few key frames. Loc-Head's heads, found by these sentences on single images,
+are {", ".join(f"{head} of layer {layer}" for layer, head in heads)}, counted from 0.
 
 {scenes(queries)} All kinds of sentences alike.
 The paper's figures (Qwen2.5-VL-7B, SAM 2 Hiera-L, real videos) stand beside ours for the shape of the table, not for
