@@ -248,8 +248,9 @@ def test_a_full_disk_is_named_and_leaves_no_summary(folder, tmp_path, capsys, mo
     monkeypatch.setattr(segment, "_write_heat_maps", lambda *_: None)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, limits[1]))  # as when the disk is full: files end at 4 KiB
+    options = ["--out", str(tmp_path), "--threads", "1", "--key-frames", "2", "--min-presence", "0"]
     try:
-        assert main(["segment", str(folder), EXPRESSION, "--out", str(tmp_path), "--threads", "1", "--key-frames", "2"]) == 1
+        assert main(["segment", str(folder), EXPRESSION, *options]) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     message = capsys.readouterr().err.splitlines()[-1]
