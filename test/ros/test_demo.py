@@ -110,7 +110,7 @@ def test_what_is_not_there_must_be_refused(
         text="the red mug",
         response=Query.Response(success=True, presence=0.9),
         scores=SimpleNamespace(j_and_f=0.8),
-        cells=lambda: ["mug", "0.8"],
+        cells=lambda: ["mug", *["0.8"] * 7],
     )
     absence = Absence(QUERY, Query.Response(success=success, presence=0.125))
     monkeypatch.setattr(demo, "run_node", lambda present, absent, out: ([found, found], absence))

@@ -149,7 +149,9 @@ def test_all_share_a_look_at_one_key_frame_and_when_the_scene_has_come_to_rest_a
     assert table.shy.clips == [1, 2, 1], "about what has been seen since the look"
 
 
-@pytest.mark.parametrize(("then", "state"), [(0.9, QueryState.ACTIVE), (0.4, QueryState.WAITING)])
+@pytest.mark.parametrize(
+    ("then", "state"), [(0.9, QueryState.ACTIVE), (GroundingConfig.min_presence - 0.1, QueryState.WAITING)]
+)
 def test_what_has_just_come_is_there_if_two_frames_say_so_though_the_window_does_not(table, then, state):
     job = table.stand()
     table.film(3)

@@ -209,6 +209,7 @@ def test_what_is_not_there_is_told_and_its_best_guess_tracked_on_request(tab: pl
 
 def test_text_is_never_markup(tab: playwright.Page, system: System) -> None:
     system.client.reset()
+    playwright.expect(tab.locator(".query")).to_have_count(0)
     find(tab, MARKUP)
     tab.locator(".query .sentence").wait_for()
     assert tab.locator(".query .sentence").inner_text() == MARKUP
