@@ -24,7 +24,7 @@ from decaf_ros.evaluation.datasets import DatasetVideo, Foreground, ImageFiles, 
 from decaf_ros.evaluation.journal import Journal, LiveScores, Record
 from decaf_ros.evaluation.metrics import MaskScores
 from decaf_ros.evaluation.replay import Latency, Replay
-from decaf_ros.evaluation.runner import FrameScores, asked_presence, score_frames
+from decaf_ros.evaluation.runner import FrameScores, asked_presence, record_of, score_frames
 from decaf_ros.models.protocols import MaskTracker
 from decaf_ros.outputs import OutputFolder
 from decaf_ros.session.errors import NotThereError, SessionError
@@ -320,23 +320,8 @@ def _evaluate_one(
         folder = mask_folder.folder(*video.name.split("/"), expression.expression_id)
         answer = replace(answer, masks=_written(answer.masks, video.images, folder))
     scores, live = score_live(answer, len(source), expression.truth, video.foreground)
-    return Record(
-        variant=variant,
-        video=video.name,
-        expression_id=expression.expression_id,
-        expression=expression.text,
-        category=expression.category,
-        object_name=answer.object_name,
-        confident=answer.confident,
-        seconds=round(time.perf_counter() - start, 2),
-        coarse=None,
-        masks=scores.masks,
-        robustness=scores.robustness,
-        found=scores.found,
-        there=scores.there,
-        presence=answer.presence,
-        live=live,
-    )
+    record = record_of(video, expression, variant, answer, scores, time.perf_counter() - start)
+    return replace(record, live=live)
 
 
 def _written(masks: Iterator[LiveMask], images: Sequence[Path], folder: OutputFolder) -> Iterator[LiveMask]:

@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 import torch
 
-from decaf_ros.config import GrounderName, SessionConfig
+from decaf_ros.config import SessionConfig
 from decaf_ros.datatypes import Frame, FrameWindow, HeatMap, ObjectPrompt, Segmentation, TrackEvent, UInt8Array
 from decaf_ros.models.protocols import MaskTracker, ObjectTrack
 from decaf_ros.models.wanted import while_wanted
@@ -213,16 +213,10 @@ class _SlowGrounder:
         self._grounder = grounder
         self._replay = replay
 
-    def ground(
-        self,
-        clip: Sequence[StoredFrame],
-        expression: str,
-        clock: StageClock | None = None,
-        grounder: GrounderName | None = None,
-    ) -> Grounding:
+    def ground(self, clip: Sequence[StoredFrame], *args: Any, **kwargs: Any) -> Grounding:
         with self._replay.working(lambda latency: latency.query_s + latency.key_frame_s * len(clip)):
             self.attention.read.update(stored.frame for stored in clip)
-            return self._grounder.ground(clip, expression, clock, grounder)
+            return self._grounder.ground(clip, *args, **kwargs)
 
     def build_tracks(
         self, grounding: Grounding, clip: Sequence[StoredFrame], clock: StageClock | None = None

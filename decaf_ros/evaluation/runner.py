@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -163,21 +163,57 @@ def _evaluate_one(
         masks = _written(masks, video.images, mask_folder.folder(*video.name.split("/"), expression.expression_id))
     tracked = score_frames(enumerate(masks), expression.truth, video.foreground)
     coarse = score_frames(zip(prediction.key_indices, prediction.coarse_thw, strict=True), expression.truth)
+    record = record_of(video, expression, variant, prediction, tracked, time.perf_counter() - start)
+    return replace(record, coarse=coarse.masks)
+
+
+class Answered(Protocol):
+    """What every method tells of a sentence beside masks."""
+
+    @property
+    def object_name(self) -> str:
+        """See :class:`Prediction`."""
+
+    @property
+    def confident(self) -> bool:
+        """See :class:`Prediction`."""
+
+    @property
+    def presence(self) -> float | None:
+        """See :class:`Prediction`."""
+
+
+def record_of(
+    video: DatasetVideo,
+    expression: ReferringExpression,
+    variant: str,
+    answer: Answered,
+    scores: FrameScores,
+    seconds: float,
+) -> Record:
+    """What is written down of a sentence.
+
+    Args:
+        video, expression, variant: what was asked, and by which variant of the method.
+        answer: what it told.
+        scores: of its tracked masks.
+        seconds: that it took.
+    """
     return Record(
         variant=variant,
         video=video.name,
         expression_id=expression.expression_id,
         expression=expression.text,
         category=expression.category,
-        object_name=prediction.object_name,
-        confident=prediction.confident,
-        seconds=round(time.perf_counter() - start, 2),
-        coarse=coarse.masks,
-        masks=tracked.masks,
-        robustness=tracked.robustness,
-        found=tracked.found,
-        there=tracked.there,
-        presence=prediction.presence,
+        object_name=answer.object_name,
+        confident=answer.confident,
+        seconds=round(seconds, 2),
+        coarse=None,
+        masks=scores.masks,
+        robustness=scores.robustness,
+        found=scores.found,
+        there=scores.there,
+        presence=answer.presence,
     )
 
 

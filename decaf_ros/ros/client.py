@@ -123,7 +123,7 @@ class DecafClient:
         """Ask for what an expression refers to, and wait for the answer; a failure is told in the answer.
 
         Args:
-            expression, window_seconds, replace, wait_seconds: see Query.
+            expression, window_seconds, replace, accept_doubtful, grounder, wait_seconds: see Query.
             timeout_s: for the answer, beside ``wait_seconds``.
 
         Raises:
