@@ -13,6 +13,7 @@ import numpy as np
 from decaf_ros.config import GroundingConfig
 from decaf_ros.datatypes import BoolArray, FrameWindow
 from decaf_ros.evaluation.held_out import AT_REST, KEY_INDICES, ROWS, HeldOutQuery, even_counts, key_window, render_clip
+from decaf_ros.evaluation.metrics import region_similarity
 from decaf_ros.models.prompts import presence_prompt
 from decaf_ros.models.protocols import MaskTracker, VideoMllm, VisualPrefix
 from decaf_ros.models.read_memory import ReadMemory
@@ -100,8 +101,7 @@ def is_right(grounding: Grounding, truth_thw: BoolArray) -> bool:
     if not grounding.objects:
         return False
     masks = grounding.objects[0].tracklets[0].masks_thw
-    union = np.count_nonzero(masks | truth_thw)
-    return bool(truth_thw.any() and np.count_nonzero(masks & truth_thw) >= RIGHT_FROM_IOU * union)
+    return bool(truth_thw.any()) and region_similarity(masks, truth_thw) >= RIGHT_FROM_IOU
 
 
 class _Overheard:

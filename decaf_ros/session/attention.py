@@ -120,7 +120,7 @@ class PathReader:
     def presences(self, window: FrameWindow, expressions: Sequence[str]) -> list[float]:
         """See :class:`AttentionSource`."""
         if len(window) == 1 and self._config.paths != "video":
-            prefixes = {"frame": self._mllm.read_frames(window, self._memory)}
+            prefixes = {"frame": self._read_frame(window.frames[0])}
         else:
             prefixes = self._read(window, StageClock())
         return [self._presence(prefixes, expression) for expression in expressions]

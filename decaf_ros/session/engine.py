@@ -133,8 +133,13 @@ class Engine:
         self._check_wait(request)
         self.require_room(active=not request.replace)
         query_id = self.session.new_query_id()
-        job = Job(query_id, request.expression, lambda job: answering.find(self._desk, job, request), on_stage)
-        job.grounder = grounder
+        job = Job(
+            query_id,
+            request.expression,
+            lambda job: answering.find(self._desk, job, request),
+            on_stage,
+            grounder=grounder,
+        )
         if request.wait_seconds:
             job.patience = Patience(request.wait_seconds, self._desk.clock() + request.wait_seconds, on_look)
         return self._put(job)
